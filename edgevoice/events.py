@@ -1,0 +1,161 @@
+"""What travels between the stages: one frozen type per arrow of the pipeline.
+
+    capture -> Frame -> vad -> ScoredFrame -> endpoint -> Utterance -> recognise -> Transcript
+            -> match -> Result -> publish -> MQTT
+
+All audio is 16 kHz mono float32 in [-1, 1]; positions count samples from the start of the stream.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+SAMPLE_RATE_HZ: Final = 16_000
+"""Whisper and Silero both work at this rate."""
+
+FRAME_SAMPLES: Final = 512
+"""32 ms, the window Silero VAD v6 was trained on at 16 kHz."""
+
+Samples = npt.NDArray[np.float32]
+"""C-contiguous 1-D float32, 16 kHz mono, finite, nominally in [-1, 1]."""
+
+Reason = Literal[
+    "no_speech", "out_of_grammar", "low_confidence", "ambiguous", "too_long", "timeout", "overload"
+]
+"""Why an utterance was refused."""
+
+EndReason = Literal["silence", "too_long", "end_of_stream"]
+"""Why an utterance ended."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """A piece of the stream, exactly FRAME_SAMPLES long (the last of a stream is padded with zeros)."""
+
+    samples: Samples
+    """shape (FRAME_SAMPLES,)"""
+
+    start_samples: int
+    """Position of the first sample in the stream."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredFrame:
+    """A frame and how likely it holds speech."""
+
+    frame: Frame
+    speech_probability: float
+    """0-1"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Utterance:
+    """Speech between two silences, with pre-roll and trailing silence."""
+
+    samples: Samples
+    start_samples: int
+    """Position of samples[0] in the stream."""
+
+    speech_start_samples: int
+    """Where the detector first heard speech."""
+
+    speech_end_samples: int
+    """Where the detector last heard speech."""
+
+    end_reason: EndReason
+    vad_ms: float
+    """Processor time that voice activity detection spent on it."""
+
+    @property
+    def end_samples(self) -> int:
+        """Position one past the last sample."""
+        return self.start_samples + len(self.samples)
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Wall time of each stage in milliseconds."""
+
+    vad: float = 0.0
+    mel: float = 0.0
+    encode: float = 0.0
+    search: float = 0.0
+    match: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """Sum of the stages."""
+        return self.vad + self.mel + self.encode + self.search + self.match
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """One sentence the decoder considered, complete and of the grammar."""
+
+    text: str
+    """As Whisper spells it."""
+
+    score: float
+    """What the search ranks by, in nats."""
+
+    log_probability: float
+    """Sum over tokens, end-of-text included, of the unconstrained log-probability, in nats."""
+
+    tokens: int
+    """Number of tokens, end-of-text included."""
+
+    worst_gap: float
+    """Mean of the two largest gaps, in nats and <= 0, between a token on the path and the likeliest token there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What the decoder made of one utterance: hypotheses best first, none if nothing of the grammar fits."""
+
+    hypotheses: tuple[Hypothesis, ...]
+    no_speech_probability: float
+    """Whisper's own, 0-1."""
+
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class Interpretation:
+    """A sentence with its meaning."""
+
+    text: str
+    intent: str
+    slots: dict[str, object]
+    """Slot name -> normalised value (text, number)."""
+
+    slots_raw: dict[str, str]
+    """Slot name -> the words that were spoken."""
+
+    score: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The answer to one utterance: an accepted intent, or a refusal with its reason."""
+
+    utterance_id: str
+    time: str
+    """When it was decided, ISO 8601 with time zone."""
+
+    start_s: float
+    end_s: float
+    text: str | None
+    intent: str | None
+    slots: dict[str, object]
+    slots_raw: dict[str, str]
+    confidence: float
+    """0-1; accepted when at least the threshold."""
+
+    accepted: bool
+    reason: Reason | None
+    alternatives: tuple[Interpretation, ...] = ()
+    timings: Timings = field(default_factory=Timings)
