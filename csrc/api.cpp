@@ -1,0 +1,290 @@
+// The C interface: argument checks, one catch for everything, and the log.
+#include "edgevoice.h"
+
+#include "model_file.h"
+#include "search.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <mutex>
+#include <new>
+
+struct ev_model {
+    std::shared_ptr<const ev::Model> shared;
+};
+
+struct ev_grammar {
+    std::shared_ptr<const ev::Automaton> shared;
+};
+
+struct ev_vad {
+    std::unique_ptr<ev::Vad> vad;
+};
+
+struct ev_session {
+    ev_session(std::shared_ptr<const ev::Model> model, std::shared_ptr<const ev::Automaton> grammar,
+               const ev_options &chosen)
+        : options(chosen), decoder(model, chosen.threads, chosen.beam), search(model, grammar) {}
+
+    ev_options options;
+    ev::Decoder decoder;
+    ev::Search search;
+    std::atomic<bool> cancelled{false};
+    std::vector<ev::Found> found;
+    std::vector<ev_hypothesis> hypotheses;
+};
+
+namespace {
+
+thread_local std::string last_error;
+
+ev_status fail(ev_status status, std::string text) {
+    last_error = std::move(text);
+    return status;
+}
+
+// Runs `body`; what it throws becomes a status.
+template <typename Body> ev_status guarded(Body body) noexcept {
+    try {
+        last_error.clear();
+        return body();
+    } catch (const std::bad_alloc &) {
+        return fail(EV_ERR_MEMORY, "out of memory");
+    } catch (const std::length_error &error) {
+        return fail(EV_ERR_GRAMMAR, error.what());
+    } catch (const std::exception &error) {
+        return fail(EV_ERR_INTERNAL, error.what());
+    } catch (...) {
+        return fail(EV_ERR_INTERNAL, "unknown C++ exception");
+    }
+}
+
+// The log of the last 64 KiB, whole lines.
+constexpr size_t log_capacity = 64 * 1024;
+std::mutex log_mutex;
+std::string log_lines;
+std::once_flag log_once;
+
+void append_log(char level, const char *text) {
+    const std::lock_guard<std::mutex> lock(log_mutex);
+    const bool continues = !log_lines.empty() && log_lines.back() != '\n';
+    if (!continues) {
+        log_lines += level;
+        log_lines += ' ';
+    }
+    log_lines += text;
+    if (log_lines.size() > log_capacity) {
+        const size_t line = log_lines.find('\n', log_lines.size() - log_capacity);
+        log_lines.erase(0, line == std::string::npos ? log_lines.size() : line + 1);
+    }
+}
+
+void start_log() {
+    std::call_once(log_once, [] { ev::redirect_log(append_log); });
+}
+
+using Clock = std::chrono::steady_clock;
+
+double ms_since(Clock::time_point start) {
+    return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
+
+constexpr size_t sample_rate_hz = 16000;
+constexpr size_t max_samples = 28 * sample_rate_hz;  // the encoder's window is 30 s
+
+// One encoder position is 20 ms. Cutting the window to the utterance is what makes short commands
+// cheap; 32 positions (0.64 s) of silence after the end keep the decoder from looping, and
+// multiples of 64 keep the matrix kernels on whole tiles.
+int32_t audio_ctx_for(size_t n_samples, int32_t most) {
+    const size_t positions = (n_samples * 50 + sample_rate_hz - 1) / sample_rate_hz + 32;
+    return int32_t(std::min<size_t>((positions + 63) / 64 * 64, size_t(most)));
+}
+
+// Nobody speaks more tokens: 10 in a second is twice the fastest of the coffee recordings.
+int32_t max_tokens_for(size_t n_samples) {
+    return int32_t(std::min<size_t>(8 + n_samples * 10 / sample_rate_hz,
+                                    size_t(ev::Decoder::max_tokens)));
+}
+
+}  // namespace
+
+extern "C" {
+
+const char *ev_last_error(void) { return last_error.c_str(); }
+
+size_t ev_log_take(char *buffer, size_t capacity) {
+    if (capacity == 0) return 0;
+    const std::lock_guard<std::mutex> lock(log_mutex);
+    size_t n = std::min(log_lines.size(), capacity - 1);
+    const size_t line = n == 0 ? std::string::npos : log_lines.rfind('\n', n - 1);
+    n = line == std::string::npos ? 0 : line + 1;
+    std::memcpy(buffer, log_lines.data(), n);
+    buffer[n] = 0;
+    log_lines.erase(0, n);
+    return n;
+}
+
+ev_status ev_model_open(const char *path, ev_model **out) {
+    return guarded([&]() -> ev_status {
+        start_log();
+        std::string error;
+        if (!ev_model_file_check(path, error)) return fail(EV_ERR_MODEL, error);
+        auto model = ev::Model::load(path);
+        if (model == nullptr) return fail(EV_ERR_MODEL, "whisper.cpp refused the file; see the log");
+        *out = new ev_model{std::move(model)};
+        return EV_OK;
+    });
+}
+
+void ev_model_info_get(const ev_model *model, ev_model_info *out) { *out = model->shared->info(); }
+
+void ev_model_free(ev_model *model) { delete model; }
+
+ev_status ev_grammar_open(const uint32_t *arcs, size_t n_arcs, const uint32_t *first_arc,
+                          size_t n_nodes, ev_grammar **out) {
+    return guarded([&]() -> ev_status {
+        std::string error;
+        auto automaton = ev::Automaton::make(arcs, n_arcs, first_arc, n_nodes, error);
+        if (automaton == nullptr) return fail(EV_ERR_GRAMMAR, error);
+        *out = new ev_grammar{std::move(automaton)};
+        return EV_OK;
+    });
+}
+
+void ev_grammar_free(ev_grammar *grammar) { delete grammar; }
+
+ev_status ev_grammar_match(const ev_grammar *grammar, const char *text, size_t length,
+                           ev_label *labels, size_t capacity, size_t *n_labels) {
+    return guarded([&]() -> ev_status {
+        const std::vector<ev_label> all = grammar->shared->match(text, length);
+        std::copy_n(all.begin(), std::min(all.size(), capacity), labels);
+        *n_labels = all.size();
+        return EV_OK;
+    });
+}
+
+ev_status ev_session_open(ev_model *model, ev_grammar *grammar, const ev_options *options,
+                          ev_session **out) {
+    return guarded([&]() -> ev_status {
+        const auto outside = [](const char *name, double value, double low, double high) {
+            if (value >= low && value <= high) return false;
+            fail(EV_ERR_ARGUMENT, std::string(name) + " must be between " + std::to_string(low) +
+                                      " and " + std::to_string(high) + ", got " +
+                                      std::to_string(value));
+            return true;
+        };
+        if (outside("threads", options->threads, 1, 64) || outside("beam", options->beam, 1, 32) ||
+            outside("n_best", options->n_best, 1, 32) ||
+            outside("token_reward", options->token_reward, 0, 10) ||
+            outside("lm_weight", options->lm_weight, 0, 1) ||
+            outside("timeout_ms", options->timeout_ms, 0, 3'600'000)) {
+            return EV_ERR_ARGUMENT;
+        }
+        // Language tokens run from 0 to 98 or 99, depending on the model.
+        if (model->shared->info().multilingual && outside("language", options->language, 0, 98)) {
+            return EV_ERR_ARGUMENT;
+        }
+        *out = new ev_session(model->shared, grammar->shared, *options);
+        return EV_OK;
+    });
+}
+
+ev_status ev_session_set_grammar(ev_session *session, ev_grammar *grammar) {
+    return guarded([&]() -> ev_status {
+        session->search.set_grammar(grammar->shared);
+        return EV_OK;
+    });
+}
+
+ev_status ev_session_recognise(ev_session *session, const float *samples, size_t n_samples,
+                               ev_result *out) {
+    return guarded([&]() -> ev_status {
+        if (n_samples == 0 || n_samples > max_samples) {
+            return fail(EV_ERR_AUDIO, "audio must have 1 to " + std::to_string(max_samples) +
+                                          " samples (28 s), got " + std::to_string(n_samples));
+        }
+        for (size_t i = 0; i < n_samples; ++i) {
+            if (!std::isfinite(samples[i])) {
+                return fail(EV_ERR_AUDIO, "sample " + std::to_string(i) + " is not finite");
+            }
+        }
+        session->cancelled = false;
+        const Clock::time_point start = Clock::now();
+        const ev_options &options = session->options;
+        const ev::Stop stop{&session->cancelled, options.timeout_ms > 0,
+                            start + std::chrono::milliseconds(options.timeout_ms)};
+        const auto stopped = [](ev_status status) {
+            return fail(status, status == EV_ERR_CANCELLED ? "recognition was cancelled"
+                                                           : "recognition took too long");
+        };
+        const ev::Model &model = session->decoder.model();
+        *out = ev_result{};
+
+        if (!session->decoder.mel(samples, n_samples)) {
+            return fail(EV_ERR_INFERENCE, "the spectrogram could not be computed; see the log");
+        }
+        out->mel_ms = ms_since(start);
+        if (const ev_status status = stop.check(); status != EV_OK) return stopped(status);
+
+        const Clock::time_point encode_start = Clock::now();
+        out->audio_ctx = audio_ctx_for(n_samples, model.info().n_audio_ctx);
+        if (!session->decoder.encode(out->audio_ctx)) {
+            return fail(EV_ERR_INFERENCE, "the encoder failed; see the log");
+        }
+        out->encode_ms = ms_since(encode_start);
+
+        const Clock::time_point search_start = Clock::now();
+        const ev::SearchOptions search{options.beam, options.n_best, max_tokens_for(n_samples),
+                                       options.token_reward};
+        const ev_status status = session->search.run(
+            session->decoder, model.prompt(options.language), search, stop, session->found,
+            out->no_speech_probability, out->steps);
+        if (status == EV_ERR_INFERENCE) return fail(status, "the decoder failed; see the log");
+        if (status != EV_OK) return stopped(status);
+        out->search_ms = ms_since(search_start);
+
+        session->hypotheses.clear();
+        for (const ev::Found &found : session->found) {
+            session->hypotheses.push_back({found.text.c_str(), found.score, found.log_probability,
+                                           found.tokens, found.worst_gap});
+        }
+        out->hypotheses = session->hypotheses.data();
+        out->n_hypotheses = int32_t(session->hypotheses.size());
+        return EV_OK;
+    });
+}
+
+void ev_session_cancel(ev_session *session) { session->cancelled = true; }
+
+void ev_session_free(ev_session *session) { delete session; }
+
+ev_status ev_vad_open(const char *path, ev_vad **out) {
+    return guarded([&]() -> ev_status {
+        start_log();
+        auto vad = ev::Vad::load(path);
+        if (vad == nullptr) return fail(EV_ERR_MODEL, "whisper.cpp refused the voice detector file");
+        *out = new ev_vad{std::move(vad)};
+        return EV_OK;
+    });
+}
+
+ev_status ev_vad_process(ev_vad *vad, const float *samples, size_t n_samples, float *probability) {
+    return guarded([&]() -> ev_status {
+        if (n_samples != ev::Vad::window_samples) {
+            return fail(EV_ERR_AUDIO,
+                        "a window has 512 samples, got " + std::to_string(n_samples));
+        }
+        if (!vad->vad->process(samples, *probability)) {
+            return fail(EV_ERR_INFERENCE, "the voice detector failed; see the log");
+        }
+        return EV_OK;
+    });
+}
+
+void ev_vad_reset(ev_vad *vad) { vad->vad->reset(); }
+
+void ev_vad_free(ev_vad *vad) { delete vad; }
+
+}  // extern "C"

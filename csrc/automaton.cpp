@@ -1,0 +1,328 @@
+#include "automaton.h"
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+#include <unordered_set>
+
+namespace ev {
+
+namespace {
+
+// Deeper nesting than rules within rules within lists ever reach; stops runaway tables.
+constexpr uint32_t max_call_depth = 64;
+// 28 bits each, see Config::key.
+constexpr size_t max_nodes = size_t(1) << 28;
+// A text with this many simultaneous readings comes from a grammar that is wrong, not rich.
+constexpr size_t max_match_items = 4'000'000;
+
+uint8_t fold(uint8_t byte) { return byte >= 'A' && byte <= 'Z' ? byte + ('a' - 'A') : byte; }
+
+bool is_final_punctuation(uint8_t byte) { return byte == '.' || byte == '?' || byte == '!'; }
+
+bool accepts(const Automaton &automaton, const Config &config) {
+    if (config.stack != 0) return false;
+    for (const Arc *arc = automaton.begin(config.node); arc != automaton.end(config.node); ++arc) {
+        if (arc->kind == EV_ARC_ACCEPT) return true;
+    }
+    return false;
+}
+
+bool can_end(const Automaton &automaton, const Config &config) {
+    return (config.mode == Mode::word || config.mode == Mode::pending ||
+            config.mode == Mode::end) &&
+           accepts(automaton, config);
+}
+
+// Successors of a configuration without reading a byte: calls `emit(Config, const Arc &)`.
+template <typename Emit>
+void follow(const Automaton &automaton, CallStacks &stacks, const Config &config, Emit emit) {
+    if (config.mode == Mode::end || config.mode == Mode::comma) return;
+    for (const Arc *arc = automaton.begin(config.node); arc != automaton.end(config.node); ++arc) {
+        Config next{arc->target, config.stack, config.mode};
+        switch (arc->kind) {
+        case EV_ARC_EPSILON:
+        case EV_ARC_LABEL:
+            break;
+        case EV_ARC_SEPARATOR:
+            if (config.mode == Mode::word) next.mode = Mode::pending;
+            break;
+        case EV_ARC_CALL:
+            if (stacks.depth(config.stack) >= max_call_depth) {
+                throw std::length_error("the grammar nests rules and lists deeper than 64 levels");
+            }
+            next.stack = stacks.push(config.stack, arc->target);
+            next.node = arc->value;
+            break;
+        case EV_ARC_RETURN:
+            if (config.stack == 0) continue;
+            next.node = stacks.return_node(config.stack);
+            next.stack = stacks.parent(config.stack);
+            break;
+        default:
+            continue;
+        }
+        emit(next, *arc);
+    }
+}
+
+// Where one byte leads from one configuration: calls `emit(Config)` for each successor before
+// closure. The single definition of the surface layer, used by the DFA and by match().
+template <typename Emit>
+void advance(const Automaton &automaton, const Config &config, uint8_t byte, Emit emit) {
+    const Mode mode = config.mode;
+    const auto move = [&](Mode to) { emit(Config{config.node, config.stack, to}); };
+    if (mode == Mode::start && byte == ' ') move(Mode::spaced);
+    if (mode == Mode::pending && (byte == ' ' || byte == '-')) move(Mode::spaced);
+    if (mode == Mode::pending && byte == ',') move(Mode::comma);
+    if (mode == Mode::comma && byte == ' ') move(Mode::spaced);
+    if ((mode == Mode::word || mode == Mode::pending) && is_final_punctuation(byte) &&
+        accepts(automaton, config)) {
+        move(Mode::end);
+    }
+    if (mode == Mode::comma || mode == Mode::end) return;
+    const uint8_t folded = fold(byte);
+    for (const Arc *arc = automaton.begin(config.node); arc != automaton.end(config.node); ++arc) {
+        const bool matches = arc->kind == EV_ARC_GLUE ||
+                             (arc->kind == EV_ARC_BYTE && mode != Mode::pending);
+        if (matches && arc->value == folded) emit(Config{arc->target, config.stack, Mode::word});
+    }
+}
+
+}  // namespace
+
+uint32_t CallStacks::push(uint32_t stack, uint32_t return_node) {
+    const uint64_t key = (uint64_t(stack) << 32) | return_node;
+    const auto [it, added] = known_.try_emplace(key, uint32_t(frames_.size()));
+    if (added) {
+        if (frames_.size() >= max_nodes) throw std::length_error("too many call stacks");
+        frames_.push_back({return_node, stack, frames_[stack].depth + 1});
+    }
+    return it->second;
+}
+
+void CallStacks::clear() {
+    frames_.resize(1);
+    known_.clear();
+}
+
+std::shared_ptr<const Automaton> Automaton::make(const uint32_t *arcs, size_t n_arcs,
+                                                 const uint32_t *first_arc, size_t n_nodes,
+                                                 std::string &error) {
+    if (n_nodes == 0 || n_nodes >= max_nodes || n_arcs >= UINT32_MAX) {
+        error = "a grammar needs 1 to 2^28 nodes, got " + std::to_string(n_nodes);
+        return nullptr;
+    }
+    if (first_arc[0] != 0 || first_arc[n_nodes] != n_arcs) {
+        error = "first_arc must run from 0 to the number of arcs";
+        return nullptr;
+    }
+    for (size_t i = 0; i < n_nodes; ++i) {
+        if (first_arc[i] > first_arc[i + 1]) {
+            error = "first_arc must not decrease (node " + std::to_string(i) + ")";
+            return nullptr;
+        }
+    }
+    auto automaton = std::make_shared<Automaton>();
+    automaton->first_.assign(first_arc, first_arc + n_nodes + 1);
+    automaton->arcs_.resize(n_arcs);
+    for (size_t i = 0; i < n_arcs; ++i) {
+        const Arc arc{arcs[3 * i], arcs[3 * i + 1], arcs[3 * i + 2]};
+        const bool byte = arc.kind == EV_ARC_BYTE || arc.kind == EV_ARC_GLUE;
+        if (arc.kind >= EV_ARC_KINDS || arc.target >= n_nodes || (byte && arc.value > 255) ||
+            (arc.kind == EV_ARC_CALL && arc.value >= n_nodes) || arc.value > INT32_MAX) {
+            error = "arc " + std::to_string(i) + " is out of range";
+            return nullptr;
+        }
+        automaton->arcs_[i] = arc;
+    }
+    return automaton;
+}
+
+std::vector<ev_label> Automaton::match(const char *text, size_t length) const {
+    // Breadth-first over positions, depth-first within one, so that of two ways into the same
+    // configuration the one the grammar names first wins. Each item remembers how it was reached.
+    struct Item {
+        Config config;
+        int32_t parent;
+        int32_t label;  // -1: none
+        int32_t position;
+    };
+    CallStacks stacks;
+    std::vector<Item> items;
+    std::unordered_set<uint64_t> seen;
+    std::vector<int32_t> stack;
+    std::vector<int32_t> current, following;
+
+    const auto close = [&](int32_t root, std::vector<int32_t> &out) {
+        stack.assign(1, root);
+        while (!stack.empty()) {
+            const int32_t at = stack.back();
+            stack.pop_back();
+            out.push_back(at);
+            const size_t mark = stack.size();
+            const Item item = items[at];
+            follow(*this, stacks, item.config, [&](const Config &next, const Arc &arc) {
+                if (!seen.insert(next.key()).second) return;
+                if (items.size() >= max_match_items) {
+                    throw std::length_error("this text has too many readings in the grammar");
+                }
+                items.push_back({next, at, arc.kind == EV_ARC_LABEL ? int32_t(arc.value) : -1,
+                                 item.position});
+                stack.push_back(int32_t(items.size() - 1));
+            });
+            std::reverse(stack.begin() + mark, stack.end());
+        }
+    };
+
+    items.push_back({{0, 0, Mode::start}, -1, -1, 0});
+    close(0, current);
+    for (size_t i = 0; i < length; ++i) {
+        following.clear();
+        seen.clear();
+        for (const int32_t at : current) {
+            const Config config = items[at].config;
+            advance(*this, config, uint8_t(text[i]), [&](const Config &next) {
+                if (!seen.insert(next.key()).second) return;
+                items.push_back({next, at, -1, int32_t(i + 1)});
+                close(int32_t(items.size() - 1), following);
+            });
+        }
+        current.swap(following);
+        if (current.empty()) return {};
+    }
+
+    std::vector<ev_label> labels;
+    std::vector<ev_label> reversed;
+    std::unordered_set<uint32_t> accepted;
+    int32_t path = 0;
+    for (const int32_t at : current) {
+        const Config &config = items[at].config;
+        if (!can_end(*this, config)) continue;
+        for (const Arc *arc = begin(config.node); arc != end(config.node); ++arc) {
+            if (arc->kind != EV_ARC_ACCEPT || !accepted.insert(arc->value).second) continue;
+            reversed.assign(1, {path, int32_t(arc->value), int32_t(length), 1});
+            for (int32_t i = at; i >= 0; i = items[i].parent) {
+                if (items[i].label >= 0) {
+                    reversed.push_back({path, items[i].label, items[i].position, 0});
+                }
+            }
+            labels.insert(labels.end(), reversed.rbegin(), reversed.rend());
+            ++path;
+        }
+    }
+    return labels;
+}
+
+Dfa::Dfa(std::shared_ptr<const Automaton> automaton) : automaton_(std::move(automaton)) {}
+
+void Dfa::clear() {
+    states_.clear();
+    by_hash_.clear();
+    stacks_.clear();
+    start_ = dead;
+}
+
+void Dfa::close(std::vector<Config> &configs) {
+    std::unordered_set<uint64_t> seen;
+    for (const Config &config : configs) seen.insert(config.key());
+    for (size_t i = 0; i < configs.size(); ++i) {
+        const Config config = configs[i];
+        follow(*automaton_, stacks_, config, [&](const Config &next, const Arc &) {
+            if (seen.insert(next.key()).second) configs.push_back(next);
+        });
+    }
+    // Only configurations that can read a byte or end the sentence tell states apart.
+    const auto idle = [&](const Config &config) {
+        if (config.mode == Mode::end || config.mode == Mode::comma) return false;
+        for (const Arc *arc = automaton_->begin(config.node); arc != automaton_->end(config.node);
+             ++arc) {
+            if (arc->kind == EV_ARC_BYTE || arc->kind == EV_ARC_GLUE ||
+                (arc->kind == EV_ARC_ACCEPT && config.stack == 0)) {
+                return false;
+            }
+        }
+        return true;
+    };
+    configs.erase(std::remove_if(configs.begin(), configs.end(), idle), configs.end());
+}
+
+int32_t Dfa::intern(std::vector<Config> &&configs) {
+    close(configs);
+    if (configs.empty()) return dead;
+    std::sort(configs.begin(), configs.end(),
+              [](const Config &a, const Config &b) { return a.key() < b.key(); });
+    uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a
+    for (const Config &config : configs) hash = (hash ^ config.key()) * 0x100000001b3u;
+
+    std::vector<int32_t> &bucket = by_hash_[hash];
+    for (const int32_t id : bucket) {
+        const std::vector<Config> &other = states_[id].configs;
+        if (std::equal(
+                other.begin(), other.end(), configs.begin(), configs.end(),
+                [](const Config &a, const Config &b) { return a.key() == b.key(); })) {
+            return id;
+        }
+    }
+
+    State state;
+    for (const Config &config : configs) {
+        state.accepting = state.accepting || can_end(*automaton_, config);
+        switch (config.mode) {
+        case Mode::start: state.possible.set(' '); break;
+        case Mode::pending:
+            state.possible.set(' ').set('-').set(',');
+            [[fallthrough]];
+        case Mode::word:
+            if (accepts(*automaton_, config)) state.possible.set('.').set('?').set('!');
+            break;
+        case Mode::comma: state.possible.set(' '); break;
+        case Mode::end: break;
+        case Mode::spaced: break;
+        }
+        if (config.mode == Mode::comma || config.mode == Mode::end) continue;
+        for (const Arc *arc = automaton_->begin(config.node); arc != automaton_->end(config.node);
+             ++arc) {
+            const bool matches = arc->kind == EV_ARC_GLUE ||
+                                 (arc->kind == EV_ARC_BYTE && config.mode != Mode::pending);
+            if (!matches) continue;
+            state.possible.set(arc->value);
+            if (arc->value >= 'a' && arc->value <= 'z') state.possible.set(arc->value - 'a' + 'A');
+        }
+    }
+    state.configs = std::move(configs);
+    states_.push_back(std::move(state));
+    bucket.push_back(int32_t(states_.size() - 1));
+    return bucket.back();
+}
+
+int32_t Dfa::start() {
+    if (start_ == dead) start_ = intern({Config{0, 0, Mode::start}});
+    return start_;
+}
+
+int32_t Dfa::step(int32_t state, uint8_t byte) {
+    if (!states_[state].possible[byte]) return dead;
+    for (const auto &[known, next] : states_[state].next) {
+        if (known == byte) return next;
+    }
+    std::vector<Config> successors;
+    for (const Config &config : states_[state].configs) {
+        advance(*automaton_, config, byte, [&](const Config &next) {
+            successors.push_back(next);
+        });
+    }
+    // Different configurations may reach the same one.
+    std::sort(successors.begin(), successors.end(),
+              [](const Config &a, const Config &b) { return a.key() < b.key(); });
+    successors.erase(std::unique(successors.begin(), successors.end(),
+                                 [](const Config &a, const Config &b) {
+                                     return a.key() == b.key();
+                                 }),
+                     successors.end());
+    const int32_t next = intern(std::move(successors));
+    states_[state].next.emplace_back(byte, next);
+    return next;
+}
+
+}  // namespace ev

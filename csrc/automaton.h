@@ -1,0 +1,119 @@
+// The grammar as a recursive transition network over bytes, and its lazy determinisation.
+//
+// A network is compiled once from sentence templates (grammar.py) and stays linear in the size of
+// the grammar: a list used by forty templates exists once and is *called*. A configuration is
+// (node, call stack, mode); a DFA state is a set of configurations, made when first reached.
+// The mode is the surface layer: where the text stands between two words, so that
+// "twelve ounce", "Twelve-ounce" and "twelve, ounce" are one sentence of the grammar.
+#pragma once
+
+#include "edgevoice.h"
+
+#include <array>
+#include <bitset>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+namespace ev {
+
+struct Arc {
+    uint32_t kind;
+    uint32_t value;
+    uint32_t target;
+};
+
+// Position in the surface text. Order matters to nobody.
+enum class Mode : uint8_t {
+    start,    // nothing written yet; separators are dropped
+    word,     // inside a word
+    pending,  // a separator is due before the next byte
+    spaced,   // the separator has been written
+    comma,    // "," has been written, " " must follow
+    end,      // final punctuation has been written
+};
+
+// A set of return nodes, innermost first, as one number: 0 is the empty stack.
+class CallStacks {
+  public:
+    uint32_t push(uint32_t stack, uint32_t return_node);
+    uint32_t parent(uint32_t stack) const { return frames_[stack].parent; }
+    uint32_t return_node(uint32_t stack) const { return frames_[stack].return_node; }
+    uint32_t depth(uint32_t stack) const { return frames_[stack].depth; }
+    void clear();
+
+  private:
+    struct Frame {
+        uint32_t return_node, parent, depth;
+    };
+    std::vector<Frame> frames_{{0, 0, 0}};
+    std::unordered_map<uint64_t, uint32_t> known_;
+};
+
+struct Config {
+    uint32_t node;
+    uint32_t stack;
+    Mode mode;
+
+    // Nodes and stacks are both bounded below 2^28 (checked), so this is unique.
+    uint64_t key() const {
+        return (uint64_t(stack) << 36) | (uint64_t(node) << 8) | uint64_t(mode);
+    }
+};
+
+// The immutable network.
+class Automaton {
+  public:
+    // Returns null and sets `error` when the tables contradict themselves.
+    static std::shared_ptr<const Automaton> make(const uint32_t *arcs, size_t n_arcs,
+                                                 const uint32_t *first_arc, size_t n_nodes,
+                                                 std::string &error);
+
+    const Arc *begin(uint32_t node) const { return arcs_.data() + first_[node]; }
+    const Arc *end(uint32_t node) const { return arcs_.data() + first_[node + 1]; }
+
+    // Readings of `text`; see ev_grammar_match. Thread-safe. Throws std::length_error when the
+    // text has more readings in progress than any sane grammar needs.
+    std::vector<ev_label> match(const char *text, size_t length) const;
+
+  private:
+    std::vector<Arc> arcs_;
+    std::vector<uint32_t> first_;
+};
+
+// Lazily built DFA; owned by one session.
+class Dfa {
+  public:
+    static constexpr int32_t dead = -1;
+
+    explicit Dfa(std::shared_ptr<const Automaton> automaton);
+
+    int32_t start();
+    int32_t step(int32_t state, uint8_t byte);
+    bool accepting(int32_t state) const { return states_[state].accepting; }
+    const std::bitset<256> &possible(int32_t state) const { return states_[state].possible; }
+    size_t size() const { return states_.size(); }
+    // Forgets all states. Numbers handed out before are void.
+    void clear();
+
+  private:
+    struct State {
+        std::vector<Config> configs;
+        std::bitset<256> possible;                        // bytes with a successor
+        std::vector<std::pair<uint8_t, int32_t>> next;    // filled on demand
+        bool accepting = false;
+    };
+
+    int32_t intern(std::vector<Config> &&configs);
+    void close(std::vector<Config> &configs);
+
+    std::shared_ptr<const Automaton> automaton_;
+    CallStacks stacks_;
+    std::vector<State> states_;
+    std::unordered_map<uint64_t, std::vector<int32_t>> by_hash_;
+    int32_t start_ = dead;
+};
+
+}  // namespace ev

@@ -1,0 +1,30 @@
+// The model's text tokens as a trie over bytes, built once for each model.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace ev {
+
+class VocabTrie {
+  public:
+    struct Node {
+        uint32_t first_child;  // children are consecutive, in byte order
+        uint16_t n_children;
+        uint8_t byte;   // the byte that leads here
+        int32_t token;  // -1: no token ends here
+    };
+
+    // `tokens[i]` holds the bytes of token i; empty ones are left out. Of equal tokens the first
+    // stays.
+    explicit VocabTrie(const std::vector<std::string> &tokens);
+
+    const Node &root() const { return nodes_[0]; }
+    const Node *children(const Node &node) const { return nodes_.data() + node.first_child; }
+
+  private:
+    std::vector<Node> nodes_;
+};
+
+}  // namespace ev

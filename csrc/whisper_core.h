@@ -1,0 +1,115 @@
+// What edgevoice needs of whisper.cpp's insides, and nothing else.
+//
+// The public interface of whisper.cpp scores one sequence, last token only. The batched decoder,
+// its key-value cache with sequence numbers and the encoder window are internal, so
+// whisper_core.cpp includes upstream's source file as it is and offers them here.
+#pragma once
+
+#include "edgevoice.h"
+#include "vocab_trie.h"
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+struct whisper_context;
+struct whisper_state;
+struct whisper_vad_context;
+
+namespace ev {
+
+using Token = int32_t;
+
+// Weights and vocabulary. Immutable after loading; shared by sessions.
+class Model {
+  public:
+    // The file has passed ev_model_file_check. Returns null when upstream refuses it all the same.
+    static std::shared_ptr<const Model> load(const char *path);
+    ~Model();
+    Model(const Model &) = delete;
+    Model &operator=(const Model &) = delete;
+
+    ev_model_info info() const;
+    int32_t n_vocab() const { return n_vocab_; }
+    Token end_of_text() const { return end_of_text_; }
+    Token no_speech() const { return no_speech_; }
+    // Start of transcript, language and task where the model has them, no timestamps.
+    std::vector<Token> prompt(int32_t language) const;
+    const std::string &bytes(Token token) const { return bytes_[token]; }
+    const VocabTrie &trie() const { return *trie_; }
+    whisper_context *context() const { return context_; }
+
+  private:
+    Model() = default;
+
+    whisper_context *context_ = nullptr;
+    int32_t n_vocab_ = 0;
+    Token end_of_text_ = 0;
+    Token no_speech_ = 0;
+    std::vector<std::string> bytes_;  // text tokens only
+    std::unique_ptr<VocabTrie> trie_;
+};
+
+// Encoder output and key-value cache of one recognition at a time.
+class Decoder {
+  public:
+    // Longest sequence after the prompt: 64 tokens are some 50 words, far longer than a command.
+    static constexpr int32_t max_tokens = 64;
+
+    // Throws std::bad_alloc when there is no memory for the state, or for a cache that holds `beam`
+    // sequences of max_tokens that share nothing.
+    Decoder(std::shared_ptr<const Model> model, int32_t threads, int32_t beam);
+    ~Decoder();
+    Decoder(const Decoder &) = delete;
+    Decoder &operator=(const Decoder &) = delete;
+
+    const Model &model() const { return *model_; }
+
+    // Log-mel spectrogram of the samples (at least one), then the encoder over the first
+    // `audio_ctx` positions. Both return false when ggml fails.
+    bool mel(const float *samples, size_t n_samples);
+    bool encode(int32_t audio_ctx);
+
+    struct Input {
+        Token token;
+        int32_t position;
+        int32_t sequence;
+    };
+    // Runs the inputs in one batch; each sees what its sequence holds at earlier positions.
+    // logits(i) is then the row of input i. False: ggml failed or the cache is full.
+    bool decode(const std::vector<Input> &inputs);
+    const float *logits(size_t row) const;
+
+    void clear_cache();
+    void copy_sequence(int32_t from, int32_t to);
+    void drop_sequence(int32_t sequence);
+
+  private:
+    std::shared_ptr<const Model> model_;
+    whisper_state *state_ = nullptr;
+    int32_t threads_;
+};
+
+// The streaming voice activity detector.
+class Vad {
+  public:
+    static std::unique_ptr<Vad> load(const char *path);
+    ~Vad();
+    Vad(const Vad &) = delete;
+    Vad &operator=(const Vad &) = delete;
+
+    static constexpr size_t window_samples = 512;
+    // False when ggml fails.
+    bool process(const float *samples, float &probability);
+    void reset();
+
+  private:
+    Vad() = default;
+    whisper_vad_context *context_ = nullptr;
+};
+
+// Sends upstream's and ggml's log to `sink` from now on.
+void redirect_log(void (*sink)(char level, const char *text));
+
+}  // namespace ev

@@ -1,0 +1,405 @@
+"""Grammar files: YAML in Home Assistant's (hassil's) sentence syntax, read with the place of every value.
+
+A file is read in three steps: YAML to plain values with line numbers, a check of every key and type
+that names the line, and hassil's own parser for the sentence templates. What this version does not
+support is refused by name, never ignored.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import yaml
+from hassil.expression import Sentence, TextChunk
+from hassil.intents import RangeFractionType, RangeSlotList, RangeType, SlotList, TextSlotList, TextSlotValue
+from hassil.parse_expression import parse_sentence
+from hassil.parser import ParseError
+from hassil.util import is_template, normalize_text
+
+from edgevoice.errors import GrammarError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+MAX_FILE_BYTES: Final = 16_000_000
+"""Home Assistant's whole English collection is 1 MB; 2,000 entities add less than that."""
+
+MAX_YAML_NODES: Final = 2_000_000
+"""Values after following aliases: stops files that unfold themselves ("billion laughs")."""
+
+MAX_RANGE_NUMBERS: Final = 10_000
+"""Numbers in one range; each costs some 50 bytes of automaton."""
+
+_SUPPORTED: Final[dict[str, frozenset[str]]] = {
+    "grammar": frozenset(
+        {"language", "intents", "lists", "expansion_rules", "skip_words", "responses", "settings", "expected", "refused"}
+    ),
+    "intent": frozenset({"data", "description"}),
+    "block": frozenset(
+        {"sentences", "slots", "expansion_rules", "lists", "response", "metadata", "required_keywords", "settings"}
+    ),
+    "list": frozenset({"values", "range"}),
+    "value": frozenset({"in", "out", "context", "metadata"}),
+    "range": frozenset(
+        {"type", "from", "to", "step", "multiplier", "fractions", "digits", "words", "words_language"}
+    ),
+    "example": frozenset({"say", "intent", "slots"}),
+}
+_NOT_YET: Final = {
+    "requires_context": "contexts are not supported in this version",
+    "excludes_context": "contexts are not supported in this version",
+    "wildcard": "free-text lists are not supported in this version",
+}
+
+Rules = dict[str, Sentence]
+Lists = dict[str, SlotList]
+Path_ = tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """One sentence template and the line it stands on."""
+
+    sentence: Sentence
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Sentences of one intent that share fixed slots, rules and lists."""
+
+    intent: str
+    templates: tuple[Template, ...]
+    slots: dict[str, object]
+    rules: Rules
+    lists: Lists
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A sentence the grammar must understand this way, or must refuse when `intent` is None."""
+
+    say: str
+    intent: str | None
+    slots: dict[str, object]
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class GrammarFile:
+    """A grammar as written."""
+
+    path: Path
+    language: str
+    blocks: tuple[Block, ...]
+    rules: Rules
+    lists: Lists
+    skip_words: tuple[str, ...]
+    examples: tuple[Example, ...]
+
+    @property
+    def intents(self) -> tuple[str, ...]:
+        """Names of the intents, in the order of the file."""
+        return tuple(dict.fromkeys(block.intent for block in self.blocks))
+
+
+def load(path: Path) -> GrammarFile:
+    """Read a grammar file.
+
+    Raises:
+        GrammarError: with file, line, what was seen and what to do.
+    """
+    return _Reader(path, *_read_yaml(path)).grammar()
+
+
+# ---- YAML with lines ----
+
+
+def _read_yaml(path: Path) -> tuple[object, dict[Path_, int]]:
+    """Return the file's plain values and the line of each, by path from the top."""
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise GrammarError(f"{path}: larger than {MAX_FILE_BYTES} bytes; split it")
+        data = path.read_bytes()
+    except OSError as error:
+        raise GrammarError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise GrammarError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8") from None
+    loader_class = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        loader = loader_class(text)
+        try:
+            root = loader.get_single_node()
+            converter = _Converter(path, loader)
+            value = converter.convert(root, ()) if root is not None else None
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{path}:{mark.line + 1}" if mark else str(path)
+        hint = "; use spaces, YAML allows no tabs" if mark and "\t" in _line(text, mark.line) else ""
+        raise GrammarError(f"{place}: not valid YAML ({error.problem or error.context}){hint}") from None
+    except yaml.YAMLError as error:
+        raise GrammarError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from None
+    except RecursionError:
+        raise GrammarError(f"{path}: nested too deeply to be a grammar") from None
+    return value, converter.lines
+
+
+def _line(text: str, index: int) -> str:
+    lines = text.splitlines()
+    return lines[index] if index < len(lines) else ""
+
+
+@dataclass
+class _Converter:
+    """Turns YAML nodes into plain values, refusing duplicates and runaway aliases."""
+
+    path: Path
+    loader: Any
+    lines: dict[Path_, int] = field(default_factory=dict)
+    _nodes: int = 0
+    _open: set[int] = field(default_factory=set)
+
+    def convert(self, node: Any, at: Path_) -> object:
+        line = node.start_mark.line + 1
+        self.lines[at] = line
+        self._nodes += 1
+        if self._nodes > MAX_YAML_NODES or id(node) in self._open:
+            raise GrammarError(f"{self.path}:{line}: aliases unfold to more than {MAX_YAML_NODES} values; write them out")
+        if isinstance(node, yaml.ScalarNode):
+            return self.loader.construct_object(node)
+        self._open.add(id(node))
+        try:
+            if isinstance(node, yaml.SequenceNode):
+                return [self.convert(item, (*at, i)) for i, item in enumerate(node.value)]
+            result: dict[object, object] = {}
+            for key_node, value_node in node.value:
+                key = self.convert(key_node, (*at, "key"))
+                if isinstance(key, bool):  # YAML 1.1 reads a bare on/off/yes/no as true or false
+                    key = key_node.value
+                if isinstance(key, (dict, list)) or key in result:
+                    what = "is given twice" if not isinstance(key, (dict, list)) else "is no name"
+                    raise GrammarError(f"{self.path}:{key_node.start_mark.line + 1}: key {key!r} {what}")
+                result[key] = self.convert(value_node, (*at, key))
+            return result
+        finally:
+            self._open.discard(id(node))
+
+
+# ---- checked reading ----
+
+
+class _Reader:
+    """Turns plain values into a GrammarFile, checking every key and type."""
+
+    def __init__(self, path: Path, root: object, lines: Mapping[Path_, int]) -> None:
+        self.path, self.root, self.lines = path, root, lines
+
+    def grammar(self) -> GrammarFile:
+        root = self.mapping(self.root, (), "grammar")
+        self.check_settings(root.get("settings", {}), ("settings",))
+        language = self.text(root.get("language", ""), ("language",))
+        if not language:
+            raise self.error((), "no 'language'; add for example: language: en")
+        intents = self.mapping(root.get("intents", {}), ("intents",))
+        blocks: list[Block] = []
+        for name, intent in intents.items():
+            at: Path_ = ("intents", name)
+            body = self.mapping(intent, at, "intent")
+            for i, block in enumerate(self.sequence(body.get("data", []), (*at, "data"))):
+                blocks.append(self.block(name, block, (*at, "data", i)))
+        if not any(block.templates for block in blocks):
+            raise self.error(("intents",), "no sentences; add at least one under intents: NAME: data: - sentences:")
+        return GrammarFile(
+            path=self.path,
+            language=language,
+            blocks=tuple(blocks),
+            rules=self.rules(root.get("expansion_rules", {}), ("expansion_rules",)),
+            lists=self.lists_of(root.get("lists", {}), ("lists",)),
+            skip_words=tuple(self.texts(root.get("skip_words", []), ("skip_words",))),
+            examples=self.examples(root),
+        )
+
+    def block(self, intent: str, value: object, at: Path_) -> Block:
+        body = self.mapping(value, at, "block")
+        self.check_settings(body.get("settings", {}), (*at, "settings"))
+        where = (*at, "sentences")
+        templates = [
+            Template(self.sentence(text, (*where, i)), self.line((*where, i)))
+            for i, text in enumerate(self.texts(body.get("sentences", []), where))
+        ]
+        return Block(
+            intent=intent,
+            templates=tuple(templates),
+            slots=self.mapping(body.get("slots", {}), (*at, "slots")),
+            rules=self.rules(body.get("expansion_rules", {}), (*at, "expansion_rules")),
+            lists=self.lists_of(body.get("lists", {}), (*at, "lists")),
+            line=self.line(at),
+        )
+
+    def rules(self, value: object, at: Path_) -> Rules:
+        return {
+            name: self.sentence(self.text(body, (*at, name)), (*at, name))
+            for name, body in self.mapping(value, at).items()
+        }
+
+    def lists_of(self, value: object, at: Path_) -> Lists:
+        return {name: self.list_of(name, body, (*at, name)) for name, body in self.mapping(value, at).items()}
+
+    def list_of(self, name: str, value: object, at: Path_) -> SlotList:
+        body = self.mapping(value, at, "list")
+        if ("values" in body) == ("range" in body):
+            raise self.error(at, f"list {name!r} needs either 'values' or 'range'")
+        if "range" in body:
+            return self.range_of(name, body["range"], (*at, "range"))
+        where: Path_ = (*at, "values")
+        values = [self.value(item, (*where, i)) for i, item in enumerate(self.sequence(body["values"], where))]
+        if not values:
+            raise self.error(where, f"list {name!r} is empty; a sentence with {{{name}}} could never be said")
+        return TextSlotList(name=name, values=values)
+
+    def value(self, value: object, at: Path_) -> TextSlotValue:
+        if isinstance(value, dict):
+            body = self.mapping(value, at, "value")
+            if "in" not in body:
+                raise self.error(at, f"a value needs 'in', the words to say; seen: {value!r}")
+            text = self.text(body["in"], (*at, "in"))
+            out = body.get("out")
+        else:
+            text = self.text(value, at)
+            out = None if is_template(text) else text
+        if not text.strip():
+            raise self.error(at, "an empty value; remove it or give it words")
+        expression = self.sentence(text, at).expression if is_template(text) else TextChunk(normalize_text(text))
+        return TextSlotValue(text_in=expression, value_out=out)
+
+    def range_of(self, name: str, value: object, at: Path_) -> RangeSlotList:
+        body = self.mapping(value, at, "range")
+        numbers = {}
+        for key, default in (("from", None), ("to", None), ("step", 1)):
+            number = body.get(key, default)
+            if not isinstance(number, int) or isinstance(number, bool):
+                raise self.error((*at, key), f"range {name!r}: '{key}' must be a whole number, got {number!r}")
+            numbers[key] = number
+        multiplier = body.get("multiplier")
+        if multiplier is not None and (isinstance(multiplier, bool) or not isinstance(multiplier, (int, float))):
+            raise self.error((*at, "multiplier"), f"range {name!r}: 'multiplier' must be a number, got {multiplier!r}")
+        if numbers["from"] > numbers["to"] or numbers["step"] < 1:
+            raise self.error(at, f"range {name!r}: 'from' must not exceed 'to', and 'step' must be positive")
+        fractions = self.choice(body, "fractions", [kind.value for kind in RangeFractionType], at)
+        count = (numbers["to"] - numbers["from"]) // numbers["step"] + 1
+        if count * {None: 1, "halves": 2, "tenths": 10}[fractions] > MAX_RANGE_NUMBERS:
+            raise self.error(at, f"range {name!r} has more than {MAX_RANGE_NUMBERS} numbers; use a larger 'step'")
+        digits, words = (self.flag(body, key, at) for key in ("digits", "words"))
+        if not digits and not words:
+            raise self.error(at, f"range {name!r}: 'digits' and 'words' cannot both be false")
+        return RangeSlotList(
+            name=name,
+            type=RangeType(self.choice(body, "type", [kind.value for kind in RangeType], at) or "number"),
+            start=numbers["from"],
+            stop=numbers["to"],
+            step=numbers["step"],
+            fraction_type=RangeFractionType(fractions) if fractions else None,
+            multiplier=float(multiplier) if multiplier is not None else None,
+            digits=digits,
+            words=words,
+            words_language=self.text(body["words_language"], (*at, "words_language"))
+            if body.get("words_language")
+            else None,
+        )
+
+    def examples(self, root: dict[str, Any]) -> tuple[Example, ...]:
+        examples: list[Example] = []
+        for i, item in enumerate(self.sequence(root.get("expected", []), ("expected",))):
+            at: Path_ = ("expected", i)
+            body = self.mapping(item, at, "example")
+            if "say" not in body or "intent" not in body:
+                raise self.error(at, "an expected sentence needs 'say' and 'intent'")
+            say, intent = (self.text(body[key], (*at, key)) for key in ("say", "intent"))
+            slots = self.mapping(body.get("slots", {}), (*at, "slots"))
+            examples.append(Example(say, intent, slots, self.line(at)))
+        for i, text in enumerate(self.texts(root.get("refused", []), ("refused",))):
+            examples.append(Example(text, None, {}, self.line(("refused", i))))
+        return tuple(examples)
+
+    def sentence(self, text: str, at: Path_) -> Sentence:
+        if not text.strip():
+            raise self.error(at, "an empty sentence; remove it or give it words")
+        try:
+            return parse_sentence(text, keep_text=True)
+        except (ParseError, AssertionError, ValueError, IndexError, RecursionError) as error:
+            raise self.error(at, f"{text!r} is no sentence template ({error or type(error).__name__}); check its brackets") from None
+
+    def check_settings(self, value: object, at: Path_) -> None:
+        """Accept hassil's settings that cannot change what is understood here."""
+        for key, setting in self.mapping(value, at).items():
+            if key != "filter_with_regex" and setting:
+                raise self.error((*at, key), f"setting {key!r} is not supported in this version; remove it")
+
+    # -- values of a type, or an error that names the place --
+
+    def mapping(self, value: object, at: Path_, kind: str | None = None) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise self.error(at, f"{self.name(at)} must be 'key: value' lines, got {_shown(value)}")
+        for key in value:
+            if not isinstance(key, str):
+                raise self.error((*at, key), f"key {key!r} must be text; put it in quotes")
+            if kind is not None and key not in _SUPPORTED[kind]:
+                if key in _NOT_YET:
+                    raise self.error((*at, key), f"{key!r}: {_NOT_YET[key]}; remove it")
+                near = difflib.get_close_matches(key, _SUPPORTED[kind], 1)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(_SUPPORTED[kind]))}"
+                raise self.error((*at, key), f"unknown key {key!r}{hint}")
+        return value
+
+    def sequence(self, value: object, at: Path_) -> list[Any]:
+        if not isinstance(value, list):
+            raise self.error(at, f"{self.name(at)} must be a list ('- ...' lines), got {_shown(value)}")
+        return value
+
+    def texts(self, value: object, at: Path_) -> list[str]:
+        return [self.text(item, (*at, i)) for i, item in enumerate(self.sequence(value, at))]
+
+    def text(self, value: object, at: Path_) -> str:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return str(value)
+        if not isinstance(value, str):
+            hint = "; put on/off/yes/no in quotes" if isinstance(value, bool) else ""
+            raise self.error(at, f"{self.name(at)} must be text, got {_shown(value)}{hint}")
+        return value
+
+    def flag(self, body: dict[str, Any], key: str, at: Path_) -> bool:
+        value = body.get(key, True)
+        if not isinstance(value, bool):
+            raise self.error((*at, key), f"{key!r} must be true or false, got {value!r}")
+        return value
+
+    def choice(self, body: dict[str, Any], key: str, known: list[str], at: Path_) -> str | None:
+        value = body.get(key)
+        if value is not None and value not in known:
+            raise self.error((*at, key), f"{key!r} must be one of {', '.join(known)}, got {value!r}")
+        return value
+
+    def name(self, at: Path_) -> str:
+        return ".".join(str(part) for part in at) or "the file"
+
+    def line(self, at: Path_) -> int:
+        while at and at not in self.lines:
+            at = at[:-1]
+        return self.lines.get(at, 1)
+
+    def error(self, at: Path_, text: str) -> GrammarError:
+        return GrammarError(f"{self.path}:{self.line(at)}: {text}")
+
+
+def _shown(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else shown[:57] + "..."

