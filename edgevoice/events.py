@@ -67,8 +67,6 @@ class Utterance:
     """Where the detector last heard speech."""
 
     end_reason: EndReason
-    vad_ms: float
-    """Processor time that voice activity detection spent on it."""
 
     @property
     def end_samples(self) -> int:

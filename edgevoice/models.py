@@ -266,7 +266,7 @@ def pull(name: str, *, progress: bool = True) -> Path:
                     part = _build(source, Path(tempfile.mkdtemp(dir=folder)), model, progress)
                 _install(part, name, model.sha256)
             except (DownloadError, ModelError) as error:
-                _log.warning("%s from %s failed: %s", name, source, error)
+                _log.info("%s from %s failed: %s", name, source, error)
                 answers.append(f"{source}: {error}")
             else:
                 return target
@@ -494,7 +494,8 @@ def _step(text: str, total_bytes: int | None, progress: bool) -> Iterator[Callab
         console.print(text, highlight=False, soft_wrap=True)
         yield lambda _count: None
     else:
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        counts = (DownloadColumn(), TimeRemainingColumn()) if total_bytes else ()
+        columns = (TextColumn("{task.description}"), BarColumn(), *counts)
         with Progress(*columns, console=console) as bar:
             task = bar.add_task(text, total=total_bytes)
             yield lambda count: bar.advance(task, count)
@@ -590,7 +591,7 @@ def _receive(url: str, part: Path, size_bytes: int, advance: Callable[[int], Non
             if start and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
                 out.truncate(0)  # a server without ranges begins again
                 advance(-start)
-            while block := response.read(_BLOCK_BYTES):
+            while block := response.read1(_BLOCK_BYTES):  # what is there: a cut loses nothing
                 out.write(block)
                 advance(len(block))
                 if out.tell() > size_bytes:

@@ -58,6 +58,7 @@ _RECONNECT_MAX_S: Final = (
     10  # a broker in the same house can bear it; longer waits leave people speaking in vain
 )
 _TAKEN_BACK: Final = "connection lost"  # the fate of a message whose acknowledgement cannot come any more
+_UNSPECIFIED: Final = 0x80  # the reason paho gives when a connection ends without one
 _AT_LEAST_ONCE: Final = 1  # MQTT's quality of service
 
 
@@ -73,8 +74,8 @@ class MqttSettings:
     port: int = 1883
     username: str | None = None
     password: str | None = field(default=None, repr=False)
-    client_id: str = ""
-    """Must be unique at the broker; empty chooses one at random."""
+    client_id: str | None = None
+    """Must be unique at the broker; None derives one from the site, with a random end."""
 
     tls: bool = False
     ca_file: str | os.PathLike[str] | None = None
@@ -419,10 +420,13 @@ class Publisher:
         if not was_connected:
             self._fail("it closed the connection; is it an MQTT 5 broker, and does tls fit it?")
         elif not self._closed:
+            why = _remedy(str(reason)) if reason.value != _UNSPECIFIED else "the connection broke"
+            if self._settings.client_id:  # brokers rarely say so when they replace one client by another
+                why += f"; if this repeats, does another client use client_id {self._settings.client_id!r}?"
             _log.warning(
                 "lost the MQTT broker at %s: %s; connecting again in the background",
                 self._settings.address,
-                _remedy(str(reason)),
+                why,
             )
 
     def _on_publish(
@@ -507,8 +511,6 @@ def _remedy(reason: str) -> str:
         return f"{reason}; check mqtt username and password"
     if "protocol version" in lowered:
         return f"{reason}; it must speak MQTT 5 (mosquitto 1.6 or later)"
-    if "taken over" in lowered:
-        return f"{reason}; another client uses the same client_id, give each its own"
     return reason
 
 

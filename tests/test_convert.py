@@ -141,6 +141,8 @@ def source_values(variables: dict[str, bytes], name: str) -> np.ndarray:
 
 
 class TestConvert:
+    """From CTranslate2 to ggml."""
+
     def test_every_value_survives(self, ggml: bytes, variables: dict[str, bytes]) -> None:
         """Each ggml tensor holds exactly the values of its source; stacked matrices come apart in order."""
         _, found = read_ggml(ggml)
@@ -204,7 +206,7 @@ class TestConvert:
         """A source cut anywhere is refused."""
         data = model.read_bytes()
         model.write_bytes(data[:keep])
-        with pytest.raises(ModelCorruptError, match="model.bin"):
+        with pytest.raises(ModelCorruptError, match=r"model\.bin"):
             converted(model)
 
     @pytest.mark.parametrize(
@@ -278,11 +280,13 @@ class TestConvert:
         with pytest.raises(ModelNotFoundError, match="vocabulary"):
             converted(model, "vocabulary.json")
         (upstream / convert._MEL_TEMPLATE).unlink()
-        with pytest.raises(ModelNotFoundError, match="python build_native.py"):
+        with pytest.raises(ModelNotFoundError, match=r"python build_native\.py"):
             converted(model)
 
 
 class TestCheckGgml:
+    """What the structural check refuses, each of which upstream's loader accepts or dies of."""
+
     @pytest.mark.parametrize(
         ("keep", "message"),
         [

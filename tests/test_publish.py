@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import math
@@ -228,7 +229,7 @@ class TestPresence:
     """State and availability, retained."""
 
     def test_state(self, broker: Broker) -> None:
-        """Whoever comes later learns the latest state and that we are there; after a clean end, that we are not."""
+        """Whoever comes later learns the latest state and that we are there, or have left."""
         with publishing(broker) as publisher:
             publisher.set_state("speech")
             publisher.set_state("listening")
@@ -268,10 +269,11 @@ class TestPresence:
                 publisher.publish(with_id("last"))
                 publisher.close()
                 publisher.close()
-                assert ids(subscriber) == ["last"] or subscriber.wait_for(lambda m: "/intent/" in m.topic)
-                for use in (lambda: publisher.publish(ACCEPTED), publisher.connect):
-                    with pytest.raises(BrokerError, match="closed"):
-                        use()
+                subscriber.wait_for(lambda m: "/intent/" in m.topic)
+                with pytest.raises(BrokerError, match="closed"):
+                    publisher.publish(ACCEPTED)
+                with pytest.raises(BrokerError, match="closed"):
+                    publisher.connect()
             subscriber.wait_for(lambda m: m.payload == b"offline")
         assert not [t for t in threading.enumerate() if "edgevoice" in t.name or "paho" in t.name]
         never_connected = Publisher(MqttSettings())
@@ -300,10 +302,12 @@ class TestPresence:
 class TestOutage:
     """The broker goes away and comes back."""
 
-    def test_killed_and_restarted(self, broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
-        """What grew stale meanwhile is dropped and counted, what is fresh arrives once, presence is restored."""
-        with publishing(broker, intent_expiry_s=1.0) as publisher:
-            publisher.set_state("listening")
+    def test_killed_and_restarted(
+        self, broker: Broker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """What grew stale is dropped and counted, what is fresh arrives once, presence is restored."""
+        monkeypatch.setattr(edgevoice.publish, "_RECONNECT_MAX_S", 1)  # well within the time of a result
+        with publishing(broker, intent_expiry_s=2.0) as publisher:
             publisher.publish(with_id("before"))
             assert publisher.flush(5)
             broker.kill()
@@ -312,23 +316,18 @@ class TestOutage:
             publisher.publish(with_id("stale"))
             publisher.set_state("muted")
             assert time.monotonic() - start_s < 0.2
-            assert not publisher.flush(1.1)
+            assert not publisher.flush(2.1)
             broker.start()
             with Subscriber(broker.port) as subscriber:
                 publisher.publish(with_id("fresh"))
-                subscriber.wait_for(lambda m: "/intent/" in m.topic or m.payload == b"muted")
-                deadline_s = time.monotonic() + 5
-                while not publisher.flush(0.1) and time.monotonic() < deadline_s:
-                    if publisher.connected:
-                        publisher.publish(with_id("after"))
-                subscriber.wait_for(lambda m: m.payload == b"online")
+                assert not publisher.flush(5)  # because of the stale one
+                publisher.publish(with_id("after"))
+                assert publisher.flush(5)
                 subscriber.wait_for(lambda m: b'"after"' in m.payload)
-                assert "stale" not in ids(subscriber)
-                assert len(ids(subscriber)) == len(set(ids(subscriber)) - {"after"}) + ids(subscriber).count(
-                    "after"
-                )
-                assert subscriber.wait_for(lambda m: m.topic.endswith("/state"))[-1].payload == b"muted"
-            assert publisher.counters.stale >= 1
+                assert ids(subscriber) == ["fresh", "after"]
+                assert [m.payload for m in subscriber.messages if m.topic.endswith("/state")] == [b"muted"]
+                subscriber.wait_for(lambda m: m.payload == b"online")
+            assert (publisher.counters.delivered, publisher.counters.stale) == (3, 1)
         assert "lost the MQTT broker" in caplog.text
 
     def test_short_outage(self, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -465,22 +464,26 @@ class TestRefusal:
         assert "refused a message on edgevoice/default/intent/SetTemperature: Not authorized" in caplog.text
 
     def test_same_client_id(self, broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
-        """Two publishers of one name throw each other out; the log says why."""
+        """Two publishers of one name throw each other out; the log tells where to look."""
         caplog.set_level(logging.WARNING)
         with publishing(broker, client_id="same"), publishing(broker, client_id="same"):
             time.sleep(0.2)
-        assert "another client uses the same client_id" in caplog.text
+        assert "client_id 'same'" in caplog.text
 
 
 class TestTls:
     """Encrypted connections."""
 
+    # paho leaves the socket of a failed handshake to the garbage collector
+    @pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")
     def test_certificate(self, tmp_path: Path) -> None:
         """The certificate must be of the authority given; a wrong or missing one is explained."""
-        subprocess.run(  # noqa: S607 - openssl of the system
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-            + ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
-            + ["-keyout", str(tmp_path / "key"), "-out", str(tmp_path / "cert")],
+        command = (
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+        )
+        files = ["-keyout", str(tmp_path / "key"), "-out", str(tmp_path / "cert")]
+        subprocess.run(
+            ["openssl", *command.split(), "-addext", "subjectAltName=IP:127.0.0.1", *files],  # noqa: S607
             check=True,
             capture_output=True,
         )
@@ -493,6 +496,7 @@ class TestTls:
             assert "does tls fit it?" in error(port=broker.port)
             assert "No such file" in error(port=broker.port, tls=True, ca_file=tmp_path / "none")
             assert "cannot be used" in error(port=broker.port, tls=True, ca_file=tmp_path / "key")
+        gc.collect()  # while the warning is still expected
 
 
 class TestSettings:
@@ -555,9 +559,9 @@ class TestStandIns:
             socket.create_connection(("127.0.0.1", port)).close()
             child.kill()
         deadline_s = time.monotonic() + 5
-        with pytest.raises(ConnectionRefusedError):
-            while time.monotonic() < deadline_s:
-                socket.create_connection(("127.0.0.1", port)).close()
+        with socket.socket() as probe:
+            while probe.connect_ex(("127.0.0.1", port)) == 0:
+                assert time.monotonic() < deadline_s
                 time.sleep(0.02)
 
     def test_broker_that_cannot_start(self, monkeypatch: pytest.MonkeyPatch) -> None:

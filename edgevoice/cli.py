@@ -1,0 +1,343 @@
+"""The command line: one function for each command, errors as one sentence and an exit code.
+
+Exit codes: 0 done; 1 a check failed or input was refused; 2 usage or configuration; 3 model or native
+module; 4 audio; 5 network; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from edgevoice import __version__
+from edgevoice.errors import CheckFailedError, EdgevoiceError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from edgevoice.capture import FrameSource
+    from edgevoice.config import Config
+    from edgevoice.events import Result
+    from edgevoice.pipeline import Pipeline
+    from edgevoice.publish import Publisher
+
+EXIT_CODES: Final = (
+    "exit codes: 0 done; 1 a check failed or input was refused; 2 usage or configuration; "
+    "3 model or native module; 4 audio; 5 network"
+)
+INTERRUPTED: Final = 130
+"""128 + SIGINT, as shells count."""
+
+_log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.DEBUG if options.verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        command: Callable[[argparse.Namespace], int | None] = options.command
+        return command(options) or 0
+    except EdgevoiceError as error:
+        print(f"edgevoice: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+# ---- commands ----
+
+
+def run(options: argparse.Namespace) -> int:
+    """Microphone (or recordings, or raw audio) to MQTT."""
+    from edgevoice.pipeline import Pipeline  # noqa: PLC0415 - each command loads only what it needs
+
+    config = _config(options)
+    signal.signal(signal.SIGTERM, _interrupt)
+    logging.getLogger().setLevel(min(logging.getLogger().level, getattr(logging, config.log.level.upper())))
+    publisher = _publisher(config)
+    try:
+        pipeline = Pipeline(config, options.grammar)
+        try:
+            for source in _sources(options, config):
+                _run_source(source, pipeline, publisher)
+        finally:
+            pipeline.close()
+        if publisher and not publisher.flush(config.mqtt.connect_timeout_s):
+            _log.warning("not every result reached the broker: %s", publisher.counters)
+    finally:
+        if publisher:
+            publisher.close()
+    return 0
+
+
+def _run_source(source: FrameSource, pipeline: Pipeline, publisher: Publisher | None) -> None:
+    try:
+        for result in pipeline.results(source, publisher.set_state if publisher else lambda _: None):
+            print(_line(result), flush=True)
+            if publisher:
+                publisher.publish(result)
+    finally:
+        source.close()
+
+
+def recognize(options: argparse.Namespace) -> int:
+    """Recordings through the same pipeline, one line for each utterance."""
+    from edgevoice.capture import FileSource, RawSource  # noqa: PLC0415
+    from edgevoice.pipeline import Pipeline  # noqa: PLC0415
+    from edgevoice.publish import result_fields  # noqa: PLC0415
+
+    exit_code = 0
+    pipeline = Pipeline(_config(options), options.grammar)
+    try:
+        for name in options.files:
+            try:
+                source = RawSource(sys.stdin.buffer, options.rate) if name == "-" else FileSource(name)
+                for result in pipeline.results(source):
+                    if options.json:
+                        print(json.dumps({"file": name, **result_fields(result)}, ensure_ascii=False), flush=True)
+                    else:
+                        print(f"{name}: {_line(result)}", flush=True)
+            except EdgevoiceError as error:  # one bad file does not stop the others
+                print(f"edgevoice: {error}", file=sys.stderr)
+                exit_code = exit_code or error.exit_code
+    finally:
+        pipeline.close()
+    return exit_code
+
+
+def models_list(options: argparse.Namespace) -> None:
+    """Known and installed models."""
+    from edgevoice import models  # noqa: PLC0415
+
+    if options.json:
+        print(json.dumps([dataclasses.asdict(state) for state in models.list_models()], default=str))
+        return
+    for state in models.list_models():
+        print(state)
+    print(f"folder: {models.models_dir()}")
+
+
+def models_pull(options: argparse.Namespace) -> None:
+    """Fetch models by name."""
+    from edgevoice import models  # noqa: PLC0415
+
+    for name in options.names:
+        print(models.pull(name, progress=not options.quiet))
+
+
+def models_import(options: argparse.Namespace) -> None:
+    """Take a model file into the models folder."""
+    from edgevoice import models  # noqa: PLC0415
+
+    print(models.import_file(options.file, options.name))
+
+
+def models_verify(options: argparse.Namespace) -> int:
+    """Compare the hash of installed models with the pinned one."""
+    from edgevoice import models  # noqa: PLC0415
+
+    failed = 0
+    names = options.names or [state.name for state in models.list_models() if state.installed]
+    if not names:
+        raise CheckFailedError("no model is installed; pull one with: edgevoice models pull tiny.en")
+    for name in names:
+        try:
+            print(models.verify(name, progress=True))
+        except EdgevoiceError as error:
+            print(f"edgevoice: {error}", file=sys.stderr)
+            failed = failed or error.exit_code
+    return failed
+
+
+def config_show(options: argparse.Namespace) -> None:
+    """Print the configuration in effect."""
+    from edgevoice import config  # noqa: PLC0415
+
+    print(config.default_text() if options.defaults else config.dump(_config(options)), end="")
+
+
+def config_check(options: argparse.Namespace) -> None:
+    """Check a configuration file."""
+    from edgevoice import config  # noqa: PLC0415
+
+    path = config.find_config(options.config)
+    config.load(path)
+    print(f"{path}: in order" if path else "no configuration file: the defaults are in effect")
+
+
+def devices(options: argparse.Namespace) -> None:
+    """Microphones, with the name to put in the configuration."""
+    from edgevoice.capture import list_devices  # noqa: PLC0415
+
+    found = list_devices()
+    if options.json:
+        print(json.dumps([dataclasses.asdict(device) for device in found]))
+        return
+    for device in found:
+        print(device)
+    if not found:
+        raise CheckFailedError("no microphone found; plug one in, and check that this user is in the group audio")
+
+
+# ---- shared parts ----
+
+
+def _config(options: argparse.Namespace) -> Config:
+    from edgevoice import config  # noqa: PLC0415
+
+    loaded = config.load(config.find_config(options.config))
+    model = getattr(options, "model", None)
+    if model:
+        loaded = dataclasses.replace(loaded, model=dataclasses.replace(loaded.model, name=model))
+    return loaded
+
+
+def _publisher(config: Config) -> Publisher | None:
+    """Return a connected publisher, or None when no broker is configured."""
+    from edgevoice.config import mqtt_password  # noqa: PLC0415
+    from edgevoice.publish import MqttSettings, Publisher  # noqa: PLC0415
+
+    mqtt = config.mqtt
+    if mqtt.host is None:
+        print("edgevoice: no broker configured (mqtt.host): results are only printed", file=sys.stderr)
+        return None
+    publisher = Publisher(
+        MqttSettings(
+            host=mqtt.host,
+            port=mqtt.port,
+            username=mqtt.username,
+            password=mqtt_password(config),
+            client_id=mqtt.client_id or "",
+            tls=mqtt.tls.enabled,
+            ca_file=mqtt.tls.ca_file,
+            keepalive_s=mqtt.keepalive_s,
+            intent_expiry_s=mqtt.intent_expiry_s,
+        ),
+        config.site,
+    )
+    try:
+        publisher.connect(mqtt.connect_timeout_s)
+    except BaseException:
+        publisher.close()
+        raise
+    return publisher
+
+
+def _sources(options: argparse.Namespace, config: Config) -> Iterable[FrameSource]:
+    from edgevoice.capture import FileSource, MicrophoneSource, RawSource  # noqa: PLC0415
+
+    if not options.input:
+        yield MicrophoneSource(config.audio.device, channel=config.audio.channel)
+    for name in options.input or ():
+        yield RawSource(sys.stdin.buffer, options.rate) if name == "-" else FileSource(name, real_time=options.real_time)
+
+
+def _line(result: Result) -> str:
+    """One result for people."""
+    heard = f'"{result.text}" ' if result.text else ""
+    if not result.accepted:
+        return f"refused ({result.reason}) {heard}confidence {result.confidence:.2f}, {result.timings.total:.0f} ms"
+    slots = " ".join(f"{name}={value}" for name, value in result.slots.items())
+    return f"{heard}-> {result.intent} {slots} confidence {result.confidence:.2f}, {result.timings.total:.0f} ms"
+
+
+def _interrupt(_signal: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _version() -> str:
+    try:
+        from edgevoice import native  # noqa: PLC0415
+
+        return f"edgevoice {__version__}\nwhisper.cpp {native.whisper_version()}\nkernels {native.kernels()}"
+    except EdgevoiceError as error:
+        return f"edgevoice {__version__}\n{error}"
+
+
+class _VersionAction(argparse.Action):
+    """--version, computed only when asked for: it loads the native module."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(_version())
+        parser.exit()
+
+
+def _rate(text: str) -> int:
+    rate_hz = int(text)
+    if not 4_000 <= rate_hz <= 192_000:
+        raise UsageError(f"--rate must be 4000 to 192000, got {rate_hz}")
+    return rate_hz
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edgevoice",
+        description="Offline voice commands: speech in, intents on MQTT out.",
+        epilog=EXIT_CODES,
+    )
+    parser.add_argument("--version", action=_VersionAction, nargs=0, help="ours, whisper.cpp's, kernels in use")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--config", type=Path, metavar="FILE", help="configuration (default: see docs/configuration)")
+    common.add_argument("-v", "--verbose", action="store_true", help="say what happens inside")
+    engine = argparse.ArgumentParser(add_help=False)
+    engine.add_argument("--grammar", type=Path, metavar="FILE", help="grammar in place of the configured one")
+    engine.add_argument("--model", metavar="NAME", help="model in place of the configured one")
+    engine.add_argument("--rate", type=_rate, default=16000, metavar="HZ", help="of raw audio on stdin (default 16000)")
+
+    def add(group: argparse._SubParsersAction[argparse.ArgumentParser], name: str, command: object, text: str,
+            parents: Iterable[argparse.ArgumentParser] = ()) -> argparse.ArgumentParser:  # fmt: skip
+        sub = group.add_parser(name, help=text, description=text, parents=[common, *parents], epilog=EXIT_CODES)
+        sub.set_defaults(command=command)
+        return sub
+
+    sub = add(commands, "run", run, "the service: microphone to MQTT", [engine])
+    sub.add_argument(
+        "--input", nargs="+", metavar="FILE", help="recordings in place of the microphone; - is raw s16le mono on stdin"
+    )
+    sub.add_argument("--real-time", action="store_true", help="play recordings at their own pace")
+
+    sub = add(commands, "recognize", recognize, "recordings through the same pipeline, one line an utterance", [engine])
+    sub.add_argument("files", nargs="+", metavar="FILE", help="WAV, FLAC, ...; - is raw s16le mono on stdin")
+    sub.add_argument("--json", action="store_true", help="one JSON object a line")
+
+    sub = add(commands, "devices", devices, "microphones, with the name to put in the configuration")
+    sub.add_argument("--json", action="store_true", help="as JSON")
+
+    group = commands.add_parser("models", help="list, pull, import and verify models").add_subparsers(
+        metavar="COMMAND", required=True
+    )
+    sub = add(group, "list", models_list, "known and installed models")
+    sub.add_argument("--json", action="store_true", help="as JSON")
+    sub = add(group, "pull", models_pull, "fetch models; nothing to do when they are there")
+    sub.add_argument("names", nargs="+", metavar="NAME", help="such as tiny.en or base")
+    sub.add_argument("--quiet", action="store_true", help="no progress bars")
+    sub = add(group, "import", models_import, "take a model file of your own (ggml, or CTranslate2 float16)")
+    sub.add_argument("file", type=Path, metavar="FILE")
+    sub.add_argument("name", metavar="NAME", help="what to call it")
+    sub = add(group, "verify", models_verify, "compare the hash of installed models with the pinned one")
+    sub.add_argument("names", nargs="*", metavar="NAME", help="default: all installed")
+
+    group = commands.add_parser("config", help="show and check the configuration").add_subparsers(
+        metavar="COMMAND", required=True
+    )
+    sub = add(group, "show", config_show, "the configuration in effect")
+    sub.add_argument("--defaults", action="store_true", help="the commented file with every default, to start from")
+    add(group, "check", config_check, "check a configuration file")
+    return parser
+
+

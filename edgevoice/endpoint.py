@@ -1,0 +1,120 @@
+"""Endpointing: scored frames in, utterances out.
+
+    silence ── a frame of speech ──> speech ── silence_ms without speech ──> an Utterance, silence again
+                                       └────── max_utterance_s ────────────> an Utterance "too_long"
+
+What is kept: pre_roll_ms from before the first frame of speech, so that no first sound is lost, and a
+short tail after the last. Speech of less than min_speech_ms is a click and is forgotten.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from edgevoice.events import FRAME_SAMPLES, SAMPLE_RATE_HZ, EndReason, Frame, ScoredFrame, Utterance
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+TAIL_MS: Final = 250
+"""Kept after the last frame of speech. The decoder was measured on utterances cut this way; the rest of the
+silence would only cost encoder time."""
+
+HYSTERESIS: Final = 0.15
+"""Once in speech, a frame counts as speech down to the threshold less this, as in Silero's own example."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointOptions:
+    """When speech begins and ends."""
+
+    threshold: float = 0.5
+    """Probability from which a frame is speech, 0-1."""
+
+    pre_roll_ms: int = 300
+    min_speech_ms: int = 100
+    silence_ms: int = 500
+    max_utterance_s: float = 15.0
+
+
+class Endpointer:
+    """The state machine; push() takes one frame and returns an utterance when one ends with it."""
+
+    def __init__(self, options: EndpointOptions) -> None:
+        self._options = options
+        self._pre_roll: deque[Frame] = deque(maxlen=max(1, _frames(options.pre_roll_ms)))
+        self._kept: list[Frame] = []
+        self._speech_frames = 0
+        self._speech_start_samples = 0
+        self._speech_end_samples = 0
+
+    @property
+    def in_speech(self) -> bool:
+        """Whether an utterance is under way, long enough to be one."""
+        return self._speech_frames >= max(1, _frames(self._options.min_speech_ms))
+
+    def push(self, scored: ScoredFrame) -> Utterance | None:
+        """Take the next frame of the stream."""
+        frame = scored.frame
+        end_samples = frame.start_samples + FRAME_SAMPLES
+        is_speech = scored.speech_probability >= self._options.threshold - (HYSTERESIS if self._kept else 0.0)
+        if not self._kept:
+            if not is_speech:
+                self._pre_roll.append(frame)
+                return None
+            self._kept = [*self._pre_roll]
+            self._pre_roll.clear()
+            self._speech_start_samples = frame.start_samples
+        self._kept.append(frame)
+        if is_speech:
+            self._speech_frames += 1
+            self._speech_end_samples = end_samples
+        if end_samples - self._speech_end_samples >= _samples(self._options.silence_ms):
+            return self._end("silence")
+        if end_samples - self._speech_start_samples >= self._options.max_utterance_s * SAMPLE_RATE_HZ:
+            return self._end("too_long")
+        return None
+
+    def finish(self) -> Utterance | None:
+        """Say that the stream is over."""
+        return self._end("end_of_stream") if self._kept else None
+
+    def utterances(self, scored: Iterable[ScoredFrame]) -> Iterator[Utterance]:
+        """Cut a whole stream."""
+        for frame in scored:
+            if (utterance := self.push(frame)) is not None:
+                yield utterance
+        if (utterance := self.finish()) is not None:
+            yield utterance
+
+    def _end(self, reason: EndReason) -> Utterance | None:
+        kept, long_enough = self._kept, self.in_speech
+        self._kept, self._speech_frames = [], 0
+        tail_end_samples = self._speech_end_samples + _samples(TAIL_MS)
+        # The silence behind this utterance may be the pre-roll of the next.
+        self._pre_roll.extend(
+            frame for frame in kept if not long_enough or frame.start_samples >= tail_end_samples
+        )
+        if not long_enough:
+            return None
+        samples = np.concatenate([frame.samples for frame in kept if frame.start_samples < tail_end_samples])
+        return Utterance(
+            samples=samples,
+            start_samples=kept[0].start_samples,
+            speech_start_samples=self._speech_start_samples,
+            speech_end_samples=self._speech_end_samples,
+            end_reason=reason,
+        )
+
+
+def _samples(ms: int) -> int:
+    return ms * SAMPLE_RATE_HZ // 1000
+
+
+def _frames(ms: int) -> int:
+    """Frames that hold this much time, rounded up."""
+    return -(-_samples(ms) // FRAME_SAMPLES)

