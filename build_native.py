@@ -81,7 +81,9 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--whisper-source", type=Path, metavar="DIR", help="an unpacked whisper.cpp tree")
-    parser.add_argument("--sanitize", action="store_true", help="build and run the C++ tests under sanitizers")
+    parser.add_argument(
+        "--sanitize", action="store_true", help="build and run the C++ tests under sanitizers"
+    )
     parser.add_argument("--clean", action="store_true", help="remove what was built in this tree")
     options = parser.parse_args()
     try:
@@ -92,7 +94,7 @@ def main() -> int:
         else:
             build(ROOT / "edgevoice", whisper_source(options.whisper_source))
     except BuildError as error:
-        print(f"build_native: {error}", file=sys.stderr)  # noqa: T201
+        print(f"build_native: {error}", file=sys.stderr)
         return 3
     return 0
 
@@ -205,7 +207,12 @@ def fetch_source(home: Path) -> None:
 
 def require_tools() -> None:
     """Fail with the remedy when a tool is missing."""
-    for tool, package in (("cmake", "cmake"), ("make", "make"), ("cc", "build-essential"), ("c++", "build-essential")):
+    for tool, package in (
+        ("cmake", "cmake"),
+        ("make", "make"),
+        ("cc", "build-essential"),
+        ("c++", "build-essential"),
+    ):
         if shutil.which(tool) is None:
             raise BuildError(f"{tool} is not installed; on Debian: sudo apt-get install {package}")
     if not (python_include() / "Python.h").is_file():
@@ -326,12 +333,16 @@ def python_include() -> Path:
 def cache_folder() -> Path:
     """Return the folder for fetched source and compiled ggml, made when missing."""
     base = os.environ.get("EDGEVOICE_CACHE")
-    folder = Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgevoice"
+    folder = (
+        Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgevoice"
+    )
     folder = folder.expanduser().resolve()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BuildError(f"the cache folder {folder} cannot be made ({error.strerror}); set EDGEVOICE_CACHE") from None
+        raise BuildError(
+            f"the cache folder {folder} cannot be made ({error.strerror}); set EDGEVOICE_CACHE"
+        ) from None
     return folder
 
 
@@ -381,7 +392,7 @@ def clean() -> None:
 
 def say(text: str) -> None:
     """Report a step."""
-    print(f"build_native: {text}", flush=True)  # noqa: T201
+    print(f"build_native: {text}", flush=True)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(
-        level=logging.DEBUG if options.verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+        level=logging.DEBUG if options.verbose else logging.WARNING,
+        format="%(levelname)s %(name)s: %(message)s",
     )
     try:
         command: Callable[[argparse.Namespace], int | None] = options.command
@@ -107,7 +108,10 @@ def recognize(options: argparse.Namespace) -> int:
                 source = RawSource(sys.stdin.buffer, options.rate) if name == "-" else FileSource(name)
                 for result in pipeline.results(source):
                     if options.json:
-                        print(json.dumps({"file": name, **result_fields(result)}, ensure_ascii=False), flush=True)
+                        print(
+                            json.dumps({"file": name, **result_fields(result)}, ensure_ascii=False),
+                            flush=True,
+                        )
                     else:
                         print(f"{name}: {_line(result)}", flush=True)
             except EdgevoiceError as error:  # one bad file does not stop the others
@@ -126,7 +130,7 @@ def models_list(options: argparse.Namespace) -> None:
         print(json.dumps([dataclasses.asdict(state) for state in models.list_models()], default=str))
         return
     for state in models.list_models():
-        print(state)
+        print(f"{state.name:10} {state.size_bytes / 1e6:6.0f} MB  {state.state:10}  {state.languages}")
     print(f"folder: {models.models_dir()}")
 
 
@@ -150,7 +154,7 @@ def models_verify(options: argparse.Namespace) -> int:
     from edgevoice import models  # noqa: PLC0415
 
     failed = 0
-    names = options.names or [state.name for state in models.list_models() if state.installed]
+    names = options.names or [state.name for state in models.list_models() if state.state != "absent"]
     if not names:
         raise CheckFailedError("no model is installed; pull one with: edgevoice models pull tiny.en")
     for name in names:
@@ -189,7 +193,9 @@ def devices(options: argparse.Namespace) -> None:
     for device in found:
         print(device)
     if not found:
-        raise CheckFailedError("no microphone found; plug one in, and check that this user is in the group audio")
+        raise CheckFailedError(
+            "no microphone found; plug one in, and check that this user is in the group audio"
+        )
 
 
 # ---- shared parts ----
@@ -207,27 +213,13 @@ def _config(options: argparse.Namespace) -> Config:
 
 def _publisher(config: Config) -> Publisher | None:
     """Return a connected publisher, or None when no broker is configured."""
-    from edgevoice.config import mqtt_password  # noqa: PLC0415
-    from edgevoice.publish import MqttSettings, Publisher  # noqa: PLC0415
+    from edgevoice.publish import Publisher, mqtt_settings  # noqa: PLC0415
 
     mqtt = config.mqtt
     if mqtt.host is None:
         print("edgevoice: no broker configured (mqtt.host): results are only printed", file=sys.stderr)
         return None
-    publisher = Publisher(
-        MqttSettings(
-            host=mqtt.host,
-            port=mqtt.port,
-            username=mqtt.username,
-            password=mqtt_password(config),
-            client_id=mqtt.client_id or "",
-            tls=mqtt.tls.enabled,
-            ca_file=mqtt.tls.ca_file,
-            keepalive_s=mqtt.keepalive_s,
-            intent_expiry_s=mqtt.intent_expiry_s,
-        ),
-        config.site,
-    )
+    publisher = Publisher(mqtt_settings(config), config.site)
     try:
         publisher.connect(mqtt.connect_timeout_s)
     except BaseException:
@@ -242,7 +234,11 @@ def _sources(options: argparse.Namespace, config: Config) -> Iterable[FrameSourc
     if not options.input:
         yield MicrophoneSource(config.audio.device, channel=config.audio.channel)
     for name in options.input or ():
-        yield RawSource(sys.stdin.buffer, options.rate) if name == "-" else FileSource(name, real_time=options.real_time)
+        yield (
+            RawSource(sys.stdin.buffer, options.rate)
+            if name == "-"
+            else FileSource(name, real_time=options.real_time)
+        )
 
 
 def _line(result: Result) -> str:
@@ -251,7 +247,9 @@ def _line(result: Result) -> str:
     if not result.accepted:
         return f"refused ({result.reason}) {heard}confidence {result.confidence:.2f}, {result.timings.total:.0f} ms"
     slots = " ".join(f"{name}={value}" for name, value in result.slots.items())
-    return f"{heard}-> {result.intent} {slots} confidence {result.confidence:.2f}, {result.timings.total:.0f} ms"
+    return (
+        f"{heard}-> {result.intent} {slots} confidence {result.confidence:.2f}, {result.timings.total:.0f} ms"
+    )
 
 
 def _interrupt(_signal: int, _frame: object) -> NoReturn:
@@ -288,30 +286,47 @@ def _parser() -> argparse.ArgumentParser:
         description="Offline voice commands: speech in, intents on MQTT out.",
         epilog=EXIT_CODES,
     )
-    parser.add_argument("--version", action=_VersionAction, nargs=0, help="ours, whisper.cpp's, kernels in use")
+    parser.add_argument(
+        "--version", action=_VersionAction, nargs=0, help="ours, whisper.cpp's, kernels in use"
+    )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--config", type=Path, metavar="FILE", help="configuration (default: see docs/configuration)")
+    common.add_argument(
+        "--config", type=Path, metavar="FILE", help="configuration (default: see docs/configuration)"
+    )
     common.add_argument("-v", "--verbose", action="store_true", help="say what happens inside")
     engine = argparse.ArgumentParser(add_help=False)
     engine.add_argument("--grammar", type=Path, metavar="FILE", help="grammar in place of the configured one")
     engine.add_argument("--model", metavar="NAME", help="model in place of the configured one")
-    engine.add_argument("--rate", type=_rate, default=16000, metavar="HZ", help="of raw audio on stdin (default 16000)")
+    engine.add_argument(
+        "--rate", type=_rate, default=16000, metavar="HZ", help="of raw audio on stdin (default 16000)"
+    )
 
     def add(group: argparse._SubParsersAction[argparse.ArgumentParser], name: str, command: object, text: str,
             parents: Iterable[argparse.ArgumentParser] = ()) -> argparse.ArgumentParser:  # fmt: skip
-        sub = group.add_parser(name, help=text, description=text, parents=[common, *parents], epilog=EXIT_CODES)
+        sub = group.add_parser(
+            name, help=text, description=text, parents=[common, *parents], epilog=EXIT_CODES
+        )
         sub.set_defaults(command=command)
         return sub
 
     sub = add(commands, "run", run, "the service: microphone to MQTT", [engine])
     sub.add_argument(
-        "--input", nargs="+", metavar="FILE", help="recordings in place of the microphone; - is raw s16le mono on stdin"
+        "--input",
+        nargs="+",
+        metavar="FILE",
+        help="recordings in place of the microphone; - is raw s16le mono on stdin",
     )
     sub.add_argument("--real-time", action="store_true", help="play recordings at their own pace")
 
-    sub = add(commands, "recognize", recognize, "recordings through the same pipeline, one line an utterance", [engine])
+    sub = add(
+        commands,
+        "recognize",
+        recognize,
+        "recordings through the same pipeline, one line an utterance",
+        [engine],
+    )
     sub.add_argument("files", nargs="+", metavar="FILE", help="WAV, FLAC, ...; - is raw s16le mono on stdin")
     sub.add_argument("--json", action="store_true", help="one JSON object a line")
 
@@ -336,8 +351,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="COMMAND", required=True
     )
     sub = add(group, "show", config_show, "the configuration in effect")
-    sub.add_argument("--defaults", action="store_true", help="the commented file with every default, to start from")
+    sub.add_argument(
+        "--defaults", action="store_true", help="the commented file with every default, to start from"
+    )
     add(group, "check", config_check, "check a configuration file")
     return parser
-
-

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from edgevoice import match
-from edgevoice.events import Hypothesis, Interpretation, Reason, Transcript
 
 if TYPE_CHECKING:
+    from edgevoice.events import Hypothesis, Interpretation, Reason, Transcript
     from edgevoice.native import Grammar
 
 OUT_OF_GRAMMAR_CONFIDENCE: Final = 0.1
@@ -48,7 +48,9 @@ def decide(transcript: Transcript, grammar: Grammar, min_confidence: float) -> D
             best = best or hypothesis
             if not any(meaning.intent == other.intent and meaning.slots == other.slots for other in meanings):
                 meanings.append(meaning)
-    refusal: Reason = "no_speech" if transcript.no_speech_probability >= NO_SPEECH_PROBABILITY else "out_of_grammar"
+    refusal: Reason = (
+        "no_speech" if transcript.no_speech_probability >= NO_SPEECH_PROBABILITY else "out_of_grammar"
+    )
     if best is None:
         return Decision(None, 0.0, refusal, ())
     first, others = meanings[0], tuple(meanings[1:])

@@ -27,13 +27,14 @@ from hassil.expression import (
 from hassil.intents import RangeSlotList, SlotList, TextSlotList
 
 from edgevoice.errors import GrammarError
-from edgevoice.grammar_file import Block, GrammarFile, Rules, Template
 from edgevoice.surface import GLUED_SIGNS, number_words, spellings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     import numpy.typing as npt
+
+    from edgevoice.grammar_file import Block, GrammarFile, Rules, Template
 
 # Arc kinds, as in csrc/edgevoice.h; a test compares them.
 BYTE, GLUE, EPSILON, SEPARATOR, CALL, RETURN, LABEL, ACCEPT = range(8)
@@ -124,7 +125,9 @@ class _Compiler:
 
     def node(self) -> int:
         if self.n_nodes >= MAX_NODES:
-            raise GrammarError(f"{self.file.path}: the grammar needs more than {MAX_NODES} states; make it smaller")
+            raise GrammarError(
+                f"{self.file.path}: the grammar needs more than {MAX_NODES} states; make it smaller"
+            )
         self.n_nodes += 1
         return self.n_nodes - 1
 
@@ -153,7 +156,9 @@ class _Compiler:
         top = _Scope("", self.file.rules, self.file.lists, frozenset())
         start = self.skipping(0)
         for number, block in enumerate(self.file.blocks):
-            own = frozenset(f"<{name}>" for name in block.rules) | frozenset(f"{{{name}}}" for name in block.lists)
+            own = frozenset(f"<{name}>" for name in block.rules) | frozenset(
+                f"{{{name}}}" for name in block.lists
+            )
             scope = top if not own else _Scope(
                 str(number), self.file.rules | block.rules, self.file.lists | block.lists, own
             )  # fmt: skip
@@ -226,7 +231,9 @@ class _Compiler:
 
     def rule(self, name: str, at: int, scope: _Scope) -> int:
         if name not in scope.rules:
-            raise self.error(f"rule <{name}> is not defined; add it under expansion_rules or correct its name")
+            raise self.error(
+                f"rule <{name}> is not defined; add it under expansion_rules or correct its name"
+            )
 
         def body(start: int) -> int:
             return self.expression(scope.rules[name].expression, start, scope)
@@ -349,7 +356,9 @@ class _Compiler:
         known = spellings(self.file.language)
         words = _words(text)
         return any(
-            tuple(words[i:j]) in known for i, j in itertools.combinations(range(len(words) + 1), 2) if j - i <= 3
+            tuple(words[i:j]) in known
+            for i, j in itertools.combinations(range(len(words) + 1), 2)
+            if j - i <= 3
         )
 
     def error(self, text: str) -> GrammarError:

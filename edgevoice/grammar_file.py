@@ -35,11 +35,30 @@ MAX_RANGE_NUMBERS: Final = 10_000
 
 _SUPPORTED: Final[dict[str, frozenset[str]]] = {
     "grammar": frozenset(
-        {"language", "intents", "lists", "expansion_rules", "skip_words", "responses", "settings", "expected", "refused"}
+        {
+            "language",
+            "intents",
+            "lists",
+            "expansion_rules",
+            "skip_words",
+            "responses",
+            "settings",
+            "expected",
+            "refused",
+        }
     ),
     "intent": frozenset({"data", "description"}),
     "block": frozenset(
-        {"sentences", "slots", "expansion_rules", "lists", "response", "metadata", "required_keywords", "settings"}
+        {
+            "sentences",
+            "slots",
+            "expansion_rules",
+            "lists",
+            "response",
+            "metadata",
+            "required_keywords",
+            "settings",
+        }
     ),
     "list": frozenset({"values", "range"}),
     "value": frozenset({"in", "out", "context", "metadata"}),
@@ -173,7 +192,9 @@ class _Converter:
         self.lines[at] = line
         self._nodes += 1
         if self._nodes > MAX_YAML_NODES or id(node) in self._open:
-            raise GrammarError(f"{self.path}:{line}: aliases unfold to more than {MAX_YAML_NODES} values; write them out")
+            raise GrammarError(
+                f"{self.path}:{line}: aliases unfold to more than {MAX_YAML_NODES} values; write them out"
+            )
         if isinstance(node, yaml.ScalarNode):
             return self.loader.construct_object(node)
         self._open.add(id(node))
@@ -217,7 +238,9 @@ class _Reader:
             for i, block in enumerate(self.sequence(body.get("data", []), (*at, "data"))):
                 blocks.append(self.block(name, block, (*at, "data", i)))
         if not any(block.templates for block in blocks):
-            raise self.error(("intents",), "no sentences; add at least one under intents: NAME: data: - sentences:")
+            raise self.error(
+                ("intents",), "no sentences; add at least one under intents: NAME: data: - sentences:"
+            )
         return GrammarFile(
             path=self.path,
             language=language,
@@ -261,7 +284,9 @@ class _Reader:
         if "range" in body:
             return self.range_of(name, body["range"], (*at, "range"))
         where: Path_ = (*at, "values")
-        values = [self.value(item, (*where, i)) for i, item in enumerate(self.sequence(body["values"], where))]
+        values = [
+            self.value(item, (*where, i)) for i, item in enumerate(self.sequence(body["values"], where))
+        ]
         if not values:
             raise self.error(where, f"list {name!r} is empty; a sentence with {{{name}}} could never be said")
         return TextSlotList(name=name, values=values)
@@ -278,7 +303,9 @@ class _Reader:
             out = None if is_template(text) else text
         if not text.strip():
             raise self.error(at, "an empty value; remove it or give it words")
-        expression = self.sentence(text, at).expression if is_template(text) else TextChunk(normalize_text(text))
+        expression = (
+            self.sentence(text, at).expression if is_template(text) else TextChunk(normalize_text(text))
+        )
         return TextSlotValue(text_in=expression, value_out=out)
 
     def range_of(self, name: str, value: object, at: Path_) -> RangeSlotList:
@@ -287,17 +314,25 @@ class _Reader:
         for key, default in (("from", None), ("to", None), ("step", 1)):
             number = body.get(key, default)
             if not isinstance(number, int) or isinstance(number, bool):
-                raise self.error((*at, key), f"range {name!r}: '{key}' must be a whole number, got {number!r}")
+                raise self.error(
+                    (*at, key), f"range {name!r}: '{key}' must be a whole number, got {number!r}"
+                )
             numbers[key] = number
         multiplier = body.get("multiplier")
-        if multiplier is not None and (isinstance(multiplier, bool) or not isinstance(multiplier, (int, float))):
-            raise self.error((*at, "multiplier"), f"range {name!r}: 'multiplier' must be a number, got {multiplier!r}")
+        if multiplier is not None and (
+            isinstance(multiplier, bool) or not isinstance(multiplier, (int, float))
+        ):
+            raise self.error(
+                (*at, "multiplier"), f"range {name!r}: 'multiplier' must be a number, got {multiplier!r}"
+            )
         if numbers["from"] > numbers["to"] or numbers["step"] < 1:
             raise self.error(at, f"range {name!r}: 'from' must not exceed 'to', and 'step' must be positive")
         fractions = self.choice(body, "fractions", [kind.value for kind in RangeFractionType], at)
         count = (numbers["to"] - numbers["from"]) // numbers["step"] + 1
         if count * {None: 1, "halves": 2, "tenths": 10}[fractions] > MAX_RANGE_NUMBERS:
-            raise self.error(at, f"range {name!r} has more than {MAX_RANGE_NUMBERS} numbers; use a larger 'step'")
+            raise self.error(
+                at, f"range {name!r} has more than {MAX_RANGE_NUMBERS} numbers; use a larger 'step'"
+            )
         digits, words = (self.flag(body, key, at) for key in ("digits", "words"))
         if not digits and not words:
             raise self.error(at, f"range {name!r}: 'digits' and 'words' cannot both be false")
@@ -336,7 +371,9 @@ class _Reader:
         try:
             return parse_sentence(text, keep_text=True)
         except (ParseError, AssertionError, ValueError, IndexError, RecursionError) as error:
-            raise self.error(at, f"{text!r} is no sentence template ({error or type(error).__name__}); check its brackets") from None
+            raise self.error(
+                at, f"{text!r} is no sentence template ({error or type(error).__name__}); check its brackets"
+            ) from None
 
     def check_settings(self, value: object, at: Path_) -> None:
         """Accept hassil's settings that cannot change what is understood here."""
@@ -356,7 +393,11 @@ class _Reader:
                 if key in _NOT_YET:
                     raise self.error((*at, key), f"{key!r}: {_NOT_YET[key]}; remove it")
                 near = difflib.get_close_matches(key, _SUPPORTED[kind], 1)
-                hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(_SUPPORTED[kind]))}"
+                hint = (
+                    f"; did you mean {near[0]!r}?"
+                    if near
+                    else f"; known: {', '.join(sorted(_SUPPORTED[kind]))}"
+                )
                 raise self.error((*at, key), f"unknown key {key!r}{hint}")
         return value
 

@@ -45,9 +45,7 @@ if TYPE_CHECKING:
 try:
     from edgevoice._native import ffi, lib
 except ImportError as error:
-    raise NativeError(
-        f"the native module cannot be loaded ({error}); run: python build_native.py"
-    ) from None
+    raise NativeError(f"the native module cannot be loaded ({error}); run: python build_native.py") from None
 
 _log = logging.getLogger(__name__)
 
@@ -184,7 +182,12 @@ class Model(_Handle):
         info = ffi.new("ev_model_info *")
         lib.ev_model_info_get(out[0], info)
         self.info = ModelInfo(
-            info.n_vocab, info.n_audio_ctx, info.n_text_ctx, info.n_audio_layer, info.file_type, bool(info.multilingual)
+            info.n_vocab,
+            info.n_audio_ctx,
+            info.n_text_ctx,
+            info.n_audio_layer,
+            info.file_type,
+            bool(info.multilingual),
         )
 
 
@@ -196,7 +199,11 @@ class Grammar(_Handle):
         first = np.ascontiguousarray(compiled.first_arc, dtype=np.uint32)
         out = ffi.new("ev_grammar **")
         status = lib.ev_grammar_open(
-            ffi.from_buffer("uint32_t[]", arcs), len(arcs), ffi.from_buffer("uint32_t[]", first), len(first) - 1, out
+            ffi.from_buffer("uint32_t[]", arcs),
+            len(arcs),
+            ffi.from_buffer("uint32_t[]", first),
+            len(first) - 1,
+            out,
         )
         check(status, str(compiled.file.path))
         super().__init__(out[0], lib.ev_grammar_free)

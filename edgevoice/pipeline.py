@@ -1,4 +1,4 @@
-"""The way of one command, from top to bottom:
+"""The way of one command, from top to bottom.
 
     frames -> vad -> endpoint -> recognise -> results
 
@@ -42,7 +42,9 @@ class Pipeline:
             max_utterance_s=config.endpoint.max_utterance_s,
         )
 
-    def results(self, frames: Iterable[Frame], on_state: Callable[[State], None] = lambda _: None) -> Iterator[Result]:
+    def results(
+        self, frames: Iterable[Frame], on_state: Callable[[State], None] = lambda _: None
+    ) -> Iterator[Result]:
         """Yield a result for each utterance of a stream; for a stream without any, one that says "no_speech"."""
         endpointer = Endpointer(self._endpoint_options)
         vad_ms, announced, heard, length_samples = 0.0, False, False, 0

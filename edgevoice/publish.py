@@ -36,11 +36,13 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from edgevoice.config import mqtt_password
 from edgevoice.errors import BrokerError, ConfigError
 
 if TYPE_CHECKING:
     import os
 
+    from edgevoice.config import Config
     from edgevoice.events import Result
 
 _log = logging.getLogger(__name__)
@@ -107,6 +109,26 @@ class MqttSettings:
     def address(self) -> str:
         """host:port, for messages."""
         return f"{self.host}:{self.port}"
+
+
+def mqtt_settings(config: Config) -> MqttSettings:
+    """Return the broker of a configuration that names one.
+
+    Raises:
+        ConfigError: the password cannot be read, or values contradict each other.
+    """
+    mqtt = config.mqtt
+    return MqttSettings(
+        host=mqtt.host or "",
+        port=mqtt.port,
+        username=mqtt.username,
+        password=mqtt_password(config),
+        client_id=mqtt.client_id or "",
+        tls=mqtt.tls.enabled,
+        ca_file=mqtt.tls.ca_file,
+        keepalive_s=mqtt.keepalive_s,
+        intent_expiry_s=mqtt.intent_expiry_s,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,12 +80,16 @@ def shipped_grammar() -> Path:
     for folder in (package / "grammars", package.parent / "grammars"):  # installed, or in the source tree
         if (folder / "home.yaml").is_file():
             return folder / "home.yaml"
-    raise ConfigError("the grammar home.yaml that comes with edgevoice is missing; set grammar.file, or install again")
+    raise ConfigError(
+        "the grammar home.yaml that comes with edgevoice is missing; set grammar.file, or install again"
+    )
 
 
 def refused(reason: Reason, utterance: Utterance | None, timings: Timings, length_samples: int = 0) -> Result:
     """Return a refusal without a meaning, for an utterance or a whole stream of `length_samples`."""
-    start, end = (utterance.speech_start_samples, utterance.speech_end_samples) if utterance else (0, length_samples)
+    start, end = (
+        (utterance.speech_start_samples, utterance.speech_end_samples) if utterance else (0, length_samples)
+    )
     return Result(
         utterance_id=str(uuid.uuid4()),
         time=_now(),

@@ -37,7 +37,13 @@ _CONTRACTIONS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("color", "colour"),
         ("gray", "grey"),
     ),
-    "de": (("in das", "ins"), ("in dem", "im"), ("an das", "ans"), ("an dem", "am"), ("wie geht es", "wie geht's")),
+    "de": (
+        ("in das", "ins"),
+        ("in dem", "im"),
+        ("an das", "ans"),
+        ("an dem", "am"),
+        ("wie geht es", "wie geht's"),
+    ),
     "fr": (("s'il te plaît", "s'il te plait"), ("s'il vous plaît", "s'il vous plait")),
 }
 

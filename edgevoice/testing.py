@@ -166,8 +166,9 @@ class Subscriber:
     """Collects everything below a topic filter, and subscribes again after an outage.
 
     Args:
-        port: of a broker on loopback.
+        port: of the broker.
         topic_filter: MQTT's, with + and #.
+        host: of the broker, loopback by default.
         username: login, if the broker wants one.
         password: login.
 
@@ -176,7 +177,13 @@ class Subscriber:
     """
 
     def __init__(
-        self, port: int, topic_filter: str = "#", *, username: str | None = None, password: str | None = None
+        self,
+        port: int,
+        topic_filter: str = "#",
+        *,
+        host: str = _LOOPBACK,
+        username: str | None = None,
+        password: str | None = None,
     ) -> None:
         self.messages: list[Message] = []
         self._changed = threading.Condition()
@@ -190,9 +197,9 @@ class Subscriber:
         self._client.on_message = self._on_message
         self._client.reconnect_delay_set(1, 1)
         try:
-            self._client.connect(_LOOPBACK, port, clean_start=True)
+            self._client.connect(host, port, clean_start=True)
         except OSError as error:
-            raise BrokerError(f"no broker on port {port} ({error}); start one first") from error
+            raise BrokerError(f"no broker at {host}:{port} ({error}); start one first") from error
         self._client.loop_start()
         with self._changed:
             subscribed = self._changed.wait_for(lambda: self._subscribed, _START_S)

@@ -275,7 +275,7 @@ class TestConvert:
         with pytest.raises(ModelCorruptError, match=message):
             converted(model)
 
-    def test_missing_helpers(self, model: Path, upstream: Path) -> None:
+    def test_missing_inputs(self, model: Path, upstream: Path) -> None:
         """A missing vocabulary, and a package whose build did not run, are said so."""
         with pytest.raises(ModelNotFoundError, match="vocabulary"):
             converted(model, "vocabulary.json")
