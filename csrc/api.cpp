@@ -26,7 +26,7 @@ struct ev_vad {
 struct ev_session {
     ev_session(std::shared_ptr<const ev::Model> model, std::shared_ptr<const ev::Automaton> grammar,
                const ev_options &chosen)
-        : options(chosen), decoder(model, chosen.threads, chosen.beam), search(model, grammar) {}
+        : options(chosen), decoder(model, chosen.threads, std::max(chosen.beam, chosen.n_best)), search(model, grammar) {}
 
     ev_options options;
     ev::Decoder decoder;
@@ -237,7 +237,7 @@ ev_status ev_session_recognise(ev_session *session, const float *samples, size_t
 
         const Clock::time_point search_start = Clock::now();
         const ev::SearchOptions search{options.beam, options.n_best, max_tokens_for(n_samples),
-                                       options.token_reward};
+                                       1.0f, options.token_reward, options.lm_weight};
         const ev_status status = session->search.run(
             session->decoder, model.prompt(options.language), search, stop, session->found,
             out->no_speech_probability, out->steps);

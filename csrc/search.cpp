@@ -19,6 +19,9 @@ constexpr size_t max_cached_states = 200'000;
 // (206 clips at 6 dB and clean); dropping it keeps noise from filling the beam.
 constexpr double prune_nats = 15.0;
 
+// Sentences this much behind the best of the first pass are not scored again.
+constexpr double rescore_nats = 12.0;
+
 bool is_separator(uint8_t byte) {
     return byte == ' ' || byte == ',' || byte == '-' || byte == '.' || byte == '?' || byte == '!';
 }
@@ -31,7 +34,7 @@ double log_add(double a, double b) {
 }  // namespace
 
 Search::Search(std::shared_ptr<const Model> model, std::shared_ptr<const Automaton> grammar)
-    : model_(std::move(model)), dfa_(std::move(grammar)) {}
+    : model_(std::move(model)), dfa_(std::move(grammar)), column_(model_->n_vocab()) {}
 
 void Search::set_grammar(std::shared_ptr<const Automaton> grammar) {
     dfa_ = Dfa(std::move(grammar));
@@ -87,92 +90,73 @@ uint64_t Search::fold(uint64_t hash, const std::string &bytes) {
     return hash;
 }
 
-void Search::add_gap(Hypothesis &hypothesis, float gap) {
-    if (gap < hypothesis.gap1) {
-        hypothesis.gap2 = hypothesis.gap1;
-        hypothesis.gap1 = gap;
-    } else if (gap < hypothesis.gap2) {
-        hypothesis.gap2 = gap;
+std::vector<Token> Search::extra_tokens(const std::vector<Hypothesis> &live) {
+    std::vector<Token> extra{model_->end_of_text()};
+    for (const Hypothesis &hypothesis : live) {
+        for (const Allowed &step : allowed(hypothesis.state)) {
+            if (step.token >= Decoder::frequent_tokens) extra.push_back(step.token);
+        }
     }
+    std::sort(extra.begin(), extra.end());
+    extra.erase(std::unique(extra.begin(), extra.end()), extra.end());
+    for (size_t i = 0; i < extra.size(); ++i) {
+        column_[extra[i]] = Decoder::frequent_tokens + int32_t(i);
+    }
+    return extra;
 }
 
-ev_status Search::run(Decoder &decoder, const std::vector<Token> &prompt,
-                      const SearchOptions &options, const Stop &stop, std::vector<Found> &found,
-                      float &no_speech_probability, int32_t &steps) {
-    found.clear();
-    steps = 0;
-    if (dfa_.size() > max_cached_states) {
-        dfa_.clear();
-        allowed_.clear();
-        allowed_known_.clear();
-    }
-
-    const size_t n_vocab = size_t(model_->n_vocab());
-    const Token end_of_text = model_->end_of_text();
-    const size_t beam = size_t(options.beam);
-
-    decoder.clear_cache();
-    std::vector<Decoder::Input> inputs;
-    for (size_t i = 0; i < prompt.size(); ++i) inputs.push_back({prompt[i], int32_t(i), 0});
-    if (!decoder.decode(inputs)) return EV_ERR_INFERENCE;
-    {
-        const LogSum sum = log_sum_exp(decoder.logits(0), n_vocab);
-        no_speech_probability = std::exp(decoder.logits(0)[model_->no_speech()] - sum.log);
-    }
-
-    std::vector<Hypothesis> live(1);
-    live[0].state = dfa_.start();
-    if (live[0].state == Dfa::dead) return EV_OK;
-    size_t first_row = prompt.size() - 1;  // of the logits that belong to live[0]
-
-    struct Finished {
-        Hypothesis hypothesis;
-        double total;  // log-sum of the scores of its spellings
-    };
-    std::vector<Finished> finished;
-    std::unordered_map<uint64_t, size_t> finished_by_text;
-
+ev_status Search::first_pass(Decoder &decoder, size_t n_prompt, const SearchOptions &options,
+                             const Stop &stop, std::vector<Finished> &finished, int32_t &steps) {
     struct Candidate {
         size_t parent;
         Allowed step;
-        double score, log_probability;
-        float gap;
+        double score;
     };
+    const Token end_of_text = model_->end_of_text();
+    const size_t beam = size_t(options.beam);
+    std::vector<Hypothesis> live(1), next;
     std::vector<Candidate> candidates;
-    std::unordered_map<uint64_t, size_t> merged;
-    std::vector<Hypothesis> next;
+    std::vector<Decoder::Input> inputs;
+    std::unordered_map<uint64_t, size_t> merged, finished_by_text;
+
+    live[0].state = dfa_.start();
+    if (live[0].state == Dfa::dead) return EV_OK;
+    for (size_t i = 0; i < n_prompt; ++i) live[0].cells.push_back(int32_t(i));
 
     for (int32_t length = 1;; ++length) {
         if (const ev_status status = stop.check(); status != EV_OK) return status;
+        const bool whole = length == 1;  // the first logits are those of the prompt
         candidates.clear();
         for (size_t i = 0; i < live.size(); ++i) {
             const Hypothesis &hypothesis = live[i];
-            const float *logits = decoder.logits(first_row + i);
-            const LogSum sum = log_sum_exp(logits, n_vocab);
+            const float *logits = whole ? first_logits_.data() : decoder.logits(i);
+            const LogSum sum = log_sum_exp(logits, whole ? first_logits_.size() : decoder.n_columns());
             if (!std::isfinite(sum.log)) return EV_ERR_INFERENCE;
+            const auto log_probability = [&](Token token) {
+                const bool direct = whole || token < Decoder::frequent_tokens;
+                return double(logits[direct ? token : column_[token]]) - sum.log;
+            };
             if (dfa_.accepting(hypothesis.state)) {
-                Hypothesis done = hypothesis;
-                const double log_probability = double(logits[end_of_text]) - sum.log;
-                done.log_probability += log_probability;
-                done.score += log_probability + options.token_reward;
-                add_gap(done, logits[end_of_text] - sum.max);
-                const uint64_t key = done.folded & ~uint64_t(1);
+                const double score =
+                    hypothesis.score + log_probability(end_of_text) + options.search_reward;
+                const uint64_t key = hypothesis.folded & ~uint64_t(1);
                 const auto [it, added] = finished_by_text.try_emplace(key, finished.size());
                 if (added) {
-                    finished.push_back({done, done.score});
+                    finished.push_back({hypothesis.tokens, score, score});
                 } else {
                     Finished &same = finished[it->second];
-                    same.total = log_add(same.total, done.score);
-                    if (done.score > same.hypothesis.score) same.hypothesis = done;
+                    same.total = log_add(same.total, score);
+                    if (score > same.score) {
+                        same.score = score;
+                        same.tokens = hypothesis.tokens;
+                    }
                 }
             }
             if (length > options.max_tokens) continue;
             for (const Allowed &step : allowed(hypothesis.state)) {
-                const double log_probability = double(logits[step.token]) - sum.log;
                 candidates.push_back({i, step,
-                                      hypothesis.score + log_probability + options.token_reward,
-                                      hypothesis.log_probability + log_probability,
-                                      logits[step.token] - sum.max});
+                                      hypothesis.score + log_probability(step.token) +
+                                          options.search_reward});
             }
         }
 
@@ -180,7 +164,7 @@ ev_status Search::run(Decoder &decoder, const std::vector<Token> &prompt,
         double bar = -std::numeric_limits<double>::infinity();
         if (!finished.empty()) {
             for (const Finished &done : finished) bar = std::max(bar, done.total);
-            bar -= double(options.token_reward) * (options.max_tokens + 1 - length);
+            bar -= double(options.search_reward) * (options.max_tokens + 1 - length);
         }
         double best = -std::numeric_limits<double>::infinity();
         for (const Candidate &c : candidates) best = std::max(best, c.score);
@@ -188,7 +172,7 @@ ev_status Search::run(Decoder &decoder, const std::vector<Token> &prompt,
         candidates.erase(std::remove_if(candidates.begin(), candidates.end(),
                                         [&](const Candidate &c) { return !(c.score > bar); }),
                          candidates.end());
-        if (candidates.empty()) break;
+        if (candidates.empty()) return EV_OK;
 
         // More candidates than the beam, because spellings of one text will be merged.
         const size_t keep = std::min(candidates.size(), beam * 8);
@@ -212,37 +196,174 @@ ev_status Search::run(Decoder &decoder, const std::vector<Token> &prompt,
             Hypothesis hypothesis = live[c.parent];
             hypothesis.tokens.push_back(c.step.token);
             hypothesis.score = c.score;
-            hypothesis.log_probability = c.log_probability;
             hypothesis.state = c.step.next;
             hypothesis.folded = folded;
-            add_gap(hypothesis, c.gap);
             next.push_back(std::move(hypothesis));
         }
-
-        // Two ranges of sequence numbers take turns, so that a parent may have several children.
-        const int32_t base = (length % 2) * options.beam + 1;
-        inputs.clear();
-        for (size_t i = 0; i < next.size(); ++i) {
-            const int32_t sequence = base + int32_t(i);
-            decoder.copy_sequence(next[i].sequence, sequence);
-            next[i].sequence = sequence;
-            inputs.push_back({next[i].tokens.back(),
-                              int32_t(prompt.size() + next[i].tokens.size() - 1), sequence});
-        }
-        for (const Hypothesis &old : live) decoder.drop_sequence(old.sequence);
         live.swap(next);
-        if (!decoder.decode(inputs)) return EV_ERR_INFERENCE;
-        first_row = 0;
+
+        inputs.clear();
+        for (const Hypothesis &hypothesis : live) {
+            inputs.push_back(
+                {hypothesis.tokens.back(), int32_t(hypothesis.cells.size()), &hypothesis.cells});
+        }
+        const int32_t first_cell = decoder.next_cell();
+        if (!decoder.run(inputs, Decoder::Audio::heard, Decoder::Rows::some, extra_tokens(live))) {
+            return EV_ERR_INFERENCE;
+        }
+        for (size_t i = 0; i < live.size(); ++i) live[i].cells.push_back(first_cell + int32_t(i));
         ++steps;
     }
+}
+
+ev_status Search::second_pass(Decoder &decoder, const std::vector<Token> &prompt,
+                              Decoder::Audio audio, std::vector<Finished> &finished) {
+    // The tree of all prefixes: node i holds a token; its logits say what follows.
+    struct Node {
+        Token token;
+        std::vector<int32_t> ancestors;  // cells
+        std::unordered_map<Token, int32_t> children;
+    };
+    const bool heard = audio == Decoder::Audio::heard;
+    const int32_t n_prompt = int32_t(prompt.size());
+    decoder.rewind(heard ? n_prompt : decoder.next_cell());
+    const int32_t base = decoder.next_cell();
+
+    std::vector<Node> nodes;
+    std::unordered_map<Token, int32_t> roots;
+    const auto child = [&](int32_t parent, Token token) {
+        auto &children = parent < 0 ? roots : nodes[parent].children;
+        const auto [it, added] = children.try_emplace(token, int32_t(nodes.size()));
+        const int32_t id = it->second;
+        if (added) {
+            Node node{token, {}, {}};
+            if (parent >= 0) {
+                node.ancestors = nodes[parent].ancestors;
+                node.ancestors.push_back(base + parent);
+            } else if (heard) {
+                for (int32_t i = 0; i < n_prompt; ++i) node.ancestors.push_back(i);
+            }
+            nodes.push_back(std::move(node));
+        }
+        return id;
+    };
+    // With the audio the prompt is in the cache; without, it begins the tree.
+    int32_t start = -1;
+    if (!heard) {
+        for (const Token token : prompt) start = child(start, token);
+    }
+    std::vector<Token> extra{model_->end_of_text()};
+    for (const Finished &done : finished) {
+        int32_t at = start;
+        for (const Token token : done.tokens) {
+            at = child(at, token);
+            if (token >= Decoder::frequent_tokens) extra.push_back(token);
+        }
+    }
+    std::sort(extra.begin(), extra.end());
+    extra.erase(std::unique(extra.begin(), extra.end()), extra.end());
+    for (size_t i = 0; i < extra.size(); ++i) {
+        column_[extra[i]] = Decoder::frequent_tokens + int32_t(i);
+    }
+
+    std::vector<Decoder::Input> inputs;
+    for (const Node &node : nodes) {
+        inputs.push_back({node.token, int32_t(node.ancestors.size()), &node.ancestors});
+    }
+    const Decoder::Rows rows = heard ? Decoder::Rows::all : Decoder::Rows::some;
+    if (!decoder.run(inputs, audio, rows, extra)) return EV_ERR_INFERENCE;
+
+    std::vector<LogSum> sums;
+    for (size_t i = 0; i < nodes.size(); ++i) {
+        sums.push_back(log_sum_exp(decoder.logits(i), decoder.n_columns()));
+    }
+    const LogSum first_sum = log_sum_exp(first_logits_.data(), first_logits_.size());
+    for (Finished &done : finished) {
+        int32_t at = start;
+        double total = 0.0;
+        for (size_t i = 0; i <= done.tokens.size(); ++i) {
+            const Token token = i < done.tokens.size() ? done.tokens[i] : model_->end_of_text();
+            const float *logits = at < 0 ? first_logits_.data() : decoder.logits(at);
+            const LogSum &sum = at < 0 ? first_sum : sums[at];
+            const bool direct = heard || token < Decoder::frequent_tokens;
+            const float logit = logits[direct ? token : column_[token]];
+            total += double(logit) - sum.log;
+            if (heard) {
+                const float gap = logit - sum.max;
+                if (gap < done.gap1) {
+                    done.gap2 = done.gap1;
+                    done.gap1 = gap;
+                } else if (gap < done.gap2) {
+                    done.gap2 = gap;
+                }
+            }
+            if (i < done.tokens.size()) at = child(at, token);
+        }
+        (heard ? done.log_probability : done.language) = total;
+    }
+    return EV_OK;
+}
+
+ev_status Search::run(Decoder &decoder, const std::vector<Token> &prompt,
+                      const SearchOptions &options, const Stop &stop, std::vector<Found> &found,
+                      float &no_speech_probability, int32_t &steps) {
+    found.clear();
+    steps = 0;
+    if (dfa_.size() > max_cached_states) {
+        dfa_.clear();
+        allowed_.clear();
+        allowed_known_.clear();
+    }
+
+    decoder.rewind(0);
+    std::vector<std::vector<int32_t>> ancestors(prompt.size());
+    std::vector<Decoder::Input> inputs;
+    for (size_t i = 0; i < prompt.size(); ++i) {
+        for (size_t j = 0; j < i; ++j) ancestors[i].push_back(int32_t(j));
+        inputs.push_back({prompt[i], int32_t(i), &ancestors[i]});
+    }
+    if (!decoder.run(inputs, Decoder::Audio::heard, Decoder::Rows::all, {})) return EV_ERR_INFERENCE;
+    const size_t n_vocab = decoder.n_columns();
+    const LogSum sum = log_sum_exp(decoder.logits(0), n_vocab);
+    no_speech_probability = std::exp(decoder.logits(0)[model_->no_speech()] - sum.log);
+    const float *last = decoder.logits(prompt.size() - 1);
+    first_logits_.assign(last, last + n_vocab);
+
+    std::vector<Finished> finished;
+    if (const ev_status status =
+            first_pass(decoder, prompt.size(), options, stop, finished, steps);
+        status != EV_OK) {
+        return status;
+    }
+    if (finished.empty()) return EV_OK;
 
     std::sort(finished.begin(), finished.end(),
               [](const Finished &a, const Finished &b) { return a.total > b.total; });
-    for (size_t i = 0; i < finished.size() && i < size_t(options.n_best); ++i) {
-        const Hypothesis &h = finished[i].hypothesis;
-        found.push_back({text(h.tokens), finished[i].total, h.log_probability,
-                         int32_t(h.tokens.size()) + 1, (h.gap1 + h.gap2) / 2});
+    size_t keep = 0;
+    while (keep < finished.size() && keep < size_t(options.n_best) &&
+           finished[keep].total > finished[0].total - rescore_nats) {
+        ++keep;
     }
+    finished.resize(keep);
+
+    for (const Decoder::Audio audio : {Decoder::Audio::heard, Decoder::Audio::left_out}) {
+        if (audio == Decoder::Audio::left_out && (keep < 2 || options.lm_weight == 0.0f)) continue;
+        if (const ev_status status = stop.check(); status != EV_OK) return status;
+        if (const ev_status status = second_pass(decoder, prompt, audio, finished);
+            status != EV_OK) {
+            return status;
+        }
+    }
+    for (const Finished &done : finished) {
+        const int32_t tokens = int32_t(done.tokens.size()) + 1;
+        // Other spellings count by the share the first pass saw.
+        const double score = done.log_probability + (done.total - done.score) +
+                             options.token_reward * tokens - options.lm_weight * done.language;
+        found.push_back({text(done.tokens), score, done.log_probability, tokens,
+                         (done.gap1 + done.gap2) / 2});
+    }
+    std::sort(found.begin(), found.end(),
+              [](const Found &a, const Found &b) { return a.score > b.score; });
     return EV_OK;
 }
 

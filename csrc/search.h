@@ -1,10 +1,16 @@
 // Beam search for the sentence of the grammar that the audio most likely says.
 //
-// Each step runs all hypotheses through the decoder in one batch. A hypothesis may go on only with
-// tokens whose bytes the grammar accepts where it stands (the mask is exact), and may end only
-// where a sentence may end. The score is the log-probability over the whole vocabulary plus a
-// reward for each token, because plain scores prefer short sentences. Hypotheses that differ only
-// in case and punctuation are one: the better one stays and their probabilities add up.
+// First pass. Each step runs all hypotheses through the decoder in one batch. A hypothesis may go
+// on only with tokens whose bytes the grammar accepts where it stands (the mask is exact), and may
+// end only where a sentence may end. Its score is the log-probability plus a reward for each token,
+// because plain scores prefer short sentences. Probabilities are normalised over the tokens that
+// any hypothesis may take and the most frequent ones of the vocabulary, which costs a tenth of the
+// whole. Hypotheses that differ only in case and punctuation are one: the better one stays and
+// their probabilities add up.
+//
+// Second pass. The sentences found are scored together as one tree: with the audio over the whole
+// vocabulary, and without the audio, which is what Whisper believes about text in general (the
+// internal language model). A share of the latter is subtracted.
 #pragma once
 
 #include "automaton.h"
@@ -21,7 +27,9 @@ struct SearchOptions {
     int32_t beam;
     int32_t n_best;
     int32_t max_tokens;
-    float token_reward;
+    float search_reward;  // for each token in the first pass
+    float token_reward;   // for each token in the second pass
+    float lm_weight;
 };
 
 struct Found {
@@ -65,25 +73,38 @@ class Search {
     };
 
     struct Hypothesis {
-        std::vector<Token> tokens;
         double score = 0.0;
-        double log_probability = 0.0;
-        float gap1 = 0.0f, gap2 = 0.0f;  // the two worst gaps, gap1 <= gap2 <= 0
         int32_t state = 0;               // of the DFA
-        int32_t sequence = 0;            // in the decoder's cache
         uint64_t folded = 0;             // hash of the text without case and punctuation
+        std::vector<int32_t> cells;      // of prompt and tokens in the decoder's cache
+        std::vector<Token> tokens;
+    };
+
+    struct Finished {
+        std::vector<Token> tokens;
+        double score;           // of the best spelling
+        double total;           // log-sum of all spellings
+        double log_probability = 0.0;
+        double language = 0.0;  // log-probability without the audio
+        float gap1 = 0.0f, gap2 = 0.0f;  // the two worst gaps, gap1 <= gap2 <= 0
     };
 
     const std::vector<Allowed> &allowed(int32_t state);
     void walk(const VocabTrie::Node &node, int32_t state, std::vector<Allowed> &out);
     std::string text(const std::vector<Token> &tokens) const;
     static uint64_t fold(uint64_t hash, const std::string &bytes);
-    static void add_gap(Hypothesis &hypothesis, float gap);
+    ev_status first_pass(Decoder &decoder, size_t n_prompt, const SearchOptions &options,
+                         const Stop &stop, std::vector<Finished> &finished, int32_t &steps);
+    ev_status second_pass(Decoder &decoder, const std::vector<Token> &prompt, Decoder::Audio audio,
+                          std::vector<Finished> &finished);
+    std::vector<Token> extra_tokens(const std::vector<Hypothesis> &live);
 
     std::shared_ptr<const Model> model_;
     Dfa dfa_;
     std::vector<std::vector<Allowed>> allowed_;  // by DFA state, empty: not yet computed
     std::vector<bool> allowed_known_;
+    std::vector<int32_t> column_;  // by token, of the decoder's logits; valid for extra tokens
+    std::vector<float> first_logits_;  // over the whole vocabulary, for the first token
 };
 
 }  // namespace ev

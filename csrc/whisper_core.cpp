@@ -80,18 +80,18 @@ std::vector<Token> Model::prompt(int32_t language) const {
     return tokens;
 }
 
-Decoder::Decoder(std::shared_ptr<const Model> model, int32_t threads, int32_t beam)
+Decoder::Decoder(std::shared_ptr<const Model> model, int32_t threads, int32_t sequences)
     : model_(std::move(model)), threads_(threads) {
     whisper_context *context = model_->context();
     state_ = whisper_init_state(context);
     if (state_ == nullptr) throw std::bad_alloc();
 
-    // Upstream sizes the cache for one sequence. 8 cells more for the prompt.
+    // Upstream sizes the cache for one sequence. Some cells more for the prompt.
     const whisper_hparams &h = context->model.hparams;
     whisper_kv_cache_free(state_->kv_self);
     if (!whisper_kv_cache_init(state_->kv_self, state_->backends[0], context->itype,
                                h.n_text_state, h.n_text_layer,
-                               GGML_PAD((max_tokens + 1) * beam + 8, 256))) {
+                               GGML_PAD((max_tokens + 1) * sequences + 16, 256))) {
         whisper_free_state(state_);
         throw std::bad_alloc();
     }
@@ -113,36 +113,162 @@ bool Decoder::mel(const float *samples, size_t n_samples) {
 
 bool Decoder::encode(int32_t audio_ctx) {
     state_->exp_n_audio_ctx = audio_ctx;
-    clear_cache();
+    next_cell_ = 0;
     return whisper_encode_internal(*model_->context(), *state_, 0, threads_, nullptr, nullptr);
 }
 
-bool Decoder::decode(const std::vector<Input> &inputs) {
-    whisper_batch &batch = state_->batch;
-    batch.n_tokens = int32_t(inputs.size());
-    for (size_t i = 0; i < inputs.size(); ++i) {
-        batch.token[i] = inputs[i].token;
-        batch.pos[i] = inputs[i].position;
-        batch.n_seq_id[i] = 1;
-        batch.seq_id[i][0] = inputs[i].sequence;
-        batch.logits[i] = 1;
+bool Decoder::run(const std::vector<Input> &inputs, Audio audio, Rows rows,
+                  const std::vector<Token> &extra) {
+    const whisper_model &model = model_->context()->model;
+    const whisper_hparams &h = model.hparams;
+    whisper_kv_cache &cache = state_->kv_self;
+    const int32_t n = int32_t(inputs.size());
+    const int32_t first = next_cell_;
+    const int32_t n_kv = first + n;
+    if (n == 0 || n_kv > int32_t(cache.size)) return false;
+
+    const int64_t n_state = h.n_text_state;
+    const int64_t n_head = h.n_text_head;
+    const int64_t width = n_state / n_head;
+    const int64_t n_audio = state_->exp_n_audio_ctx;
+    // Upstream scales queries and keys each by the fourth root, for the sake of half precision.
+    const float scale = std::pow(float(width), -0.25f);
+
+    ggml_init_params params = {state_->sched_decode.meta.size(), state_->sched_decode.meta.data(),
+                               true};
+    ggml_context *ctx = ggml_init(params);
+    ggml_cgraph *graph = ggml_new_graph_custom(ctx, WHISPER_MAX_NODES, false);
+    const auto input = [&](ggml_tensor *tensor) {
+        ggml_set_input(tensor);
+        return tensor;
+    };
+    const auto norm = [&](ggml_tensor *x, ggml_tensor *weight, ggml_tensor *bias) {
+        return ggml_add(ctx, ggml_mul(ctx, ggml_norm(ctx, x, h.eps), weight), bias);
+    };
+    const auto linear = [&](ggml_tensor *weight, ggml_tensor *x, ggml_tensor *bias) {
+        return ggml_add(ctx, ggml_mul_mat(ctx, weight, x), bias);
+    };
+    // (n_state, n) -> (width, n, n_head)
+    const auto heads = [&](ggml_tensor *x) {
+        return ggml_permute(ctx, ggml_reshape_3d(ctx, x, width, n_head, n), 0, 2, 1, 3);
+    };
+    // Attention over keys (width, n_keys, n_head) and transposed values (n_keys, width, n_head).
+    const auto attend = [&](ggml_tensor *q, ggml_tensor *k, ggml_tensor *v, ggml_tensor *mask,
+                            float factor) {
+        ggml_tensor *weights =
+            ggml_soft_max_ext(ctx, ggml_mul_mat(ctx, k, q), mask, factor, 0.0f);
+        return ggml_cont_2d(ctx, ggml_permute(ctx, ggml_mul_mat(ctx, v, weights), 0, 2, 1, 3),
+                            n_state, n);
+    };
+
+    ggml_tensor *tokens = input(ggml_new_tensor_1d(ctx, GGML_TYPE_I32, n));
+    ggml_tensor *positions = input(ggml_new_tensor_1d(ctx, GGML_TYPE_I32, n));
+    ggml_tensor *mask = input(ggml_new_tensor_2d(ctx, GGML_TYPE_F32, n_kv, n));
+    ggml_tensor *x = ggml_add(ctx, ggml_get_rows(ctx, model.d_te, tokens),
+                              ggml_get_rows(ctx, model.d_pe, positions));
+
+    const int64_t cells = cache.size;
+    const size_t size_k = ggml_element_size(cache.k), size_v = ggml_element_size(cache.v);
+    const size_t size_kc = ggml_element_size(state_->kv_cross.k);
+    const size_t size_vc = ggml_element_size(state_->kv_cross.v);
+    for (int64_t il = 0; il < h.n_text_layer; ++il) {
+        const whisper_layer_decoder &layer = model.layers_decoder[il];
+
+        // Self-attention: write this batch's keys and values to its cells, read all cells.
+        ggml_tensor *y = norm(x, layer.attn_ln_0_w, layer.attn_ln_0_b);
+        ggml_tensor *q = ggml_scale(ctx, linear(layer.attn_q_w, y, layer.attn_q_b), scale);
+        ggml_tensor *k = ggml_scale(ctx, ggml_mul_mat(ctx, layer.attn_k_w, y), scale);
+        ggml_tensor *v = ggml_transpose(ctx, linear(layer.attn_v_w, y, layer.attn_v_b));
+        ggml_build_forward_expand(
+            graph, ggml_cpy(ctx, k,
+                            ggml_view_1d(ctx, cache.k, n * n_state,
+                                         size_k * n_state * (il * cells + first))));
+        ggml_build_forward_expand(
+            graph, ggml_cpy(ctx, v,
+                            ggml_view_2d(ctx, cache.v, n, n_state, cells * size_v,
+                                         size_v * (il * cells * n_state + first))));
+        ggml_tensor *all_k =
+            ggml_view_3d(ctx, cache.k, width, n_kv, n_head, size_k * n_state, size_k * width,
+                         size_k * n_state * cells * il);
+        ggml_tensor *all_v =
+            ggml_view_3d(ctx, cache.v, n_kv, width, n_head, cells * size_v,
+                         cells * size_v * width, cells * size_v * n_state * il);
+        y = attend(heads(q), all_k, all_v, mask, 1.0f);
+        x = ggml_add(ctx, x, linear(layer.attn_ln_1_w, y, layer.attn_ln_1_b));
+
+        // Cross-attention. For silence of all kinds - an encoder output of zero - keys are zero
+        // and every value is the bias, so attention gives the bias whatever the query.
+        if (audio == Audio::heard) {
+            y = norm(x, layer.cross_attn_ln_0_w, layer.cross_attn_ln_0_b);
+            q = linear(layer.cross_attn_q_w, y, layer.cross_attn_q_b);
+            ggml_tensor *cross_k =
+                ggml_view_3d(ctx, state_->kv_cross.k, width, n_audio, n_head, size_kc * n_state,
+                             size_kc * width, size_kc * n_state * n_audio * il);
+            ggml_tensor *cross_v =
+                ggml_view_3d(ctx, state_->kv_cross.v, n_audio, width, n_head, n_audio * size_vc,
+                             n_audio * size_vc * width, n_audio * size_vc * n_state * il);
+            y = attend(heads(q), cross_k, cross_v, nullptr, scale);
+        } else {
+            y = layer.cross_attn_v_b;
+        }
+        x = ggml_add(ctx, x, linear(layer.cross_attn_ln_1_w, y, layer.cross_attn_ln_1_b));
+
+        y = norm(x, layer.mlp_ln_w, layer.mlp_ln_b);
+        y = ggml_gelu(ctx, linear(layer.mlp_0_w, y, layer.mlp_0_b));
+        x = ggml_add(ctx, x, linear(layer.mlp_1_w, y, layer.mlp_1_b));
     }
-    return whisper_decode_internal(*model_->context(), *state_, batch, threads_, false, nullptr,
-                                   nullptr);
-}
+    x = norm(x, model.d_ln_w, model.d_ln_b);
 
-const float *Decoder::logits(size_t row) const {
-    return state_->logits.data() + row * size_t(model_->n_vocab());
-}
+    // Output: one block of rows, and the gathered ones.
+    const bool all = rows == Rows::all;
+    const int64_t n_block = all ? h.n_vocab : frequent_tokens;
+    ggml_tensor *block = ggml_mul_mat(
+        ctx, ggml_view_2d(ctx, model.d_te, n_state, n_block, model.d_te->nb[1], 0), x);
+    ggml_set_output(block);
+    ggml_build_forward_expand(graph, block);
+    ggml_tensor *wanted = nullptr, *gathered = nullptr;
+    const int64_t n_extra = all ? 0 : int64_t(extra.size());
+    if (n_extra > 0) {
+        wanted = input(ggml_new_tensor_1d(ctx, GGML_TYPE_I32, n_extra));
+        gathered = ggml_mul_mat(ctx, ggml_get_rows(ctx, model.d_te, wanted), x);
+        ggml_set_output(gathered);
+        ggml_build_forward_expand(graph, gathered);
+    }
+    ggml_free(ctx);
 
-void Decoder::clear_cache() { whisper_kv_cache_clear(state_->kv_self); }
+    ggml_backend_sched_t sched = state_->sched_decode.sched;
+    if (!ggml_backend_sched_alloc_graph(sched, graph)) return false;
+    std::vector<int32_t> values(n);
+    for (int32_t i = 0; i < n; ++i) values[i] = inputs[i].token;
+    ggml_backend_tensor_set(tokens, values.data(), 0, n * sizeof(int32_t));
+    for (int32_t i = 0; i < n; ++i) values[i] = inputs[i].position;
+    ggml_backend_tensor_set(positions, values.data(), 0, n * sizeof(int32_t));
+    mask_.assign(size_t(n_kv) * n, -INFINITY);
+    for (int32_t i = 0; i < n; ++i) {
+        float *row = mask_.data() + size_t(i) * n_kv;
+        row[first + i] = 0.0f;
+        for (const int32_t cell : *inputs[i].ancestors) row[cell] = 0.0f;
+    }
+    ggml_backend_tensor_set(mask, mask_.data(), 0, mask_.size() * sizeof(float));
+    if (wanted) ggml_backend_tensor_set(wanted, extra.data(), 0, n_extra * sizeof(int32_t));
 
-void Decoder::copy_sequence(int32_t from, int32_t to) {
-    whisper_kv_cache_seq_cp(state_->kv_self, from, to, -1, -1);
-}
-
-void Decoder::drop_sequence(int32_t sequence) {
-    whisper_kv_cache_seq_rm(state_->kv_self, sequence, -1, -1);
+    // The scheduler may hand out the outputs' memory once it is reset, so they are copied first.
+    const bool done = ggml_graph_compute_helper(sched, graph, threads_, false);
+    if (done) {
+        n_columns_ = size_t(n_block + n_extra);
+        logits_.resize(size_t(n) * n_columns_);
+        for (int32_t i = 0; i < n; ++i) {
+            float *row = logits_.data() + size_t(i) * n_columns_;
+            ggml_backend_tensor_get(block, row, i * block->nb[1], n_block * sizeof(float));
+            if (gathered) {
+                ggml_backend_tensor_get(gathered, row + n_block, i * gathered->nb[1],
+                                        n_extra * sizeof(float));
+            }
+        }
+        next_cell_ = n_kv;
+    }
+    ggml_backend_sched_reset(sched);
+    return done;
 }
 
 std::unique_ptr<Vad> Vad::load(const char *path) {

@@ -52,14 +52,23 @@ class Model {
 };
 
 // Encoder output and key-value cache of one recognition at a time.
+//
+// The decoder's graph is our own, over upstream's weights: a batch is a piece of a *tree* of
+// tokens, each input naming the cache cells of its ancestors, so that hypotheses share prefixes
+// without copying and N-best lists are scored in one pass. It computes only the rows of the output
+// matrix that are asked for (all of them are two thirds of a step's time), and it can leave out
+// the audio: what remains is the internal language model.
 class Decoder {
   public:
     // Longest sequence after the prompt: 64 tokens are some 50 words, far longer than a command.
     static constexpr int32_t max_tokens = 64;
+    // The first tokens of the vocabulary are its most frequent: byte pairs were merged in that
+    // order. Their rows are one block, no gathering needed.
+    static constexpr int32_t frequent_tokens = 2048;
 
-    // Throws std::bad_alloc when there is no memory for the state, or for a cache that holds `beam`
-    // sequences of max_tokens that share nothing.
-    Decoder(std::shared_ptr<const Model> model, int32_t threads, int32_t beam);
+    // Throws std::bad_alloc when there is no memory for the state, or for a cache that holds
+    // `sequences` sequences of max_tokens that share nothing.
+    Decoder(std::shared_ptr<const Model> model, int32_t threads, int32_t sequences);
     ~Decoder();
     Decoder(const Decoder &) = delete;
     Decoder &operator=(const Decoder &) = delete;
@@ -74,21 +83,33 @@ class Decoder {
     struct Input {
         Token token;
         int32_t position;
-        int32_t sequence;
+        const std::vector<int32_t> *ancestors;  // cells, of earlier batches or earlier in this one
     };
-    // Runs the inputs in one batch; each sees what its sequence holds at earlier positions.
-    // logits(i) is then the row of input i. False: ggml failed or the cache is full.
-    bool decode(const std::vector<Input> &inputs);
-    const float *logits(size_t row) const;
+    enum class Audio { heard, left_out };
+    enum class Rows { all, some };
 
-    void clear_cache();
-    void copy_sequence(int32_t from, int32_t to);
-    void drop_sequence(int32_t sequence);
+    // Runs the inputs in one batch; they take the cells next_cell(), next_cell() + 1, ... With
+    // Rows::some, logits exist for the frequent tokens and for `extra` (each at most once).
+    // False: ggml failed or the cache is full.
+    bool run(const std::vector<Input> &inputs, Audio audio, Rows rows,
+             const std::vector<Token> &extra);
+    // Logits of input i: n_columns() values. Column c < frequent_tokens is token c; behind them
+    // come the extra tokens in their order, or with Rows::all the rest of the vocabulary.
+    const float *logits(size_t i) const { return logits_.data() + i * n_columns_; }
+    size_t n_columns() const { return n_columns_; }
+
+    int32_t next_cell() const { return next_cell_; }
+    // Forgets all cells from `cell` on.
+    void rewind(int32_t cell) { next_cell_ = cell; }
 
   private:
     std::shared_ptr<const Model> model_;
     whisper_state *state_ = nullptr;
     int32_t threads_;
+    int32_t next_cell_ = 0;
+    size_t n_columns_ = 0;
+    std::vector<float> logits_;
+    std::vector<float> mask_;
 };
 
 // The streaming voice activity detector.

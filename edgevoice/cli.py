@@ -66,8 +66,9 @@ def run(options: argparse.Namespace) -> int:
     from edgevoice.pipeline import Pipeline  # noqa: PLC0415 - each command loads only what it needs
 
     config = _config(options)
-    signal.signal(signal.SIGTERM, _interrupt)
-    logging.getLogger().setLevel(min(logging.getLogger().level, getattr(logging, config.log.level.upper())))
+    signal.signal(signal.SIGTERM, _stop)  # the way systemd ends a service, nothing out of order
+    if not options.verbose:
+        logging.getLogger().setLevel(config.log.level.upper())
     publisher = _publisher(config)
     try:
         pipeline = Pipeline(config, options.grammar)
@@ -244,16 +245,15 @@ def _sources(options: argparse.Namespace, config: Config) -> Iterable[FrameSourc
 def _line(result: Result) -> str:
     """One result for people."""
     heard = f'"{result.text}" ' if result.text else ""
+    sure = f"confidence {result.confidence:.2f}, {result.timings.total:.0f} ms"
     if not result.accepted:
-        return f"refused ({result.reason}) {heard}confidence {result.confidence:.2f}, {result.timings.total:.0f} ms"
-    slots = " ".join(f"{name}={value}" for name, value in result.slots.items())
-    return (
-        f"{heard}-> {result.intent} {slots} confidence {result.confidence:.2f}, {result.timings.total:.0f} ms"
-    )
+        return f"refused ({result.reason}) {heard}{sure}"
+    slots = "".join(f" {name}={value}" for name, value in result.slots.items())
+    return f"{heard}-> {result.intent}{slots} {sure}"
 
 
-def _interrupt(_signal: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt
+def _stop(_signal: int, _frame: object) -> NoReturn:
+    raise SystemExit(0)
 
 
 def _version() -> str:
@@ -293,7 +293,7 @@ def _parser() -> argparse.ArgumentParser:
 
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
-        "--config", type=Path, metavar="FILE", help="configuration (default: see docs/configuration)"
+        "--config", type=Path, metavar="FILE", help="configuration (default: see docs/configuration.md)"
     )
     common.add_argument("-v", "--verbose", action="store_true", help="say what happens inside")
     engine = argparse.ArgumentParser(add_help=False)

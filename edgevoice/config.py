@@ -105,7 +105,9 @@ class ModelConfig:
     ] = "tiny.en"
     """Name of a pulled model, or an absolute path when it holds a slash."""
 
-    language: Annotated[str, Pattern(r"[a-z]{2,3}", "a language code such as en, de or yue")] = "en"
+    language: Annotated[str | None, Pattern(r"[a-z]{2,3}", "a language code such as en, de or yue")] = None
+    """What is spoken; None is the language of the grammar."""
+
     threads: Annotated[int | None, Range(1, 16)] = None
     """None is one less than the cores, see thread_count."""
 
@@ -236,7 +238,7 @@ _RULES: Final = (
     ),
     _Rule(
         ("model.language", "model.name"),
-        lambda c: c.model.language == "en" or not re.search(r"\.en(\.bin)?$", c.model.name),
+        lambda c: c.model.language in (None, "en") or not re.search(r"\.en(\.bin)?$", c.model.name),
         "a model whose name ends in .en understands only en; take one without .en, such as base",
     ),
     _Rule(

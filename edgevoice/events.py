@@ -107,7 +107,7 @@ class Hypothesis:
     """Number of tokens, end-of-text included."""
 
     worst_gap: float
-    """Mean of the two largest gaps, in nats and <= 0, between a token on the path and the likeliest token there."""
+    """Mean of the two largest gaps between a token on the path and the likeliest there, in nats, <= 0."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,13 +70,14 @@ _LOG_LEVELS: Final = {"D": logging.DEBUG, "I": logging.DEBUG, "W": logging.WARNI
 """whisper.cpp says at "info" what only its developers want to read."""
 
 
-def check(status: int, what: str = "") -> None:
-    """Raise the error of a failing status, with the text C left for it; forward the engine's log."""
+def check(status: int, what: str = "", remedy: str = "") -> None:
+    """Raise the error of a failing status, `what: C's own text; remedy`; forward the engine's log."""
     _drain_log()
     if status == lib.EV_OK:
         return
     text = ffi.string(lib.ev_last_error()).decode("utf-8", "replace")
-    raise ERRORS.get(status, NativeError)(f"{what}: {text}" if what else text)
+    text = f"{what}: {text}" if what else text
+    raise ERRORS.get(status, NativeError)(f"{text}; {remedy}" if remedy else text)
 
 
 def _drain_log() -> None:
@@ -176,7 +177,8 @@ class Model(_Handle):
         out = ffi.new("ev_model **")
         check(
             lib.ev_model_open(str(path).encode(), out),
-            f"{path} cannot be used as a model; pull it again with: edgevoice models pull NAME (what is wrong",
+            f"{path} is no usable model",
+            "pull it again with: edgevoice models pull NAME",
         )
         super().__init__(out[0], lib.ev_model_free)
         info = ffi.new("ev_model_info *")

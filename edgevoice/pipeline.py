@@ -45,7 +45,7 @@ class Pipeline:
     def results(
         self, frames: Iterable[Frame], on_state: Callable[[State], None] = lambda _: None
     ) -> Iterator[Result]:
-        """Yield a result for each utterance of a stream; for a stream without any, one that says "no_speech"."""
+        """Yield a result for each utterance of a stream; without any, one that says "no_speech"."""
         endpointer = Endpointer(self._endpoint_options)
         vad_ms, announced, heard, length_samples = 0.0, False, False, 0
         on_state("listening")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from dataclasses import replace
@@ -35,17 +36,18 @@ class Recogniser:
         path = grammar or config.grammar.file or shipped_grammar()
         self.grammar = Grammar(grammar_compiler.compile_grammar(grammar_file.load(path)))
         self._model = Model(models.find(config.model.name))
-        if config.model.language != "en" and not self._model.info.multilingual:
+        language = config.model.language or re.split("[-_]", self.grammar.compiled.file.language)[0].lower()
+        if language != "en" and not self._model.info.multilingual:
             raise ConfigError(
-                f"model {config.model.name} knows only English, the configured language is "
-                f"{config.model.language!r}; pull and configure a model without .en, such as base"
+                f"model {config.model.name} knows only English, the language to understand is {language!r}; "
+                "pull and configure a model without .en, such as base"
             )
         self._session = Session(
             self._model,
             self.grammar,
             SessionOptions(
                 threads=config.model.thread_count,
-                language=config.model.language,
+                language=language,
                 beam=config.model.beam,
                 timeout_s=config.recognition.timeout_s,
             ),
@@ -53,7 +55,7 @@ class Recogniser:
         self._min_confidence = config.recognition.min_confidence
 
     def recognise(self, utterance: Utterance, vad_ms: float = 0.0) -> Result:
-        """Return the accepted intent or the refusal for one utterance; `vad_ms` is carried into its timings."""
+        """Return the accepted intent or the refusal for an utterance; its timings take over `vad_ms`."""
         if utterance.end_reason == "too_long":
             return refused("too_long", utterance, Timings(vad=vad_ms))
         started = time.perf_counter()

@@ -154,7 +154,7 @@ def test_home_folders_in_paths(file: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ("model: {threads: 17}", "allowed is a whole number from 1 to 16 or null"),
         (
             "model: {language: no}",
-            "model.language: no seen; allowed is a language code such as en, de or yue; put text",
+            "model.language: no seen; allowed is a language code such as en, de or yue or null; put text",
         ),
         ("model: {language: english}", "model.language: english seen"),
         (
