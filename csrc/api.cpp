@@ -26,7 +26,8 @@ struct ev_vad {
 struct ev_session {
     ev_session(std::shared_ptr<const ev::Model> model, std::shared_ptr<const ev::Automaton> grammar,
                const ev_options &chosen)
-        : options(chosen), decoder(model, chosen.threads, std::max(chosen.beam, chosen.n_best)), search(model, grammar) {}
+        : options(chosen), decoder(model, chosen.threads, std::max(chosen.beam, chosen.n_best)),
+          search(model, grammar) {}
 
     ev_options options;
     ev::Decoder decoder;
@@ -92,7 +93,7 @@ double ms_since(Clock::time_point start) {
 }
 
 constexpr size_t sample_rate_hz = 16000;
-constexpr size_t max_samples = 28 * sample_rate_hz;  // the encoder's window is 30 s
+constexpr size_t max_samples = 28 * sample_rate_hz; // the encoder's window is 30 s
 
 // One encoder position is 20 ms. Cutting the window to the utterance is what makes short commands
 // cheap; 32 positions (0.64 s) of silence after the end keep the decoder from looping, and
@@ -104,18 +105,19 @@ int32_t audio_ctx_for(size_t n_samples, int32_t most) {
 
 // Nobody speaks more tokens: 10 in a second is twice the fastest of the coffee recordings.
 int32_t max_tokens_for(size_t n_samples) {
-    return int32_t(std::min<size_t>(8 + n_samples * 10 / sample_rate_hz,
-                                    size_t(ev::Decoder::max_tokens)));
+    return int32_t(
+        std::min<size_t>(8 + n_samples * 10 / sample_rate_hz, size_t(ev::Decoder::max_tokens)));
 }
 
-}  // namespace
+} // namespace
 
 extern "C" {
 
 const char *ev_last_error(void) { return last_error.c_str(); }
 
 size_t ev_log_take(char *buffer, size_t capacity) {
-    if (capacity == 0) return 0;
+    if (capacity == 0)
+        return 0;
     const std::lock_guard<std::mutex> lock(log_mutex);
     size_t n = std::min(log_lines.size(), capacity - 1);
     const size_t line = n == 0 ? std::string::npos : log_lines.rfind('\n', n - 1);
@@ -130,9 +132,11 @@ ev_status ev_model_open(const char *path, ev_model **out) {
     return guarded([&]() -> ev_status {
         start_log();
         std::string error;
-        if (!ev_model_file_check(path, error)) return fail(EV_ERR_MODEL, error);
+        if (!ev_model_file_check(path, error))
+            return fail(EV_ERR_MODEL, error);
         auto model = ev::Model::load(path);
-        if (model == nullptr) return fail(EV_ERR_MODEL, "whisper.cpp refused the file; see the log");
+        if (model == nullptr)
+            return fail(EV_ERR_MODEL, "whisper.cpp refused the file; see the log");
         *out = new ev_model{std::move(model)};
         return EV_OK;
     });
@@ -147,7 +151,8 @@ ev_status ev_grammar_open(const uint32_t *arcs, size_t n_arcs, const uint32_t *f
     return guarded([&]() -> ev_status {
         std::string error;
         auto automaton = ev::Automaton::make(arcs, n_arcs, first_arc, n_nodes, error);
-        if (automaton == nullptr) return fail(EV_ERR_GRAMMAR, error);
+        if (automaton == nullptr)
+            return fail(EV_ERR_GRAMMAR, error);
         *out = new ev_grammar{std::move(automaton)};
         return EV_OK;
     });
@@ -169,7 +174,8 @@ ev_status ev_session_open(ev_model *model, ev_grammar *grammar, const ev_options
                           ev_session **out) {
     return guarded([&]() -> ev_status {
         const auto outside = [](const char *name, double value, double low, double high) {
-            if (value >= low && value <= high) return false;
+            if (value >= low && value <= high)
+                return false;
             fail(EV_ERR_ARGUMENT, std::string(name) + " must be between " + std::to_string(low) +
                                       " and " + std::to_string(high) + ", got " +
                                       std::to_string(value));
@@ -226,7 +232,8 @@ ev_status ev_session_recognise(ev_session *session, const float *samples, size_t
             return fail(EV_ERR_INFERENCE, "the spectrogram could not be computed; see the log");
         }
         out->mel_ms = ms_since(start);
-        if (const ev_status status = stop.check(); status != EV_OK) return stopped(status);
+        if (const ev_status status = stop.check(); status != EV_OK)
+            return stopped(status);
 
         const Clock::time_point encode_start = Clock::now();
         out->audio_ctx = audio_ctx_for(n_samples, model.info().n_audio_ctx);
@@ -236,13 +243,16 @@ ev_status ev_session_recognise(ev_session *session, const float *samples, size_t
         out->encode_ms = ms_since(encode_start);
 
         const Clock::time_point search_start = Clock::now();
-        const ev::SearchOptions search{options.beam, options.n_best, max_tokens_for(n_samples),
-                                       1.0f, options.token_reward, options.lm_weight};
-        const ev_status status = session->search.run(
-            session->decoder, model.prompt(options.language), search, stop, session->found,
-            out->no_speech_probability, out->steps);
-        if (status == EV_ERR_INFERENCE) return fail(status, "the decoder failed; see the log");
-        if (status != EV_OK) return stopped(status);
+        const ev::SearchOptions search{
+            options.beam, options.n_best,       max_tokens_for(n_samples),
+            1.0f,         options.token_reward, options.lm_weight};
+        const ev_status status =
+            session->search.run(session->decoder, model.prompt(options.language), search, stop,
+                                session->found, out->no_speech_probability, out->steps);
+        if (status == EV_ERR_INFERENCE)
+            return fail(status, "the decoder failed; see the log");
+        if (status != EV_OK)
+            return stopped(status);
         out->search_ms = ms_since(search_start);
 
         session->hypotheses.clear();
@@ -264,7 +274,8 @@ ev_status ev_vad_open(const char *path, ev_vad **out) {
     return guarded([&]() -> ev_status {
         start_log();
         auto vad = ev::Vad::load(path);
-        if (vad == nullptr) return fail(EV_ERR_MODEL, "whisper.cpp refused the voice detector file");
+        if (vad == nullptr)
+            return fail(EV_ERR_MODEL, "whisper.cpp refused the voice detector file");
         *out = new ev_vad{std::move(vad)};
         return EV_OK;
     });
@@ -273,8 +284,7 @@ ev_status ev_vad_open(const char *path, ev_vad **out) {
 ev_status ev_vad_process(ev_vad *vad, const float *samples, size_t n_samples, float *probability) {
     return guarded([&]() -> ev_status {
         if (n_samples != ev::Vad::window_samples) {
-            return fail(EV_ERR_AUDIO,
-                        "a window has 512 samples, got " + std::to_string(n_samples));
+            return fail(EV_ERR_AUDIO, "a window has 512 samples, got " + std::to_string(n_samples));
         }
         if (!vad->vad->process(samples, *probability)) {
             return fail(EV_ERR_INFERENCE, "the voice detector failed; see the log");
@@ -287,4 +297,4 @@ void ev_vad_reset(ev_vad *vad) { vad->vad->reset(); }
 
 void ev_vad_free(ev_vad *vad) { delete vad; }
 
-}  // extern "C"
+} // extern "C"

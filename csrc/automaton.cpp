@@ -21,9 +21,11 @@ uint8_t fold(uint8_t byte) { return byte >= 'A' && byte <= 'Z' ? byte + ('a' - '
 bool is_final_punctuation(uint8_t byte) { return byte == '.' || byte == '?' || byte == '!'; }
 
 bool accepts(const Automaton &automaton, const Config &config) {
-    if (config.stack != 0) return false;
+    if (config.stack != 0)
+        return false;
     for (const Arc *arc = automaton.begin(config.node); arc != automaton.end(config.node); ++arc) {
-        if (arc->kind == EV_ARC_ACCEPT) return true;
+        if (arc->kind == EV_ARC_ACCEPT)
+            return true;
     }
     return false;
 }
@@ -37,7 +39,8 @@ bool can_end(const Automaton &automaton, const Config &config) {
 // Successors of a configuration without reading a byte: calls `emit(Config, const Arc &)`.
 template <typename Emit>
 void follow(const Automaton &automaton, CallStacks &stacks, const Config &config, Emit emit) {
-    if (config.mode == Mode::end || config.mode == Mode::comma) return;
+    if (config.mode == Mode::end || config.mode == Mode::comma)
+        return;
     for (const Arc *arc = automaton.begin(config.node); arc != automaton.end(config.node); ++arc) {
         Config next{arc->target, config.stack, config.mode};
         switch (arc->kind) {
@@ -45,7 +48,8 @@ void follow(const Automaton &automaton, CallStacks &stacks, const Config &config
         case EV_ARC_LABEL:
             break;
         case EV_ARC_SEPARATOR:
-            if (config.mode == Mode::word) next.mode = Mode::pending;
+            if (config.mode == Mode::word)
+                next.mode = Mode::pending;
             break;
         case EV_ARC_CALL:
             if (stacks.depth(config.stack) >= max_call_depth) {
@@ -55,7 +59,8 @@ void follow(const Automaton &automaton, CallStacks &stacks, const Config &config
             next.node = arc->value;
             break;
         case EV_ARC_RETURN:
-            if (config.stack == 0) continue;
+            if (config.stack == 0)
+                continue;
             next.node = stacks.return_node(config.stack);
             next.stack = stacks.parent(config.stack);
             break;
@@ -72,30 +77,37 @@ template <typename Emit>
 void advance(const Automaton &automaton, const Config &config, uint8_t byte, Emit emit) {
     const Mode mode = config.mode;
     const auto move = [&](Mode to) { emit(Config{config.node, config.stack, to}); };
-    if (mode == Mode::start && byte == ' ') move(Mode::spaced);
-    if (mode == Mode::pending && (byte == ' ' || byte == '-')) move(Mode::spaced);
-    if (mode == Mode::pending && byte == ',') move(Mode::comma);
-    if (mode == Mode::comma && byte == ' ') move(Mode::spaced);
+    if (mode == Mode::start && byte == ' ')
+        move(Mode::spaced);
+    if (mode == Mode::pending && (byte == ' ' || byte == '-'))
+        move(Mode::spaced);
+    if (mode == Mode::pending && byte == ',')
+        move(Mode::comma);
+    if (mode == Mode::comma && byte == ' ')
+        move(Mode::spaced);
     if ((mode == Mode::word || mode == Mode::pending) && is_final_punctuation(byte) &&
         accepts(automaton, config)) {
         move(Mode::end);
     }
-    if (mode == Mode::comma || mode == Mode::end) return;
+    if (mode == Mode::comma || mode == Mode::end)
+        return;
     const uint8_t folded = fold(byte);
     for (const Arc *arc = automaton.begin(config.node); arc != automaton.end(config.node); ++arc) {
-        const bool matches = arc->kind == EV_ARC_GLUE ||
-                             (arc->kind == EV_ARC_BYTE && mode != Mode::pending);
-        if (matches && arc->value == folded) emit(Config{arc->target, config.stack, Mode::word});
+        const bool matches =
+            arc->kind == EV_ARC_GLUE || (arc->kind == EV_ARC_BYTE && mode != Mode::pending);
+        if (matches && arc->value == folded)
+            emit(Config{arc->target, config.stack, Mode::word});
     }
 }
 
-}  // namespace
+} // namespace
 
 uint32_t CallStacks::push(uint32_t stack, uint32_t return_node) {
     const uint64_t key = (uint64_t(stack) << 32) | return_node;
     const auto [it, added] = known_.try_emplace(key, uint32_t(frames_.size()));
     if (added) {
-        if (frames_.size() >= max_nodes) throw std::length_error("too many call stacks");
+        if (frames_.size() >= max_nodes)
+            throw std::length_error("too many call stacks");
         frames_.push_back({return_node, stack, frames_[stack].depth + 1});
     }
     return it->second;
@@ -145,7 +157,7 @@ std::vector<ev_label> Automaton::match(const char *text, size_t length) const {
     struct Item {
         Config config;
         int32_t parent;
-        int32_t label;  // -1: none
+        int32_t label; // -1: none
         int32_t position;
     };
     CallStacks stacks;
@@ -163,12 +175,13 @@ std::vector<ev_label> Automaton::match(const char *text, size_t length) const {
             const size_t mark = stack.size();
             const Item item = items[at];
             follow(*this, stacks, item.config, [&](const Config &next, const Arc &arc) {
-                if (!seen.insert(next.key()).second) return;
+                if (!seen.insert(next.key()).second)
+                    return;
                 if (items.size() >= max_match_items) {
                     throw std::length_error("this text has too many readings in the grammar");
                 }
-                items.push_back({next, at, arc.kind == EV_ARC_LABEL ? int32_t(arc.value) : -1,
-                                 item.position});
+                items.push_back(
+                    {next, at, arc.kind == EV_ARC_LABEL ? int32_t(arc.value) : -1, item.position});
                 stack.push_back(int32_t(items.size() - 1));
             });
             std::reverse(stack.begin() + mark, stack.end());
@@ -183,13 +196,15 @@ std::vector<ev_label> Automaton::match(const char *text, size_t length) const {
         for (const int32_t at : current) {
             const Config config = items[at].config;
             advance(*this, config, uint8_t(text[i]), [&](const Config &next) {
-                if (!seen.insert(next.key()).second) return;
+                if (!seen.insert(next.key()).second)
+                    return;
                 items.push_back({next, at, -1, int32_t(i + 1)});
                 close(int32_t(items.size() - 1), following);
             });
         }
         current.swap(following);
-        if (current.empty()) return {};
+        if (current.empty())
+            return {};
     }
 
     std::vector<ev_label> labels;
@@ -198,9 +213,11 @@ std::vector<ev_label> Automaton::match(const char *text, size_t length) const {
     int32_t path = 0;
     for (const int32_t at : current) {
         const Config &config = items[at].config;
-        if (!can_end(*this, config)) continue;
+        if (!can_end(*this, config))
+            continue;
         for (const Arc *arc = begin(config.node); arc != end(config.node); ++arc) {
-            if (arc->kind != EV_ARC_ACCEPT || !accepted.insert(arc->value).second) continue;
+            if (arc->kind != EV_ARC_ACCEPT || !accepted.insert(arc->value).second)
+                continue;
             reversed.assign(1, {path, int32_t(arc->value), int32_t(length), 1});
             for (int32_t i = at; i >= 0; i = items[i].parent) {
                 if (items[i].label >= 0) {
@@ -225,16 +242,19 @@ void Dfa::clear() {
 
 void Dfa::close(std::vector<Config> &configs) {
     std::unordered_set<uint64_t> seen;
-    for (const Config &config : configs) seen.insert(config.key());
+    for (const Config &config : configs)
+        seen.insert(config.key());
     for (size_t i = 0; i < configs.size(); ++i) {
         const Config config = configs[i];
         follow(*automaton_, stacks_, config, [&](const Config &next, const Arc &) {
-            if (seen.insert(next.key()).second) configs.push_back(next);
+            if (seen.insert(next.key()).second)
+                configs.push_back(next);
         });
     }
     // Only configurations that can read a byte or end the sentence tell states apart.
     const auto idle = [&](const Config &config) {
-        if (config.mode == Mode::end || config.mode == Mode::comma) return false;
+        if (config.mode == Mode::end || config.mode == Mode::comma)
+            return false;
         for (const Arc *arc = automaton_->begin(config.node); arc != automaton_->end(config.node);
              ++arc) {
             if (arc->kind == EV_ARC_BYTE || arc->kind == EV_ARC_GLUE ||
@@ -249,18 +269,19 @@ void Dfa::close(std::vector<Config> &configs) {
 
 int32_t Dfa::intern(std::vector<Config> &&configs) {
     close(configs);
-    if (configs.empty()) return dead;
+    if (configs.empty())
+        return dead;
     std::sort(configs.begin(), configs.end(),
               [](const Config &a, const Config &b) { return a.key() < b.key(); });
-    uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a
-    for (const Config &config : configs) hash = (hash ^ config.key()) * 0x100000001b3u;
+    uint64_t hash = 0xcbf29ce484222325u; // FNV-1a
+    for (const Config &config : configs)
+        hash = (hash ^ config.key()) * 0x100000001b3u;
 
     std::vector<int32_t> &bucket = by_hash_[hash];
     for (const int32_t id : bucket) {
         const std::vector<Config> &other = states_[id].configs;
-        if (std::equal(
-                other.begin(), other.end(), configs.begin(), configs.end(),
-                [](const Config &a, const Config &b) { return a.key() == b.key(); })) {
+        if (std::equal(other.begin(), other.end(), configs.begin(), configs.end(),
+                       [](const Config &a, const Config &b) { return a.key() == b.key(); })) {
             return id;
         }
     }
@@ -269,25 +290,35 @@ int32_t Dfa::intern(std::vector<Config> &&configs) {
     for (const Config &config : configs) {
         state.accepting = state.accepting || can_end(*automaton_, config);
         switch (config.mode) {
-        case Mode::start: state.possible.set(' '); break;
+        case Mode::start:
+            state.possible.set(' ');
+            break;
         case Mode::pending:
             state.possible.set(' ').set('-').set(',');
             [[fallthrough]];
         case Mode::word:
-            if (accepts(*automaton_, config)) state.possible.set('.').set('?').set('!');
+            if (accepts(*automaton_, config))
+                state.possible.set('.').set('?').set('!');
             break;
-        case Mode::comma: state.possible.set(' '); break;
-        case Mode::end: break;
-        case Mode::spaced: break;
+        case Mode::comma:
+            state.possible.set(' ');
+            break;
+        case Mode::end:
+            break;
+        case Mode::spaced:
+            break;
         }
-        if (config.mode == Mode::comma || config.mode == Mode::end) continue;
+        if (config.mode == Mode::comma || config.mode == Mode::end)
+            continue;
         for (const Arc *arc = automaton_->begin(config.node); arc != automaton_->end(config.node);
              ++arc) {
             const bool matches = arc->kind == EV_ARC_GLUE ||
                                  (arc->kind == EV_ARC_BYTE && config.mode != Mode::pending);
-            if (!matches) continue;
+            if (!matches)
+                continue;
             state.possible.set(arc->value);
-            if (arc->value >= 'a' && arc->value <= 'z') state.possible.set(arc->value - 'a' + 'A');
+            if (arc->value >= 'a' && arc->value <= 'z')
+                state.possible.set(arc->value - 'a' + 'A');
         }
     }
     state.configs = std::move(configs);
@@ -297,32 +328,32 @@ int32_t Dfa::intern(std::vector<Config> &&configs) {
 }
 
 int32_t Dfa::start() {
-    if (start_ == dead) start_ = intern({Config{0, 0, Mode::start}});
+    if (start_ == dead)
+        start_ = intern({Config{0, 0, Mode::start}});
     return start_;
 }
 
 int32_t Dfa::step(int32_t state, uint8_t byte) {
-    if (!states_[state].possible[byte]) return dead;
+    if (!states_[state].possible[byte])
+        return dead;
     for (const auto &[known, next] : states_[state].next) {
-        if (known == byte) return next;
+        if (known == byte)
+            return next;
     }
     std::vector<Config> successors;
     for (const Config &config : states_[state].configs) {
-        advance(*automaton_, config, byte, [&](const Config &next) {
-            successors.push_back(next);
-        });
+        advance(*automaton_, config, byte, [&](const Config &next) { successors.push_back(next); });
     }
     // Different configurations may reach the same one.
     std::sort(successors.begin(), successors.end(),
               [](const Config &a, const Config &b) { return a.key() < b.key(); });
-    successors.erase(std::unique(successors.begin(), successors.end(),
-                                 [](const Config &a, const Config &b) {
-                                     return a.key() == b.key();
-                                 }),
-                     successors.end());
+    successors.erase(
+        std::unique(successors.begin(), successors.end(),
+                    [](const Config &a, const Config &b) { return a.key() == b.key(); }),
+        successors.end());
     const int32_t next = intern(std::move(successors));
     states_[state].next.emplace_back(byte, next);
     return next;
 }
 
-}  // namespace ev
+} // namespace ev

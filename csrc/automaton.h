@@ -27,12 +27,12 @@ struct Arc {
 
 // Position in the surface text. Order matters to nobody.
 enum class Mode : uint8_t {
-    start,    // nothing written yet; separators are dropped
-    word,     // inside a word
-    pending,  // a separator is due before the next byte
-    spaced,   // the separator has been written
-    comma,    // "," has been written, " " must follow
-    end,      // final punctuation has been written
+    start,   // nothing written yet; separators are dropped
+    word,    // inside a word
+    pending, // a separator is due before the next byte
+    spaced,  // the separator has been written
+    comma,   // "," has been written, " " must follow
+    end,     // final punctuation has been written
 };
 
 // A set of return nodes, innermost first, as one number: 0 is the empty stack.
@@ -101,8 +101,8 @@ class Dfa {
   private:
     struct State {
         std::vector<Config> configs;
-        std::bitset<256> possible;                        // bytes with a successor
-        std::vector<std::pair<uint8_t, int32_t>> next;    // filled on demand
+        std::bitset<256> possible;                     // bytes with a successor
+        std::vector<std::pair<uint8_t, int32_t>> next; // filled on demand
         bool accepting = false;
     };
 
@@ -116,4 +116,4 @@ class Dfa {
     int32_t start_ = dead;
 };
 
-}  // namespace ev
+} // namespace ev

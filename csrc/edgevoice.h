@@ -17,16 +17,16 @@ extern "C" {
 
 typedef enum ev_status {
     EV_OK = 0,
-    EV_ERR_ARGUMENT = 1,   // a parameter outside its documented range
-    EV_ERR_FILE = 2,       // a file cannot be read
-    EV_ERR_MODEL = 3,      // a file that is no usable model
-    EV_ERR_MEMORY = 4,     // allocation failed
-    EV_ERR_GRAMMAR = 5,    // automaton tables that contradict themselves, or too deep a nesting
-    EV_ERR_AUDIO = 6,      // no samples, too many, or not finite
-    EV_ERR_INFERENCE = 7,  // whisper.cpp or ggml reported a failure
-    EV_ERR_CANCELLED = 8,  // ev_session_cancel was called
-    EV_ERR_DEADLINE = 9,   // time ran out between two steps
-    EV_ERR_INTERNAL = 10,  // a C++ exception that should not happen
+    EV_ERR_ARGUMENT = 1,  // a parameter outside its documented range
+    EV_ERR_FILE = 2,      // a file cannot be read
+    EV_ERR_MODEL = 3,     // a file that is no usable model
+    EV_ERR_MEMORY = 4,    // allocation failed
+    EV_ERR_GRAMMAR = 5,   // automaton tables that contradict themselves, or too deep a nesting
+    EV_ERR_AUDIO = 6,     // no samples, too many, or not finite
+    EV_ERR_INFERENCE = 7, // whisper.cpp or ggml reported a failure
+    EV_ERR_CANCELLED = 8, // ev_session_cancel was called
+    EV_ERR_DEADLINE = 9,  // time ran out between two steps
+    EV_ERR_INTERNAL = 10, // a C++ exception that should not happen
     EV_STATUS_COUNT = 11
 } ev_status;
 
@@ -49,11 +49,11 @@ typedef struct ev_model ev_model;
 
 typedef struct ev_model_info {
     int32_t n_vocab;
-    int32_t n_audio_ctx;    // encoder positions, 20 ms each
-    int32_t n_text_ctx;     // longest token sequence
-    int32_t n_audio_layer;  // 4 tiny, 6 base, 12 small, 24 medium, 32 large
-    int32_t file_type;      // ggml ftype of the matrices: 1 f16, 7 q8_0, ...
-    int32_t multilingual;   // 0 or 1
+    int32_t n_audio_ctx;   // encoder positions, 20 ms each
+    int32_t n_text_ctx;    // longest token sequence
+    int32_t n_audio_layer; // 4 tiny, 6 base, 12 small, 24 medium, 32 large
+    int32_t file_type;     // ggml ftype of the matrices: 1 f16, 7 q8_0, ...
+    int32_t multilingual;  // 0 or 1
 } ev_model_info;
 
 // Checks the whole structure of a ggml Whisper file (header, sizes, every tensor) and then loads
@@ -71,14 +71,14 @@ typedef struct ev_grammar ev_grammar;
 
 // Arc kinds of the recursive transition network that grammar.py compiles.
 typedef enum ev_arc {
-    EV_ARC_BYTE = 0,    // value: a byte, ASCII letters in lower case (both cases match)
-    EV_ARC_GLUE = 1,    // as BYTE, and a pending word separator may be left out before it ("50%")
-    EV_ARC_EPSILON = 2, // value unused
+    EV_ARC_BYTE = 0,      // value: a byte, ASCII letters in lower case (both cases match)
+    EV_ARC_GLUE = 1,      // as BYTE, and a pending word separator may be left out before it ("50%")
+    EV_ARC_EPSILON = 2,   // value unused
     EV_ARC_SEPARATOR = 3, // a word boundary: space, hyphen or comma, written before the next byte
-    EV_ARC_CALL = 4,    // value: first node of the network to run before going on at `target`
-    EV_ARC_RETURN = 5,  // end of a called network; target unused
-    EV_ARC_LABEL = 6,   // value: a label for ev_grammar_match
-    EV_ARC_ACCEPT = 7,  // end of a sentence; value: which block of the grammar; target unused
+    EV_ARC_CALL = 4,      // value: first node of the network to run before going on at `target`
+    EV_ARC_RETURN = 5,    // end of a called network; target unused
+    EV_ARC_LABEL = 6,     // value: a label for ev_grammar_match
+    EV_ARC_ACCEPT = 7,    // end of a sentence; value: which block of the grammar; target unused
     EV_ARC_KINDS = 8
 } ev_arc;
 
@@ -89,10 +89,10 @@ ev_status ev_grammar_open(const uint32_t *arcs, size_t n_arcs, const uint32_t *f
 void ev_grammar_free(ev_grammar *grammar);
 
 typedef struct ev_label {
-    int32_t path;      // which reading of the text, 0 first
-    int32_t label;     // a LABEL value, or the ACCEPT value when `accept` is 1
-    int32_t position;  // bytes of text consumed when it was passed
-    int32_t accept;    // 1 for the last entry of a path
+    int32_t path;     // which reading of the text, 0 first
+    int32_t label;    // a LABEL value, or the ACCEPT value when `accept` is 1
+    int32_t position; // bytes of text consumed when it was passed
+    int32_t accept;   // 1 for the last entry of a path
 } ev_label;
 
 // All readings of a text, at most one for each ACCEPT value, in the order of the grammar. Writes
@@ -105,32 +105,32 @@ ev_status ev_grammar_match(const ev_grammar *grammar, const char *text, size_t l
 typedef struct ev_session ev_session;
 
 typedef struct ev_options {
-    int32_t threads;       // 1-64
-    int32_t language;      // from ev_language_id; ignored by English-only models
-    int32_t beam;          // 1-32 hypotheses kept at each step
-    int32_t n_best;        // 1-32 sentences returned
-    float token_reward;    // nats added for each token: plain scores prefer short sentences
-    float lm_weight;       // share of the internal language model that is subtracted, 0-1
-    int32_t timeout_ms;    // whole call; 0 = none
+    int32_t threads;    // 1-64
+    int32_t language;   // from ev_language_id; ignored by English-only models
+    int32_t beam;       // 1-32 hypotheses kept at each step
+    int32_t n_best;     // 1-32 sentences returned
+    float token_reward; // nats added for each token: plain scores prefer short sentences
+    float lm_weight;    // share of the internal language model that is subtracted, 0-1
+    int32_t timeout_ms; // whole call; 0 = none
 } ev_options;
 
 typedef struct ev_hypothesis {
-    const char *text;          // UTF-8, as Whisper spells it, without the leading space
-    double score;              // what hypotheses are ranked by, nats
-    double log_probability;    // of all tokens with end-of-text, unconstrained vocabulary, nats
-    int32_t tokens;            // end-of-text included
-    float worst_gap;           // mean of the two worst gaps to the likeliest token, nats, <= 0
+    const char *text;       // UTF-8, as Whisper spells it, without the leading space
+    double score;           // what hypotheses are ranked by, nats
+    double log_probability; // of all tokens with end-of-text, unconstrained vocabulary, nats
+    int32_t tokens;         // end-of-text included
+    float worst_gap;        // mean of the two worst gaps to the likeliest token, nats, <= 0
 } ev_hypothesis;
 
 typedef struct ev_result {
-    const ev_hypothesis *hypotheses;  // best first; valid until the next call on the session
-    int32_t n_hypotheses;             // 0: the search found no sentence of the grammar
+    const ev_hypothesis *hypotheses; // best first; valid until the next call on the session
+    int32_t n_hypotheses;            // 0: the search found no sentence of the grammar
     float no_speech_probability;
     double mel_ms;
     double encode_ms;
     double search_ms;
-    int32_t audio_ctx;  // encoder positions used
-    int32_t steps;      // decoder steps
+    int32_t audio_ctx; // encoder positions used
+    int32_t steps;     // decoder steps
 } ev_result;
 
 // Makes a session that keeps `model` and `grammar` alive. Options are checked here, once.

@@ -2,10 +2,10 @@
 // machine it builds for.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <cmath>
-#include <algorithm>
 
 namespace ev {
 
@@ -29,28 +29,34 @@ inline float exp_nonpositive(float x) {
 }
 
 struct LogSum {
-    float max;  // largest value
-    float log;  // log of the sum of exp of all values
+    float max; // largest value
+    float log; // log of the sum of exp of all values
 };
 
 // n >= 1 finite values.
 inline LogSum log_sum_exp(const float *values, size_t n) {
-    constexpr size_t lanes = 16;  // independent sums, so that the loop vectorises without -ffast-math
+    constexpr size_t lanes =
+        16; // independent sums, so that the loop vectorises without -ffast-math
     float max_lane[lanes], sum_lane[lanes] = {};
     std::fill(max_lane, max_lane + lanes, values[0]);
     const size_t whole = n / lanes * lanes;
     for (size_t i = 0; i < whole; i += lanes) {
-        for (size_t j = 0; j < lanes; ++j) max_lane[j] = std::max(max_lane[j], values[i + j]);
+        for (size_t j = 0; j < lanes; ++j)
+            max_lane[j] = std::max(max_lane[j], values[i + j]);
     }
     float max = *std::max_element(max_lane, max_lane + lanes);
-    for (size_t i = whole; i < n; ++i) max = std::max(max, values[i]);
+    for (size_t i = whole; i < n; ++i)
+        max = std::max(max, values[i]);
     for (size_t i = 0; i < whole; i += lanes) {
-        for (size_t j = 0; j < lanes; ++j) sum_lane[j] += exp_nonpositive(values[i + j] - max);
+        for (size_t j = 0; j < lanes; ++j)
+            sum_lane[j] += exp_nonpositive(values[i + j] - max);
     }
     double sum = 0.0;
-    for (const float lane : sum_lane) sum += lane;
-    for (size_t i = whole; i < n; ++i) sum += exp_nonpositive(values[i] - max);
+    for (const float lane : sum_lane)
+        sum += lane;
+    for (size_t i = whole; i < n; ++i)
+        sum += exp_nonpositive(values[i] - max);
     return {max, max + float(std::log(sum))};
 }
 
-}  // namespace ev
+} // namespace ev

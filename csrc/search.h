@@ -8,9 +8,9 @@
 // whole. Hypotheses that differ only in case and punctuation are one: the better one stays and
 // their probabilities add up.
 //
-// Second pass. The sentences found are scored together as one tree: with the audio over the whole
-// vocabulary, and without the audio, which is what Whisper believes about text in general (the
-// internal language model). A share of the latter is subtracted.
+// Second pass. The sentences found are scored together as one tree without the audio, which is
+// what Whisper believes about text in general (the internal language model); a share of that is
+// subtracted. The winner is scored once more, exactly, for the decision to accept it.
 #pragma once
 
 #include "automaton.h"
@@ -27,8 +27,8 @@ struct SearchOptions {
     int32_t beam;
     int32_t n_best;
     int32_t max_tokens;
-    float search_reward;  // for each token in the first pass
-    float token_reward;   // for each token in the second pass
+    float search_reward; // for each token in the first pass
+    float token_reward;  // for each token in the second pass
     float lm_weight;
 };
 
@@ -48,8 +48,10 @@ struct Stop {
 
     // EV_OK to go on.
     ev_status check() const {
-        if (cancelled->load(std::memory_order_relaxed)) return EV_ERR_CANCELLED;
-        if (has_deadline && std::chrono::steady_clock::now() >= deadline) return EV_ERR_DEADLINE;
+        if (cancelled->load(std::memory_order_relaxed))
+            return EV_ERR_CANCELLED;
+        if (has_deadline && std::chrono::steady_clock::now() >= deadline)
+            return EV_ERR_DEADLINE;
         return EV_OK;
     }
 };
@@ -74,19 +76,20 @@ class Search {
 
     struct Hypothesis {
         double score = 0.0;
-        int32_t state = 0;               // of the DFA
-        uint64_t folded = 0;             // hash of the text without case and punctuation
-        std::vector<int32_t> cells;      // of prompt and tokens in the decoder's cache
+        double log_probability = 0.0; // of this spelling
+        int32_t state = 0;            // of the DFA
+        uint64_t folded = 0;          // hash of the text without case and punctuation
+        std::vector<int32_t> cells;   // of prompt and tokens in the decoder's cache
         std::vector<Token> tokens;
     };
 
     struct Finished {
         std::vector<Token> tokens;
-        double score;           // of the best spelling
-        double total;           // log-sum of all spellings
-        double log_probability = 0.0;
-        double language = 0.0;  // log-probability without the audio
-        float gap1 = 0.0f, gap2 = 0.0f;  // the two worst gaps, gap1 <= gap2 <= 0
+        double score;                   // of the best spelling
+        double total;                   // log-sum of all spellings
+        double log_probability;         // of the best spelling
+        double language = 0.0;          // log-probability without the audio
+        float gap1 = 0.0f, gap2 = 0.0f; // the two worst gaps, gap1 <= gap2 <= 0
     };
 
     const std::vector<Allowed> &allowed(int32_t state);
@@ -95,16 +98,16 @@ class Search {
     static uint64_t fold(uint64_t hash, const std::string &bytes);
     ev_status first_pass(Decoder &decoder, size_t n_prompt, const SearchOptions &options,
                          const Stop &stop, std::vector<Finished> &finished, int32_t &steps);
-    ev_status second_pass(Decoder &decoder, const std::vector<Token> &prompt, Decoder::Audio audio,
-                          std::vector<Finished> &finished);
+    ev_status score_tree(Decoder &decoder, const std::vector<Token> &prompt, Decoder::Audio audio,
+                         std::vector<Finished> &finished);
     std::vector<Token> extra_tokens(const std::vector<Hypothesis> &live);
 
     std::shared_ptr<const Model> model_;
     Dfa dfa_;
-    std::vector<std::vector<Allowed>> allowed_;  // by DFA state, empty: not yet computed
+    std::vector<std::vector<Allowed>> allowed_; // by DFA state, empty: not yet computed
     std::vector<bool> allowed_known_;
-    std::vector<int32_t> column_;  // by token, of the decoder's logits; valid for extra tokens
-    std::vector<float> first_logits_;  // over the whole vocabulary, for the first token
+    std::vector<int32_t> column_;     // by token, of the decoder's logits; valid for extra tokens
+    std::vector<float> first_logits_; // over the whole vocabulary, for the first token
 };
 
-}  // namespace ev
+} // namespace ev

@@ -8,9 +8,9 @@ namespace ev {
 VocabTrie::VocabTrie(const std::vector<std::string> &tokens) {
     std::vector<int32_t> order(tokens.size());
     std::iota(order.begin(), order.end(), 0);
-    order.erase(std::remove_if(order.begin(), order.end(),
-                               [&](int32_t id) { return tokens[id].empty(); }),
-                order.end());
+    order.erase(
+        std::remove_if(order.begin(), order.end(), [&](int32_t id) { return tokens[id].empty(); }),
+        order.end());
     std::stable_sort(order.begin(), order.end(),
                      [&](int32_t a, int32_t b) { return tokens[a] < tokens[b]; });
 
@@ -24,14 +24,16 @@ VocabTrie::VocabTrie(const std::vector<std::string> &tokens) {
     for (size_t i = 0; i < ranges.size(); ++i) {
         Range range = ranges[i];
         while (range.begin < range.end && tokens[order[range.begin]].size() == range.depth) {
-            if (nodes_[i].token < 0) nodes_[i].token = order[range.begin];
+            if (nodes_[i].token < 0)
+                nodes_[i].token = order[range.begin];
             ++range.begin;
         }
         nodes_[i].first_child = uint32_t(nodes_.size());
         for (size_t at = range.begin; at < range.end;) {
             const uint8_t byte = uint8_t(tokens[order[at]][range.depth]);
             size_t last = at;
-            while (last < range.end && uint8_t(tokens[order[last]][range.depth]) == byte) ++last;
+            while (last < range.end && uint8_t(tokens[order[last]][range.depth]) == byte)
+                ++last;
             nodes_.push_back({0, 0, byte, -1});
             ranges.push_back({at, last, range.depth + 1});
             ++nodes_[i].n_children;
@@ -40,4 +42,4 @@ VocabTrie::VocabTrie(const std::vector<std::string> &tokens) {
     }
 }
 
-}  // namespace ev
+} // namespace ev

@@ -10,10 +10,10 @@ namespace ev {
 class VocabTrie {
   public:
     struct Node {
-        uint32_t first_child;  // children are consecutive, in byte order
+        uint32_t first_child; // children are consecutive, in byte order
         uint16_t n_children;
-        uint8_t byte;   // the byte that leads here
-        int32_t token;  // -1: no token ends here
+        uint8_t byte;  // the byte that leads here
+        int32_t token; // -1: no token ends here
     };
 
     // `tokens[i]` holds the bytes of token i; empty ones are left out. Of equal tokens the first
@@ -27,4 +27,4 @@ class VocabTrie {
     std::vector<Node> nodes_;
 };
 
-}  // namespace ev
+} // namespace ev

@@ -22,10 +22,18 @@ void (*log_sink)(char, const char *) = nullptr;
 
 void forward_log(ggml_log_level level, const char *text, void *) {
     switch (level) {
-    case GGML_LOG_LEVEL_ERROR: log_sink('E', text); break;
-    case GGML_LOG_LEVEL_WARN: log_sink('W', text); break;
-    case GGML_LOG_LEVEL_INFO: log_sink('I', text); break;
-    default: log_sink('D', text); break;
+    case GGML_LOG_LEVEL_ERROR:
+        log_sink('E', text);
+        break;
+    case GGML_LOG_LEVEL_WARN:
+        log_sink('W', text);
+        break;
+    case GGML_LOG_LEVEL_INFO:
+        log_sink('I', text);
+        break;
+    default:
+        log_sink('D', text);
+        break;
     }
 }
 
@@ -33,7 +41,7 @@ void forward_log(ggml_log_level level, const char *text, void *) {
 // audio the model was found stable on.
 constexpr size_t min_samples = WHISPER_SAMPLE_RATE * 11 / 10;
 
-}  // namespace
+} // namespace
 
 void redirect_log(void (*sink)(char, const char *)) {
     log_sink = sink;
@@ -49,14 +57,16 @@ std::shared_ptr<const Model> Model::load(const char *path) {
 
     std::shared_ptr<Model> model(new Model);
     model->context_ = whisper_init_from_file_with_params_no_state(path, params);
-    if (model->context_ == nullptr) return nullptr;
+    if (model->context_ == nullptr)
+        return nullptr;
 
     const whisper_vocab &vocab = model->context_->vocab;
     model->n_vocab_ = vocab.n_vocab;
     model->end_of_text_ = vocab.token_eot;
     model->no_speech_ = vocab.token_nosp;
     model->bytes_.resize(vocab.token_eot);
-    for (Token id = 0; id < vocab.token_eot; ++id) model->bytes_[id] = vocab.id_to_token.at(id);
+    for (Token id = 0; id < vocab.token_eot; ++id)
+        model->bytes_[id] = vocab.id_to_token.at(id);
     model->trie_ = std::make_unique<VocabTrie>(model->bytes_);
     return model;
 }
@@ -84,14 +94,14 @@ Decoder::Decoder(std::shared_ptr<const Model> model, int32_t threads, int32_t se
     : model_(std::move(model)), threads_(threads) {
     whisper_context *context = model_->context();
     state_ = whisper_init_state(context);
-    if (state_ == nullptr) throw std::bad_alloc();
+    if (state_ == nullptr)
+        throw std::bad_alloc();
 
     // Upstream sizes the cache for one sequence. Some cells more for the prompt.
     const whisper_hparams &h = context->model.hparams;
     whisper_kv_cache_free(state_->kv_self);
-    if (!whisper_kv_cache_init(state_->kv_self, state_->backends[0], context->itype,
-                               h.n_text_state, h.n_text_layer,
-                               GGML_PAD((max_tokens + 1) * sequences + 16, 256))) {
+    if (!whisper_kv_cache_init(state_->kv_self, state_->backends[0], context->itype, h.n_text_state,
+                               h.n_text_layer, GGML_PAD((max_tokens + 1) * sequences + 16, 256))) {
         whisper_free_state(state_);
         throw std::bad_alloc();
     }
@@ -125,7 +135,8 @@ bool Decoder::run(const std::vector<Input> &inputs, Audio audio, Rows rows,
     const int32_t n = int32_t(inputs.size());
     const int32_t first = next_cell_;
     const int32_t n_kv = first + n;
-    if (n == 0 || n_kv > int32_t(cache.size)) return false;
+    if (n == 0 || n_kv > int32_t(cache.size))
+        return false;
 
     const int64_t n_state = h.n_text_state;
     const int64_t n_head = h.n_text_head;
@@ -155,8 +166,7 @@ bool Decoder::run(const std::vector<Input> &inputs, Audio audio, Rows rows,
     // Attention over keys (width, n_keys, n_head) and transposed values (n_keys, width, n_head).
     const auto attend = [&](ggml_tensor *q, ggml_tensor *k, ggml_tensor *v, ggml_tensor *mask,
                             float factor) {
-        ggml_tensor *weights =
-            ggml_soft_max_ext(ctx, ggml_mul_mat(ctx, k, q), mask, factor, 0.0f);
+        ggml_tensor *weights = ggml_soft_max_ext(ctx, ggml_mul_mat(ctx, k, q), mask, factor, 0.0f);
         return ggml_cont_2d(ctx, ggml_permute(ctx, ggml_mul_mat(ctx, v, weights), 0, 2, 1, 3),
                             n_state, n);
     };
@@ -179,20 +189,18 @@ bool Decoder::run(const std::vector<Input> &inputs, Audio audio, Rows rows,
         ggml_tensor *q = ggml_scale(ctx, linear(layer.attn_q_w, y, layer.attn_q_b), scale);
         ggml_tensor *k = ggml_scale(ctx, ggml_mul_mat(ctx, layer.attn_k_w, y), scale);
         ggml_tensor *v = ggml_transpose(ctx, linear(layer.attn_v_w, y, layer.attn_v_b));
-        ggml_build_forward_expand(
-            graph, ggml_cpy(ctx, k,
-                            ggml_view_1d(ctx, cache.k, n * n_state,
-                                         size_k * n_state * (il * cells + first))));
-        ggml_build_forward_expand(
-            graph, ggml_cpy(ctx, v,
-                            ggml_view_2d(ctx, cache.v, n, n_state, cells * size_v,
-                                         size_v * (il * cells * n_state + first))));
-        ggml_tensor *all_k =
-            ggml_view_3d(ctx, cache.k, width, n_kv, n_head, size_k * n_state, size_k * width,
-                         size_k * n_state * cells * il);
-        ggml_tensor *all_v =
-            ggml_view_3d(ctx, cache.v, n_kv, width, n_head, cells * size_v,
-                         cells * size_v * width, cells * size_v * n_state * il);
+        ggml_build_forward_expand(graph,
+                                  ggml_cpy(ctx, k,
+                                           ggml_view_1d(ctx, cache.k, n * n_state,
+                                                        size_k * n_state * (il * cells + first))));
+        ggml_build_forward_expand(graph,
+                                  ggml_cpy(ctx, v,
+                                           ggml_view_2d(ctx, cache.v, n, n_state, cells * size_v,
+                                                        size_v * (il * cells * n_state + first))));
+        ggml_tensor *all_k = ggml_view_3d(ctx, cache.k, width, n_kv, n_head, size_k * n_state,
+                                          size_k * width, size_k * n_state * cells * il);
+        ggml_tensor *all_v = ggml_view_3d(ctx, cache.v, n_kv, width, n_head, cells * size_v,
+                                          cells * size_v * width, cells * size_v * n_state * il);
         y = attend(heads(q), all_k, all_v, mask, 1.0f);
         x = ggml_add(ctx, x, linear(layer.attn_ln_1_w, y, layer.attn_ln_1_b));
 
@@ -222,8 +230,8 @@ bool Decoder::run(const std::vector<Input> &inputs, Audio audio, Rows rows,
     // Output: one block of rows, and the gathered ones.
     const bool all = rows == Rows::all;
     const int64_t n_block = all ? h.n_vocab : frequent_tokens;
-    ggml_tensor *block = ggml_mul_mat(
-        ctx, ggml_view_2d(ctx, model.d_te, n_state, n_block, model.d_te->nb[1], 0), x);
+    ggml_tensor *block =
+        ggml_mul_mat(ctx, ggml_view_2d(ctx, model.d_te, n_state, n_block, model.d_te->nb[1], 0), x);
     ggml_set_output(block);
     ggml_build_forward_expand(graph, block);
     ggml_tensor *wanted = nullptr, *gathered = nullptr;
@@ -237,20 +245,25 @@ bool Decoder::run(const std::vector<Input> &inputs, Audio audio, Rows rows,
     ggml_free(ctx);
 
     ggml_backend_sched_t sched = state_->sched_decode.sched;
-    if (!ggml_backend_sched_alloc_graph(sched, graph)) return false;
+    if (!ggml_backend_sched_alloc_graph(sched, graph))
+        return false;
     std::vector<int32_t> values(n);
-    for (int32_t i = 0; i < n; ++i) values[i] = inputs[i].token;
+    for (int32_t i = 0; i < n; ++i)
+        values[i] = inputs[i].token;
     ggml_backend_tensor_set(tokens, values.data(), 0, n * sizeof(int32_t));
-    for (int32_t i = 0; i < n; ++i) values[i] = inputs[i].position;
+    for (int32_t i = 0; i < n; ++i)
+        values[i] = inputs[i].position;
     ggml_backend_tensor_set(positions, values.data(), 0, n * sizeof(int32_t));
     mask_.assign(size_t(n_kv) * n, -INFINITY);
     for (int32_t i = 0; i < n; ++i) {
         float *row = mask_.data() + size_t(i) * n_kv;
         row[first + i] = 0.0f;
-        for (const int32_t cell : *inputs[i].ancestors) row[cell] = 0.0f;
+        for (const int32_t cell : *inputs[i].ancestors)
+            row[cell] = 0.0f;
     }
     ggml_backend_tensor_set(mask, mask_.data(), 0, mask_.size() * sizeof(float));
-    if (wanted) ggml_backend_tensor_set(wanted, extra.data(), 0, n_extra * sizeof(int32_t));
+    if (wanted)
+        ggml_backend_tensor_set(wanted, extra.data(), 0, n_extra * sizeof(int32_t));
 
     // The scheduler may hand out the outputs' memory once it is reset, so they are copied first.
     const bool done = ggml_graph_compute_helper(sched, graph, threads_, false);
@@ -283,14 +296,15 @@ std::unique_ptr<Vad> Vad::load(const char *path) {
 Vad::~Vad() { whisper_vad_free(context_); }
 
 bool Vad::process(const float *samples, float &probability) {
-    if (!whisper_vad_detect_speech_no_reset(context_, samples, int(window_samples))) return false;
+    if (!whisper_vad_detect_speech_no_reset(context_, samples, int(window_samples)))
+        return false;
     probability = context_->probs[0];
     return true;
 }
 
 void Vad::reset() { whisper_vad_reset_state(context_); }
 
-}  // namespace ev
+} // namespace ev
 
 extern "C" const char *ev_whisper_version(void) { return whisper_version(); }
 extern "C" const char *ev_kernels(void) { return whisper_print_system_info(); }

@@ -47,7 +47,7 @@ class Model {
     int32_t n_vocab_ = 0;
     Token end_of_text_ = 0;
     Token no_speech_ = 0;
-    std::vector<std::string> bytes_;  // text tokens only
+    std::vector<std::string> bytes_; // text tokens only
     std::unique_ptr<VocabTrie> trie_;
 };
 
@@ -83,7 +83,7 @@ class Decoder {
     struct Input {
         Token token;
         int32_t position;
-        const std::vector<int32_t> *ancestors;  // cells, of earlier batches or earlier in this one
+        const std::vector<int32_t> *ancestors; // cells, of earlier batches or earlier in this one
     };
     enum class Audio { heard, left_out };
     enum class Rows { all, some };
@@ -133,4 +133,4 @@ class Vad {
 // Sends upstream's and ggml's log to `sink` from now on.
 void redirect_log(void (*sink)(char level, const char *text));
 
-}  // namespace ev
+} // namespace ev
