@@ -2,6 +2,7 @@
 #include "edgevoice.h"
 
 #include "model_file.h"
+#include "quantize.h"
 #include "search.h"
 
 #include <algorithm>
@@ -64,6 +65,8 @@ template <typename Body> ev_status guarded(Body body) noexcept {
 
 // The log of the last 64 KiB, whole lines.
 constexpr size_t log_capacity = 64 * 1024;
+// The rest of a longer piece is cut, so that every line fits the buffer it is taken with.
+constexpr size_t log_line_capacity = 2048;
 std::mutex log_mutex;
 std::string log_lines;
 std::once_flag log_once;
@@ -75,7 +78,7 @@ void append_log(char level, const char *text) {
         log_lines += level;
         log_lines += ' ';
     }
-    log_lines += text;
+    log_lines.append(text, strnlen(text, log_line_capacity));
     if (log_lines.size() > log_capacity) {
         const size_t line = log_lines.find('\n', log_lines.size() - log_capacity);
         log_lines.erase(0, line == std::string::npos ? log_lines.size() : line + 1);
@@ -142,7 +145,22 @@ ev_status ev_model_open(const char *path, ev_model **out) {
     });
 }
 
+ev_status ev_model_quantize(const char *input, const char *output, int32_t file_type) {
+    return guarded([&]() -> ev_status {
+        std::string error;
+        if (!ev_model_file_check(input, error) || !ev::quantize(input, output, file_type, error)) {
+            return fail(EV_ERR_MODEL, error);
+        }
+        return EV_OK;
+    });
+}
+
 void ev_model_info_get(const ev_model *model, ev_model_info *out) { *out = model->shared->info(); }
+
+int32_t ev_language_id(const char *code) {
+    start_log();
+    return ev::language_id(code);
+}
 
 void ev_model_free(ev_model *model) { delete model; }
 

@@ -14,9 +14,15 @@ constexpr uint32_t max_call_depth = 64;
 // 28 bits each, see Config::key.
 constexpr size_t max_nodes = size_t(1) << 28;
 // A text with this many simultaneous readings comes from a grammar that is wrong, not rich.
-constexpr size_t max_match_items = 4'000'000;
+constexpr size_t max_match_items = 1'000'000;
+// Rules that fork when they call each other double the stacks at each level. This many
+// configurations of one state take 16 MB and a fraction of a second.
+constexpr size_t max_state_configs = 1'000'000;
 
 uint8_t fold(uint8_t byte) { return byte >= 'A' && byte <= 'Z' ? byte + ('a' - 'A') : byte; }
+
+uint8_t low_byte(const Arc &arc) { return uint8_t(arc.value & 0xFF); }
+uint8_t high_byte(const Arc &arc) { return uint8_t(arc.value >> 8); }
 
 bool is_final_punctuation(uint8_t byte) { return byte == '.' || byte == '?' || byte == '!'; }
 
@@ -95,8 +101,10 @@ void advance(const Automaton &automaton, const Config &config, uint8_t byte, Emi
     for (const Arc *arc = automaton.begin(config.node); arc != automaton.end(config.node); ++arc) {
         const bool matches =
             arc->kind == EV_ARC_GLUE || (arc->kind == EV_ARC_BYTE && mode != Mode::pending);
-        if (matches && arc->value == folded)
+        if (matches &&
+            (low_byte(*arc) == folded || (high_byte(*arc) != 0 && high_byte(*arc) == byte))) {
             emit(Config{arc->target, config.stack, Mode::word});
+        }
     }
 }
 
@@ -141,7 +149,7 @@ std::shared_ptr<const Automaton> Automaton::make(const uint32_t *arcs, size_t n_
     for (size_t i = 0; i < n_arcs; ++i) {
         const Arc arc{arcs[3 * i], arcs[3 * i + 1], arcs[3 * i + 2]};
         const bool byte = arc.kind == EV_ARC_BYTE || arc.kind == EV_ARC_GLUE;
-        if (arc.kind >= EV_ARC_KINDS || arc.target >= n_nodes || (byte && arc.value > 255) ||
+        if (arc.kind >= EV_ARC_KINDS || arc.target >= n_nodes || (byte && arc.value > 0xFFFF) ||
             (arc.kind == EV_ARC_CALL && arc.value >= n_nodes) || arc.value > INT32_MAX) {
             error = "arc " + std::to_string(i) + " is out of range";
             return nullptr;
@@ -171,11 +179,13 @@ std::vector<ev_label> Automaton::match(const char *text, size_t length) const {
         while (!stack.empty()) {
             const int32_t at = stack.back();
             stack.pop_back();
+            const Item item = items[at];
+            if (!seen.insert(item.config.key()).second)
+                continue;
             out.push_back(at);
             const size_t mark = stack.size();
-            const Item item = items[at];
             follow(*this, stacks, item.config, [&](const Config &next, const Arc &arc) {
-                if (!seen.insert(next.key()).second)
+                if (seen.count(next.key()) != 0)
                     return;
                 if (items.size() >= max_match_items) {
                     throw std::length_error("this text has too many readings in the grammar");
@@ -196,8 +206,11 @@ std::vector<ev_label> Automaton::match(const char *text, size_t length) const {
         for (const int32_t at : current) {
             const Config config = items[at].config;
             advance(*this, config, uint8_t(text[i]), [&](const Config &next) {
-                if (!seen.insert(next.key()).second)
+                if (seen.count(next.key()) != 0)
                     return;
+                if (items.size() >= max_match_items) {
+                    throw std::length_error("this text has too many readings in the grammar");
+                }
                 items.push_back({next, at, -1, int32_t(i + 1)});
                 close(int32_t(items.size() - 1), following);
             });
@@ -247,8 +260,12 @@ void Dfa::close(std::vector<Config> &configs) {
     for (size_t i = 0; i < configs.size(); ++i) {
         const Config config = configs[i];
         follow(*automaton_, stacks_, config, [&](const Config &next, const Arc &) {
-            if (seen.insert(next.key()).second)
-                configs.push_back(next);
+            if (!seen.insert(next.key()).second)
+                return;
+            if (configs.size() >= max_state_configs) {
+                throw std::length_error("rules and lists of the grammar call each other too often");
+            }
+            configs.push_back(next);
         });
     }
     // Only configurations that can read a byte or end the sentence tell states apart.
@@ -316,9 +333,12 @@ int32_t Dfa::intern(std::vector<Config> &&configs) {
                                  (arc->kind == EV_ARC_BYTE && config.mode != Mode::pending);
             if (!matches)
                 continue;
-            state.possible.set(arc->value);
-            if (arc->value >= 'a' && arc->value <= 'z')
-                state.possible.set(arc->value - 'a' + 'A');
+            const uint8_t low = low_byte(*arc);
+            state.possible.set(low);
+            if (low >= 'a' && low <= 'z')
+                state.possible.set(low - 'a' + 'A');
+            if (high_byte(*arc) != 0)
+                state.possible.set(high_byte(*arc));
         }
     }
     state.configs = std::move(configs);

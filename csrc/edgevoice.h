@@ -40,7 +40,8 @@ const char *ev_kernels(void);
 
 // Moves up to `capacity` - 1 bytes of the engine's own log (whisper.cpp, ggml; whole lines, each
 // "LEVEL text\n" with LEVEL one of D I W E) into `buffer`, zero-terminated, and forgets them.
-// Returns the number of bytes written. The log keeps the last 64 KiB. Thread-safe.
+// Returns the number of bytes written; 0 also when `capacity` is less than the next line. The log
+// keeps the last 64 KiB. Thread-safe.
 size_t ev_log_take(char *buffer, size_t capacity);
 
 // ---- model: weights and vocabulary; immutable, may serve many sessions ----
@@ -60,6 +61,9 @@ typedef struct ev_model_info {
 // it. Nothing that fails the check reaches whisper.cpp. `*out` must be freed with ev_model_free.
 ev_status ev_model_open(const char *path, ev_model **out);
 void ev_model_info_get(const ev_model *model, ev_model_info *out);
+// Writes the checked f16 or f32 model `input` to `output` with quantised matrices. `file_type`:
+// ggml's number, 2 q4_0, 3 q4_1, 8 q5_0, 9 q5_1, 7 q8_0. A failure may leave a partial output.
+ev_status ev_model_quantize(const char *input, const char *output, int32_t file_type);
 // Releases the caller's hold; the weights stay while a session uses them.
 void ev_model_free(ev_model *model);
 // -1 when whisper.cpp does not know the language code, else its number (0 is "en").
@@ -71,9 +75,11 @@ typedef struct ev_grammar ev_grammar;
 
 // Arc kinds of the recursive transition network that grammar.py compiles.
 typedef enum ev_arc {
-    EV_ARC_BYTE = 0,      // value: a byte, ASCII letters in lower case (both cases match)
-    EV_ARC_GLUE = 1,      // as BYTE, and a pending word separator may be left out before it ("50%")
-    EV_ARC_EPSILON = 2,   // value unused
+    EV_ARC_BYTE = 0,    // value: a byte, ASCII letters in lower case (both cases match); above it,
+                        // times 256, another byte that matches too (0: none), for letters whose
+                        // cases differ in their last UTF-8 byte
+    EV_ARC_GLUE = 1,    // as BYTE, and a pending word separator may be left out before it ("50%")
+    EV_ARC_EPSILON = 2, // value unused
     EV_ARC_SEPARATOR = 3, // a word boundary: space, hyphen or comma, written before the next byte
     EV_ARC_CALL = 4,      // value: first node of the network to run before going on at `target`
     EV_ARC_RETURN = 5,    // end of a called network; target unused
@@ -114,6 +120,8 @@ typedef struct ev_options {
     int32_t timeout_ms; // whole call; 0 = none
 } ev_options;
 
+// Exact for the best hypothesis. Of the others, log_probability is normalised over the tokens the
+// search looked at and so an upper bound, and worst_gap is 0.
 typedef struct ev_hypothesis {
     const char *text;       // UTF-8, as Whisper spells it, without the leading space
     double score;           // what hypotheses are ranked by, nats

@@ -9,7 +9,7 @@
 
 namespace ev {
 
-// exp(x) for x <= 0 within 2e-7 relative error; 0 below -87. Cody-Waite reduction to
+// exp(x) for x <= 0 within 2e-7 relative error; 0 below -87; NaN for NaN. Cody-Waite reduction to
 // [-ln2/2, ln2/2] and a degree-6 Taylor polynomial there.
 inline float exp_nonpositive(float x) {
     x = std::max(x, -87.0f);
@@ -22,7 +22,8 @@ inline float exp_nonpositive(float x) {
     p = p * r + 0.5f;
     p = p * r + 1.0f;
     p = p * r + 1.0f;
-    const int32_t bits = (int32_t(n) + 127) << 23;
+    // NaN has no integer; it stays NaN through p.
+    const int32_t bits = (int32_t(n == n ? n : 0.0f) + 127) << 23;
     float scale;
     std::memcpy(&scale, &bits, sizeof scale);
     return p * scale;

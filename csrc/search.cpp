@@ -253,7 +253,7 @@ ev_status Search::score_tree(Decoder &decoder, const std::vector<Token> &prompt,
     };
     const bool heard = audio == Decoder::Audio::heard;
     const int32_t n_prompt = int32_t(prompt.size());
-    decoder.rewind(heard ? n_prompt : decoder.next_cell());
+    decoder.rewind(n_prompt); // the first pass is over; its cells are free
     const int32_t base = decoder.next_cell();
 
     std::vector<Node> nodes;
@@ -307,6 +307,9 @@ ev_status Search::score_tree(Decoder &decoder, const std::vector<Token> &prompt,
     std::vector<LogSum> sums;
     for (size_t i = 0; i < nodes.size(); ++i) {
         sums.push_back(log_sum_exp(decoder.logits(i), decoder.n_columns()));
+        if (!std::isfinite(sums.back().log)) {
+            return EV_ERR_INFERENCE;
+        }
     }
     const LogSum first_sum = log_sum_exp(first_logits_.data(), first_logits_.size());
     for (Finished &done : finished) {

@@ -20,7 +20,12 @@ namespace {
 
 void (*log_sink)(char, const char *) = nullptr;
 
+// Set while upstream would log four lines for each 32 ms of audio.
+thread_local bool quiet = false;
+
 void forward_log(ggml_log_level level, const char *text, void *) {
+    if (quiet && level != GGML_LOG_LEVEL_ERROR)
+        return;
     switch (level) {
     case GGML_LOG_LEVEL_ERROR:
         log_sink('E', text);
@@ -290,17 +295,25 @@ std::unique_ptr<Vad> Vad::load(const char *path) {
     params.use_gpu = false;
     std::unique_ptr<Vad> vad(new Vad);
     vad->context_ = whisper_vad_init_from_file_with_params(path, params);
-    return vad->context_ == nullptr ? nullptr : std::move(vad);
+    if (vad->context_ == nullptr)
+        return nullptr;
+    vad->reset(); // upstream leaves the recurrent state uninitialised
+    return vad;
 }
 
 Vad::~Vad() { whisper_vad_free(context_); }
 
 bool Vad::process(const float *samples, float &probability) {
-    if (!whisper_vad_detect_speech_no_reset(context_, samples, int(window_samples)))
-        return false;
+    quiet = true;
+    // Upstream reports success whatever happens inside, so look whether it wrote a probability.
+    context_->probs.assign(1, NAN);
+    const bool done = whisper_vad_detect_speech_no_reset(context_, samples, int(window_samples));
+    quiet = false;
     probability = context_->probs[0];
-    return true;
+    return done && std::isfinite(probability);
 }
+
+int32_t language_id(const char *code) { return whisper_lang_id(code); }
 
 void Vad::reset() { whisper_vad_reset_state(context_); }
 
@@ -308,4 +321,3 @@ void Vad::reset() { whisper_vad_reset_state(context_); }
 
 extern "C" const char *ev_whisper_version(void) { return whisper_version(); }
 extern "C" const char *ev_kernels(void) { return whisper_print_system_info(); }
-extern "C" int32_t ev_language_id(const char *code) { return whisper_lang_id(code); }

@@ -130,6 +130,9 @@ class Vad {
     whisper_vad_context *context_ = nullptr;
 };
 
+// whisper.cpp's number of a language code, -1 for an unknown one.
+int32_t language_id(const char *code);
+
 // Sends upstream's and ggml's log to `sink` from now on.
 void redirect_log(void (*sink)(char level, const char *text));
 

@@ -9,6 +9,8 @@ Everything streams: memory is bounded by one block, whatever the length of the r
 from __future__ import annotations
 
 import logging
+import os
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,7 +23,6 @@ from edgevoice.errors import AudioError, AudioFormatError
 from edgevoice.events import FRAME_SAMPLES, SAMPLE_RATE_HZ, Frame, Samples
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable, Iterator
 
 _log = logging.getLogger(__name__)
@@ -238,7 +239,7 @@ def _open(path: Path) -> Any:
             f"{path} has no header that tells its rate; convert it to WAV or feed it as raw samples"
         )
     try:
-        file = soundfile.SoundFile(str(path))
+        file = soundfile.SoundFile(os.fsencode(path))  # soundfile encodes names strictly
     except soundfile.LibsndfileError as error:
         raise AudioFormatError(
             f"{path} ({size_bytes} bytes) is no readable sound file: {error.error_string.rstrip('.')}; "

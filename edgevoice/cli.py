@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import json
 import logging
 import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -45,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         level=logging.DEBUG if options.verbose else logging.WARNING,
         format="%(levelname)s %(name)s: %(message)s",
     )
+    for stream in (sys.stdout, sys.stderr):  # file names may be any bytes; \udcff is JSON, too
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         command: Callable[[argparse.Namespace], int | None] = options.command
         return command(options) or 0
@@ -148,6 +153,17 @@ def models_import(options: argparse.Namespace) -> None:
     from edgevoice import models  # noqa: PLC0415
 
     print(models.import_file(options.file, options.name))
+
+
+def models_quantize(options: argparse.Namespace) -> None:
+    """Make a smaller and faster model of an installed one."""
+    from edgevoice import models, native  # noqa: PLC0415
+
+    source = models.find(options.name)
+    with tempfile.TemporaryDirectory(dir=models.models_dir()) as folder:
+        target = Path(folder) / "quantized.bin"
+        native.quantize(source, target, options.kind)
+        print(models.import_file(target, f"{options.name}-{options.kind}"))
 
 
 def models_verify(options: argparse.Namespace) -> int:
@@ -344,6 +360,11 @@ def _parser() -> argparse.ArgumentParser:
     sub = add(group, "import", models_import, "take a model file of your own (ggml, or CTranslate2 float16)")
     sub.add_argument("file", type=Path, metavar="FILE")
     sub.add_argument("name", metavar="NAME", help="what to call it")
+    sub = add(
+        group, "quantize", models_quantize, "make a smaller and faster model NAME-KIND of an installed one"
+    )
+    sub.add_argument("name", metavar="NAME")
+    sub.add_argument("kind", metavar="KIND", help="q8_0, q5_1, q5_0, q4_1 or q4_0")
     sub = add(group, "verify", models_verify, "compare the hash of installed models with the pinned one")
     sub.add_argument("names", nargs="*", metavar="NAME", help="default: all installed")
 

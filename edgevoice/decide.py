@@ -58,7 +58,7 @@ def decide(transcript: Transcript, grammar: Grammar, min_confidence: float) -> D
     reason: Reason | None = None
     if confidence < min_confidence:
         reason = refusal if confidence < OUT_OF_GRAMMAR_CONFIDENCE else "low_confidence"
-    elif others and others[0].intent != first.intent and first.score - others[0].score < AMBIGUOUS_NATS:
+    elif any(other.intent != first.intent and first.score - other.score < AMBIGUOUS_NATS for other in others):
         reason = "ambiguous"
     return Decision(first, confidence, reason, others)
 

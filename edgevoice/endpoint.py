@@ -46,7 +46,7 @@ class Endpointer:
 
     def __init__(self, options: EndpointOptions) -> None:
         self._options = options
-        self._pre_roll: deque[Frame] = deque(maxlen=max(1, _frames(options.pre_roll_ms)))
+        self._pre_roll: deque[Frame] = deque(maxlen=_frames(options.pre_roll_ms))
         self._kept: list[Frame] = []
         self._speech_frames = 0
         self._speech_start_samples = 0

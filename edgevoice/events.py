@@ -92,7 +92,11 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """One sentence the decoder considered, complete and of the grammar."""
+    """One sentence the decoder considered, complete and of the grammar.
+
+    `log_probability` and `worst_gap` are exact for the best one; for the others the first is an upper bound
+    and the second 0.
+    """
 
     text: str
     """As Whisper spells it."""

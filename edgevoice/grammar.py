@@ -10,6 +10,7 @@ says how they are run.
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -27,6 +28,7 @@ from hassil.expression import (
 from hassil.intents import RangeSlotList, SlotList, TextSlotList
 
 from edgevoice.errors import GrammarError
+from edgevoice.grammar_file import MAX_RANGE_NUMBERS, shown
 from edgevoice.surface import GLUED_SIGNS, number_words, spellings
 
 if TYPE_CHECKING:
@@ -42,8 +44,15 @@ BYTE, GLUE, EPSILON, SEPARATOR, CALL, RETURN, LABEL, ACCEPT = range(8)
 MAX_PERMUTATION: Final = 5
 """Items of (a;b;...): every subset is a state and 2^5 * 5 copies of an item are enough."""
 
-MAX_NODES: Final = 20_000_000
-"""Some 500 MB of compiler memory; a grammar of 100,000 values has 2 million."""
+MAX_NODES: Final = 3_000_000
+"""Some 300 MB of compiler memory; a grammar of 100,000 values has 2 million."""
+
+MAX_DEPTH: Final = 60
+"""Rules and lists within each other; the decoder's call stacks end at 64."""
+
+MAX_CALL_PATHS: Final = 1_000_000
+"""Ways down into called rules and lists, each a call stack in the decoder. Rules that name each other twice
+double them at every level; Home Assistant's English collection has some thousands."""
 
 _EDGE_PUNCTUATION: Final = ".,?!;:"
 """Not spoken; a transcript may have it or not."""
@@ -110,6 +119,21 @@ class _Scope:
 
 
 @dataclass
+class _Network:
+    """A rule or list, compiled once and called from many places."""
+
+    name: str
+    start: int
+    depth: int = 0
+    """Calls below it, one within the other."""
+
+    paths: int = 1
+    """Call stacks that entering it can lead to."""
+
+    complete: bool = False
+
+
+@dataclass
 class _Compiler:
     file: GrammarFile
     sources: list[int] = field(default_factory=list)
@@ -117,9 +141,10 @@ class _Compiler:
     n_nodes: int = 1
     labels: dict[Label, int] = field(default_factory=dict)
     values: list[Label] = field(default_factory=list)
-    networks: dict[tuple[str, str, str], int] = field(default_factory=dict)
-    compiling: list[str] = field(default_factory=list)
+    networks: dict[tuple[str, str], _Network] = field(default_factory=dict)
+    compiling: list[_Network] = field(default_factory=list)
     template: Template | None = None
+    top: _Network = field(default_factory=lambda: _Network("", 0))
 
     # ---- graph ----
 
@@ -164,7 +189,7 @@ class _Compiler:
             )  # fmt: skip
             for template in block.templates:
                 self.template = template
-                end = self.expression(template.sentence.expression, start, scope)
+                end = self.expression(template.sentence.expression, self.arc(start, EPSILON), scope)
                 self.arc(self.skipping(end), ACCEPT, number, 0)
         return self.tables()
 
@@ -200,12 +225,13 @@ class _Compiler:
         if isinstance(expression, Permutation):
             return self.permutation(expression, at, scope)
         if isinstance(expression, Alternative):
+            # Each alternative has a first node of its own, so that their order is the order of arcs.
             end = self.node()
             for item in expression.items:
-                self.arc(self.expression(item, at, scope), EPSILON, 0, end)
+                self.arc(self.expression(item, self.arc(at, EPSILON), scope), EPSILON, 0, end)
             return end
         if isinstance(expression, Group):
-            for item in expression.items:
+            for item in _joined(expression.items):
                 at = self.expression(item, at, scope)
             return at
         if isinstance(expression, RuleReference):
@@ -238,7 +264,7 @@ class _Compiler:
         def body(start: int) -> int:
             return self.expression(scope.rules[name].expression, start, scope)
 
-        return self.arc(at, CALL, self.network(f"<{name}>", scope, body))
+        return self.call(f"<{name}>", at, scope, body)
 
     def list_reference(self, reference: ListReference, at: int, scope: _Scope) -> int:
         name = reference.list_name
@@ -246,7 +272,7 @@ class _Compiler:
             raise self.error(f"capture {{{name}:@{reference.slot_name}}} is not supported in this version")
         slot_list = scope.lists.get(name)
         if slot_list is None and (parts := reference.get_inline_range()):
-            slot_list = RangeSlotList(name=name, start=parts[0], stop=parts[1], step=parts[2])
+            slot_list = self.inline_range(name, *parts)
         if slot_list is None:
             raise self.error(f"list {{{name}}} is not defined; add it under lists or correct its name")
         if isinstance(slot_list, RangeSlotList):
@@ -255,23 +281,66 @@ class _Compiler:
             body = self.values_body(slot_list, scope)
         else:
             raise MissingListError(name)  # unreachable: grammar_file makes only these two
-        start = self.network(f"{{{name}}}", scope, body)
         opened = self.arc(at, LABEL, self.label(SlotOpen(reference.slot_name)))
-        called = self.arc(opened, CALL, start)
+        called = self.call(f"{{{name}}}", opened, scope, body)
         return self.arc(called, LABEL, self.label(SlotClose(reference.slot_name)))
 
-    def network(self, name: str, scope: _Scope, body: Callable[[int], int]) -> int:
-        """Return the first node of a called network, compiled at its first use."""
-        key = (name, scope.name, "")
-        if key not in self.networks:
-            if key[0] in self.compiling:
-                raise self.error(f"{' -> '.join([*self.compiling, name])}: a rule may not use itself")
-            self.compiling.append(name)
-            start = self.node()
-            self.arc(body(start), RETURN, 0, 0)
+    def inline_range(self, name: str, start: int, stop: int, step: int) -> RangeSlotList:
+        if start > stop or step < 1 or (stop - start) // step >= MAX_RANGE_NUMBERS:
+            raise self.error(
+                f"range {{{name}}} must not run backwards, nor have more than {MAX_RANGE_NUMBERS} numbers"
+            )
+        return RangeSlotList(name=name, start=start, stop=stop, step=step)
+
+    def call(self, name: str, at: int, scope: _Scope, body: Callable[[int], int]) -> int:
+        """Call a network, which is compiled at its first use."""
+        key = (name, scope.name if self.is_own(name, scope, set()) else "")
+        network = self.networks.get(key)
+        if network is None:
+            if len(self.compiling) >= MAX_DEPTH:
+                raise self.error(
+                    f"rules and lists nest deeper than {MAX_DEPTH} levels; write some of them out"
+                )
+            network = self.networks[key] = _Network(name, self.node())
+            self.compiling.append(network)
+            self.arc(body(network.start), RETURN, 0, 0)
             self.compiling.pop()
-            self.networks[key] = start
-        return self.networks[key]
+            network.complete = True
+        elif not network.complete:
+            names = [other.name for other in self.compiling]
+            circle = " -> ".join([*names[names.index(name) :], name])
+            raise self.error(f"{circle}: a rule may not use itself")
+        self.count(network)
+        return self.arc(at, CALL, network.start)
+
+    def count(self, called: _Network) -> None:
+        """Add up what one more call means for the network it is in, and refuse what could not be run."""
+        caller = self.compiling[-1] if self.compiling else self.top
+        caller.depth = max(caller.depth, called.depth + 1)
+        caller.paths += called.paths
+        if caller.depth > MAX_DEPTH:
+            raise self.error(f"rules and lists nest deeper than {MAX_DEPTH} levels; write some of them out")
+        if caller.paths > MAX_CALL_PATHS:
+            raise self.error(
+                f"rules and lists name each other in more than {MAX_CALL_PATHS} ways; simplify them"
+            )
+
+    def is_own(self, name: str, scope: _Scope, seen: set[str]) -> bool:
+        """Whether a name means, directly or through others, something else in this block than elsewhere."""
+        if not scope.own_names or name in seen:
+            return False
+        if name in scope.own_names:
+            return True
+        seen.add(name)
+        if name.startswith("<"):
+            rule = scope.rules.get(name[1:-1])
+            expressions = [rule.expression] if rule else []
+        else:
+            slot_list = scope.lists.get(name[1:-1])
+            expressions = (
+                [value.text_in for value in slot_list.values] if isinstance(slot_list, TextSlotList) else []
+            )
+        return any(self.is_own(other, scope, seen) for each in expressions for other in _references(each))
 
     # ---- lists ----
 
@@ -284,7 +353,7 @@ class _Compiler:
                 if isinstance(chunk, TextChunk) and not self.has_spellings(chunk.text):
                     last = self.trie_text(chunk.text, start, trie)
                 else:
-                    last = self.expression(chunk, start, scope)
+                    last = self.expression(chunk, self.arc(start, EPSILON), scope)
                 self.arc(last, LABEL, self.value_label(value.value_out), end)
             return end
 
@@ -302,7 +371,10 @@ class _Compiler:
                     digits = str(number)
                     texts += dict.fromkeys((digits, digits.replace(".", ",")))
                 if numbers.words:
-                    texts += number_words(language, number)
+                    try:
+                        texts += number_words(language, number)
+                    except GrammarError as error:
+                        raise self.error(str(error)) from None
                 value: float = number if numbers.multiplier is None else number * numbers.multiplier
                 if isinstance(value, float) and value.is_integer():
                     value = int(value)
@@ -315,11 +387,12 @@ class _Compiler:
 
     def trie_text(self, text: str, at: int, trie: dict[tuple[int, int, int], int]) -> int:
         """Add a text that shares its beginning with others of the same trie."""
-        for kind, value in _symbols(text):
-            key = (at, kind, value)
-            if key not in trie:
-                trie[key] = self.arc(at, kind, value)
-            at = trie[key]
+        for (symbols,) in _characters(text):
+            for kind, value in symbols:
+                key = (at, kind, value)
+                if key not in trie:
+                    trie[key] = self.arc(at, kind, value)
+                at = trie[key]
         return at
 
     # ---- text ----
@@ -348,13 +421,22 @@ class _Compiler:
         return at
 
     def plain(self, text: str, at: int) -> int:
-        for kind, value in _symbols(text):
-            at = self.arc(at, kind, value)
+        for character in _characters(text):
+            end = self.node()
+            for symbols in character:
+                node = at
+                for kind, value in symbols[:-1]:
+                    node = self.arc(node, kind, value)
+                self.arc(node, *symbols[-1], end)
+            at = end
         return at
 
     def has_spellings(self, text: str) -> bool:
+        """Whether a text has more than one way through the network, so that it cannot be in a trie."""
         known = spellings(self.file.language)
         words = _words(text)
+        if not text.isascii() and any(len(character) > 1 for character in _characters(text)):
+            return True
         return any(
             tuple(words[i:j]) in known
             for i, j in itertools.combinations(range(len(words) + 1), 2)
@@ -363,21 +445,69 @@ class _Compiler:
 
     def error(self, text: str) -> GrammarError:
         line = self.template.line if self.template else 1
-        sentence = self.template.sentence.text if self.template else ""
-        return GrammarError(f"{self.file.path}:{line}: {text} (in sentence {sentence!r})")
+        sentence = (self.template.sentence.text or "") if self.template else ""
+        return GrammarError(f"{self.file.path}:{line}: {text} (in sentence {shown(sentence)})")
+
+
+def _joined(items: Iterable[Expression]) -> Iterable[Expression]:
+    """Join neighbouring chunks of text, which hassil cuts at every word, so that phrases are seen whole."""
+    text: list[str] = []
+    for item in items:
+        if isinstance(item, TextChunk):
+            text.append(item.text)
+            continue
+        if text:
+            yield TextChunk("".join(text))
+            text = []
+        yield item
+    if text:
+        yield TextChunk("".join(text))
+
+
+def _references(expression: Expression) -> Iterable[str]:
+    """Yield the rules and lists an expression names, as <rule> and {list}."""
+    if isinstance(expression, Group):
+        for item in expression.items:
+            yield from _references(item)
+    elif isinstance(expression, RuleReference):
+        yield f"<{expression.rule_name}>"
+    elif isinstance(expression, ListReference):
+        yield f"{{{expression.list_name}}}"
+
+
+_HYPHEN: Final = re.compile(r"(?<=\w)-(?=\w)")
+"""A word boundary like a space; the minus before a number is not."""
 
 
 def _words(text: str) -> list[str]:
     """Split at white space and hyphens, in lower case, without punctuation at the edges of words."""
-    words = (word.strip(_EDGE_PUNCTUATION) for word in text.replace("-", " ").lower().split())
+    words = (word.strip(_EDGE_PUNCTUATION) for word in _HYPHEN.sub(" ", text.lower()).split())
     return [word for word in words if word]
 
 
-def _symbols(text: str) -> Iterable[tuple[int, int]]:
-    """Yield (kind, value) of a text's bytes and separators."""
+_Symbols = tuple[tuple[int, int], ...]
+
+
+def _characters(text: str) -> Iterable[tuple[_Symbols, ...]]:
+    """Yield each character of a text as the (kind, value) pairs of its bytes, in every form it may have.
+
+    Cases of a letter that differ in their last byte only are one form, with both bytes in its value; ASCII
+    letters are folded when the network is run. "é" is C3 A9, "É" C3 89.
+    """
     for i, word in enumerate(_words(text)):
         if i:
-            yield SEPARATOR, 0
-        kind = GLUE if word[0] in GLUED_SIGNS else BYTE
-        for byte in word.encode():
-            yield kind, byte
+            yield (((SEPARATOR, 0),),)
+        first_kind = GLUE if word[0] in GLUED_SIGNS else BYTE
+        for j, character in enumerate(word):
+            kind = first_kind if j == 0 else BYTE
+            lower, upper = character.encode(), character.upper().encode()
+            if character.isascii() or lower == upper or len(character.upper()) != 1:
+                yield (_bytes(kind, lower),)
+            elif lower[:-1] == upper[:-1]:
+                yield ((*_bytes(kind, lower[:-1]), (BYTE, lower[-1] | upper[-1] << 8)),)
+            else:
+                yield _bytes(kind, lower), _bytes(kind, upper)
+
+
+def _bytes(kind: int, data: bytes) -> _Symbols:
+    return tuple((kind if i == 0 else BYTE, byte) for i, byte in enumerate(data))

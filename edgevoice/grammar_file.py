@@ -30,6 +30,15 @@ MAX_FILE_BYTES: Final = 16_000_000
 MAX_YAML_NODES: Final = 2_000_000
 """Values after following aliases: stops files that unfold themselves ("billion laughs")."""
 
+MAX_NUMBER: Final = 10**15
+"""Larger ones have no words, and lose digits as JSON numbers."""
+
+MAX_YAML_DEPTH: Final = 50
+"""A grammar has 8 levels; libyaml composes recursively and would overflow its stack."""
+
+MAX_TEMPLATE_CHARACTERS: Final = 10_000
+"""hassil's parser takes time by the square of this; the longest of Home Assistant's has 700."""
+
 MAX_RANGE_NUMBERS: Final = 10_000
 """Numbers in one range; each costs some 50 bytes of automaton."""
 
@@ -153,6 +162,7 @@ def _read_yaml(path: Path) -> tuple[object, dict[Path_, int]]:
         raise GrammarError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8") from None
     loader_class = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
+        _check_depth(path, text, loader_class)
         loader = loader_class(text)
         try:
             root = loader.get_single_node()
@@ -170,6 +180,21 @@ def _read_yaml(path: Path) -> tuple[object, dict[Path_, int]]:
     except RecursionError:
         raise GrammarError(f"{path}: nested too deeply to be a grammar") from None
     return value, converter.lines
+
+
+def _check_depth(path: Path, text: str, loader_class: Any) -> None:
+    depth = 0
+    events: Any = yaml.parse(text, Loader=loader_class)
+    for event in events:
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_YAML_DEPTH:
+                line = event.start_mark.line + 1  # type: ignore[union-attr] # a loader sets marks
+                raise GrammarError(
+                    f"{path}:{line}: nested deeper than {MAX_YAML_DEPTH} levels, no grammar is"
+                )
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
 
 
 def _line(text: str, index: int) -> str:
@@ -196,7 +221,17 @@ class _Converter:
                 f"{self.path}:{line}: aliases unfold to more than {MAX_YAML_NODES} values; write them out"
             )
         if isinstance(node, yaml.ScalarNode):
-            return self.loader.construct_object(node)
+            try:
+                value: object = self.loader.construct_object(node)
+            except ValueError as error:  # an impossible date, a number of thousands of digits
+                raise GrammarError(
+                    f"{self.path}:{line}: {shown(node.value)} cannot be read ({error}); text goes in quotes"
+                ) from None
+            if isinstance(value, int) and abs(value) > MAX_NUMBER:
+                raise GrammarError(
+                    f"{self.path}:{line}: the number {shown(node.value)} is too large to be said"
+                )
+            return value
         self._open.add(id(node))
         try:
             if isinstance(node, yaml.SequenceNode):
@@ -368,11 +403,17 @@ class _Reader:
     def sentence(self, text: str, at: Path_) -> Sentence:
         if not text.strip():
             raise self.error(at, "an empty sentence; remove it or give it words")
+        if len(text) > MAX_TEMPLATE_CHARACTERS:
+            raise self.error(
+                at,
+                f"{len(text)} characters in one sentence, {MAX_TEMPLATE_CHARACTERS} are possible; use lists",
+            )
         try:
             return parse_sentence(text, keep_text=True)
         except (ParseError, AssertionError, ValueError, IndexError, RecursionError) as error:
+            why = shown(str(error)).strip("'") or type(error).__name__
             raise self.error(
-                at, f"{text!r} is no sentence template ({error or type(error).__name__}); check its brackets"
+                at, f"{shown(text)} is no sentence template ({why}); check its brackets"
             ) from None
 
     def check_settings(self, value: object, at: Path_) -> None:
@@ -385,7 +426,7 @@ class _Reader:
 
     def mapping(self, value: object, at: Path_, kind: str | None = None) -> dict[str, Any]:
         if not isinstance(value, dict):
-            raise self.error(at, f"{self.name(at)} must be 'key: value' lines, got {_shown(value)}")
+            raise self.error(at, f"{self.name(at)} must be 'key: value' lines, got {shown(value)}")
         for key in value:
             if not isinstance(key, str):
                 raise self.error((*at, key), f"key {key!r} must be text; put it in quotes")
@@ -403,7 +444,7 @@ class _Reader:
 
     def sequence(self, value: object, at: Path_) -> list[Any]:
         if not isinstance(value, list):
-            raise self.error(at, f"{self.name(at)} must be a list ('- ...' lines), got {_shown(value)}")
+            raise self.error(at, f"{self.name(at)} must be a list ('- ...' lines), got {shown(value)}")
         return value
 
     def texts(self, value: object, at: Path_) -> list[str]:
@@ -414,7 +455,7 @@ class _Reader:
             return str(value)
         if not isinstance(value, str):
             hint = "; put on/off/yes/no in quotes" if isinstance(value, bool) else ""
-            raise self.error(at, f"{self.name(at)} must be text, got {_shown(value)}{hint}")
+            raise self.error(at, f"{self.name(at)} must be text, got {shown(value)}{hint}")
         return value
 
     def flag(self, body: dict[str, Any], key: str, at: Path_) -> bool:
@@ -441,6 +482,7 @@ class _Reader:
         return GrammarError(f"{self.path}:{self.line(at)}: {text}")
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Return a value for an error message, cut to a length one can read."""
     shown = repr(value)
     return shown if len(shown) <= 60 else shown[:57] + "..."

@@ -348,14 +348,16 @@ def list_models() -> list[ModelState]:
     return states + [_state(name, "", 0) for name in sorted(imported)]
 
 
-def vad_model() -> Path:
-    """Return the Silero voice activity model that the build put into the package.
+def vad_model(path: Path | None = None) -> Path:
+    """Return the Silero voice activity model, checked: the one the build put into the package, or `path`.
+
+    whisper.cpp hangs or crashes on files that are no such model, so only the known one is let through.
 
     Raises:
         ModelNotFoundError: The build has not run.
         ModelCorruptError: The file has another hash.
     """
-    path = convert.UPSTREAM_DIR / _VAD_FILE
+    path = path or convert.UPSTREAM_DIR / _VAD_FILE
     if not path.is_file():
         raise ModelNotFoundError(f"{path} is missing: run `python build_native.py`, which installs it")
     digest = _hash(path, "", progress=False)

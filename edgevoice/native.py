@@ -14,6 +14,7 @@ it into a typed error. cffi releases the GIL while C runs.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
+from edgevoice import models
 from edgevoice.audio import check_samples
 from edgevoice.errors import (
     AudioFormatError,
@@ -103,7 +105,7 @@ def language_id(code: str) -> int:
     Raises:
         UsageError: the code is not one of Whisper's languages.
     """
-    number = int(lib.ev_language_id(code.encode()))
+    number = int(lib.ev_language_id(code.encode())) if code.isalpha() else -1
     if number < 0:
         raise UsageError(f"{code!r} is no language of Whisper; use a code such as en, de, fr, es")
     return number
@@ -152,6 +154,22 @@ class _Handle:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+QUANTISATIONS: Final = {"q4_0": 2, "q4_1": 3, "q5_0": 8, "q5_1": 9, "q8_0": 7}
+"""ggml's file types that tiny and base run in; names as upstream's."""
+
+
+def quantize(source: Path, target: Path, kind: str) -> None:
+    """Write a half-precision model with its matrices quantised.
+
+    Raises:
+        UsageError: an unknown kind.
+        ModelCorruptError: the source is no sound half-precision model, or the target cannot be written.
+    """
+    if kind not in QUANTISATIONS:
+        raise UsageError(f"{kind!r} is no quantisation; use one of {', '.join(QUANTISATIONS)}")
+    check(lib.ev_model_quantize(str(source).encode(), str(target).encode(), QUANTISATIONS[kind]), str(source))
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,14 +284,21 @@ class Session(_Handle):
     """
 
     def __init__(self, model: Model, grammar: Grammar, options: SessionOptions) -> None:
-        c_options = ffi.new("ev_options *")
-        c_options.threads = options.threads
-        c_options.language = language_id(options.language)
-        c_options.beam = options.beam
-        c_options.n_best = options.n_best
-        c_options.token_reward = options.token_reward
-        c_options.lm_weight = options.lm_weight
-        c_options.timeout_ms = int(options.timeout_s * 1000)
+        try:
+            c_options = ffi.new(
+                "ev_options *",
+                {
+                    "threads": options.threads,
+                    "language": language_id(options.language),
+                    "beam": options.beam,
+                    "n_best": options.n_best,
+                    "token_reward": options.token_reward,
+                    "lm_weight": options.lm_weight,
+                    "timeout_ms": math.ceil(options.timeout_s * 1000),
+                },
+            )
+        except (OverflowError, TypeError, ValueError) as error:  # too large for C, no number, NaN
+            raise UsageError(f"an option is out of range ({error}): {options}") from None
         out = ffi.new("ev_session **")
         with model._use() as c_model, grammar._use() as c_grammar:  # noqa: SLF001
             check(lib.ev_session_open(c_model, c_grammar, c_options, out))
@@ -321,9 +346,17 @@ class Session(_Handle):
 
 
 class VoiceDetector(_Handle):
-    """Silero voice activity detection over a stream of 512-sample windows."""
+    """Silero voice activity detection over a stream of 512-sample windows.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: another copy of the Silero file that comes with the build; its hash must be the same.
+
+    Raises:
+        ModelNotFoundError, ModelCorruptError: no such file, or another one.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        path = models.vad_model(path)
         out = ffi.new("ev_vad **")
         check(lib.ev_vad_open(str(path).encode(), out), str(path))
         super().__init__(out[0], lib.ev_vad_free)

@@ -47,13 +47,15 @@ class Pipeline:
     ) -> Iterator[Result]:
         """Yield a result for each utterance of a stream; without any, one that says "no_speech"."""
         endpointer = Endpointer(self._endpoint_options)
-        vad_ms, announced, heard, length_samples = 0.0, False, False, 0
+        vad_ms, all_vad_ms, announced, heard, length_samples = 0.0, 0.0, False, False, 0
         on_state("listening")
         self._vad.reset()
         for frame in frames:
             started = time.perf_counter()
             scored = self._vad.score(frame)
-            vad_ms += (time.perf_counter() - started) * 1000
+            spent_ms = (time.perf_counter() - started) * 1000
+            vad_ms += spent_ms
+            all_vad_ms += spent_ms
             length_samples = frame.start_samples + FRAME_SAMPLES
             utterance = endpointer.push(scored)
             if endpointer.in_speech and not announced:
@@ -71,7 +73,7 @@ class Pipeline:
         if last is not None:
             yield self._recognise(last, vad_ms, on_state)
         elif not heard:
-            yield refused("no_speech", None, Timings(vad=vad_ms), length_samples)
+            yield refused("no_speech", None, Timings(vad=all_vad_ms), length_samples)
 
     def _recognise(self, utterance: Utterance, vad_ms: float, on_state: Callable[[State], None]) -> Result:
         on_state("recognising")

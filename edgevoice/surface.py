@@ -12,6 +12,7 @@ from functools import cache
 from typing import Final
 
 from unicode_rbnf import RbnfEngine
+from unicode_rbnf.engine import NoRuleForNumberError
 
 from edgevoice.errors import GrammarError
 
@@ -97,7 +98,10 @@ def number_words(language: str, number: float) -> tuple[str, ...]:
             f"there are no number words for language {language!r}; set 'words: false' in the range, or "
             "'words_language' to a related language"
         )
-    return tuple(dict.fromkeys(engine.format_number(number).text_by_ruleset.values()))
+    try:
+        return tuple(dict.fromkeys(engine.format_number(number).text_by_ruleset.values()))
+    except NoRuleForNumberError:
+        raise GrammarError(f"{number} has no words in language {language!r}; set 'words: false'") from None
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from edgevoice import models
 from edgevoice.events import Frame, ScoredFrame
 from edgevoice.native import VoiceDetector
 
@@ -11,7 +10,7 @@ class Vad:
     """Scores frames one by one; the detector's memory runs along the stream."""
 
     def __init__(self) -> None:
-        self._detector = VoiceDetector(models.vad_model())
+        self._detector = VoiceDetector()
 
     def score(self, frame: Frame) -> ScoredFrame:
         """Return the frame with its probability of speech."""

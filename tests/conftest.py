@@ -1,4 +1,4 @@
-"""What the tests share: a model, the grammar of a home, sample recordings, and the command as users start it."""
+"""What the tests share: a model, grammars, sample recordings, and the command as users start it."""
 
 from __future__ import annotations
 
@@ -51,13 +51,17 @@ class Edgevoice(Protocol):
 
     def __call__(
         self, *arguments: str | Path, stdin: bytes = b"", environment: dict[str, str] | None = None
-    ) -> subprocess.CompletedProcess[bytes]: ...
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run it to its end."""
+        ...
 
 
 class MakeGrammar(Protocol):
     """Writes a grammar file, compiles it and opens it."""
 
-    def __call__(self, text: str) -> Grammar: ...
+    def __call__(self, text: str) -> Grammar:
+        """Open the grammar written as `text`."""
+        ...
 
 
 @pytest.fixture(scope="session")

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from test_convert import converted, ct2_model, ct2_variables, ggml_template, write_ctranslate2
 
 from edgevoice import convert, models
 from edgevoice.errors import DownloadError, ModelCorruptError, ModelError, ModelNotFoundError, UsageError
+from tests.test_convert import converted, ct2_model, ct2_variables, ggml_template, write_ctranslate2
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,0 +1,169 @@
+// Random damage, the same at every run but for how far the time goes: tables, texts, model files.
+// Nothing may crash, and match() and the DFA must not contradict each other.
+#include "edgevoice.h"
+
+#include "check.h"
+#include "model_file.h"
+#include "reference.h"
+#include "synthetic_model.h"
+
+#include <algorithm>
+#include <fstream>
+#include <stdexcept>
+
+namespace test {
+
+namespace {
+
+constexpr double tables_seconds = 8.0;
+constexpr double files_seconds = 8.0;
+
+std::string random_text(Random &random, const std::string &letters) {
+    std::string text(random.below(random.one_in(20) ? 300 : 9), '\0');
+    for (char &byte : text)
+        byte = random.one_in(30) ? char(random.next()) : random.pick(letters);
+    return text;
+}
+
+// One number of the tables becomes another.
+void damage(Random &random, std::vector<uint32_t> &table) {
+    if (table.empty())
+        return;
+    const uint32_t values[] = {0, 1, 255, 256, UINT32_MAX, 1u << 31, random.below(12)};
+    table[random.below(uint32_t(table.size()))] = values[random.below(7)];
+}
+
+void match_and_dfa_agree(const ev::Automaton &automaton, ev::Dfa &dfa, const std::string &text) {
+    try {
+        const bool matches = !readings(automaton, text).empty();
+        CHECK(accepted(dfa, text) == matches);
+    } catch (const std::length_error &) {
+        // Calls that never end; test_automaton.cpp has what is expected of them.
+    }
+}
+
+void fuzz_tables() {
+    Random random(7);
+    const std::string letters = "ab% ,-.A";
+    for (const Timer timer(tables_seconds); timer.running();) {
+        const Network network = random_network(random, letters, random.one_in(4));
+        std::vector<uint32_t> arcs = network.arcs(), first = network.first_arc();
+        if (random.one_in(2))
+            damage(random, arcs);
+        if (random.one_in(8))
+            damage(random, first);
+        ev_grammar *grammar = nullptr;
+        const size_t n_nodes = network.nodes.size();
+        const ev_status status =
+            ev_grammar_open(arcs.data(), arcs.size() / 3, first.data(), n_nodes, &grammar);
+        CHECK((status == EV_OK && grammar != nullptr) ||
+              (status == EV_ERR_GRAMMAR && grammar == nullptr && *ev_last_error() != 0));
+        std::string error;
+        const auto automaton =
+            ev::Automaton::make(arcs.data(), arcs.size() / 3, first.data(), n_nodes, error);
+        CHECK((automaton != nullptr) == (grammar != nullptr));
+        if (automaton == nullptr || grammar == nullptr)
+            continue;
+
+        ev::Dfa dfa(automaton);
+        for (int i = 0; i < 40 && timer.running(); ++i) {
+            const std::string text = random_text(random, letters);
+            std::vector<ev_label> labels(random.below(4));
+            size_t n = 0;
+            const ev_status matched = ev_grammar_match(grammar, text.data(), text.size(),
+                                                       labels.data(), labels.size(), &n);
+            CHECK(matched == EV_OK || matched == EV_ERR_GRAMMAR);
+            match_and_dfa_agree(*automaton, dfa, text);
+        }
+        ev_grammar_free(grammar);
+    }
+}
+
+// Overwrites a few bytes of `path`, tries it, and puts `original` back.
+class DamagedFile {
+  public:
+    DamagedFile(std::string path, std::string original)
+        : path_(std::move(path)), original_(std::move(original)) {}
+
+    void damage(Random &random, size_t most) {
+        std::fstream file(path_, std::ios::binary | std::ios::in | std::ios::out);
+        const size_t size = std::min(original_.size(), most);
+        for (uint32_t i = 0; i <= random.below(3); ++i) {
+            // Half of the damage to the 11 numbers of the header and the two of the mel filters.
+            const size_t at = random.one_in(2) ? random.below(56) : random.below(uint32_t(size));
+            const bool flip = random.one_in(2);
+            const char byte =
+                flip ? char(original_[at] ^ (1 << random.below(8))) : char(random.next());
+            file.seekp(std::streamoff(at));
+            file.put(byte);
+            places_.push_back(at);
+        }
+    }
+
+    void restore() {
+        std::fstream file(path_, std::ios::binary | std::ios::in | std::ios::out);
+        for (const size_t at : places_) {
+            file.seekp(std::streamoff(at));
+            file.put(original_[at]);
+        }
+        places_.clear();
+    }
+
+  private:
+    std::string path_;
+    std::string original_; // the beginning of it, at least
+    std::vector<size_t> places_;
+};
+
+// A file that passes the check is loaded too: what passes must not crash whisper.cpp.
+void fuzz_model_file(const std::string &path, size_t most, double seconds, Random &random) {
+    DamagedFile file(path, read_file(path).substr(0, most));
+    int opened = 0;
+    for (const Timer timer(seconds); timer.running();) {
+        file.damage(random, most);
+        std::string error;
+        const bool sound = ev_model_file_check(path.c_str(), error);
+        CHECK(sound == error.empty());
+        if (!sound || opened < 3) { // a load takes a second
+            ev_model *model = nullptr;
+            const ev_status status = ev_model_open(path.c_str(), &model);
+            CHECK(status == EV_OK || status == EV_ERR_MODEL);
+            CHECK((status == EV_OK) == (model != nullptr));
+            opened += sound ? 1 : 0;
+            ev_model_free(model);
+        }
+        file.restore();
+    }
+}
+
+void fuzz_truncation(const std::string &bytes, Random &random) {
+    const std::string path = folder() + "/truncated.bin";
+    for (int round = 0; round < 60; ++round) {
+        const size_t most = random.one_in(2) ? 100 : bytes.size();
+        write_file(path, bytes.substr(0, random.below(uint32_t(most))));
+        ev_model *model = nullptr;
+        CHECK(ev_model_open(path.c_str(), &model) == EV_ERR_MODEL && model == nullptr);
+    }
+}
+
+} // namespace
+
+void test_fuzz(const std::string &source) {
+    fuzz_tables();
+
+    Random random(8);
+    const std::string header = read_file(source + "/models/for-tests-ggml-tiny.en.bin");
+    fuzz_truncation(header, random);
+    const std::string copy = folder() + "/header.bin", synthetic = folder() + "/synthetic.bin";
+    write_file(copy, header);
+    fuzz_model_file(copy, header.size(), files_seconds / 2, random);
+
+    // Header, filters, vocabulary and the first tensors' headers of a model that loads.
+    Model model = tiny();
+    model.tensors.erase(model.tensors.begin()); // large, and would fill the part that is damaged
+    model.tensors.push_back(tiny().tensors.front());
+    write_model(model, synthetic);
+    fuzz_model_file(synthetic, 600'000, files_seconds / 2, random);
+}
+
+} // namespace test

@@ -1,0 +1,109 @@
+// The vector loops of kernels.h against long double arithmetic.
+#include "kernels.h"
+
+#include "check.h"
+
+#include <limits>
+#include <vector>
+
+namespace test {
+
+namespace {
+
+constexpr size_t lengths[] = {1, 15, 16, 17, 31, 32, 33, 51864, 51866};
+
+long double reference(const std::vector<float> &values) {
+    const long double max = *std::max_element(values.begin(), values.end());
+    long double sum = 0.0L;
+    for (const float value : values)
+        sum += std::exp((long double)value - max);
+    return max + std::log(sum);
+}
+
+// True when the result is within 2e-6 nats of the exact one, besides its own rounding to float.
+bool exact(const std::vector<float> &values) {
+    const ev::LogSum sum = ev::log_sum_exp(values.data(), values.size());
+    const long double wanted = reference(values);
+    const long double rounding = std::fabs(wanted) * std::numeric_limits<float>::epsilon();
+    const bool good = sum.max == *std::max_element(values.begin(), values.end()) &&
+                      std::fabs(sum.log - wanted) <= 2e-6L + rounding;
+    if (!good) {
+        fprintf(stderr, "  n %zu: got max %.9g log %.9g, expected log %.9Lg\n", values.size(),
+                double(sum.max), double(sum.log), wanted);
+    }
+    return good;
+}
+
+void exp_is_close() {
+    double worst = 0.0;
+    for (float x = -87.0f; x <= 0.0f; x += 0.00037f) {
+        const double wanted = std::exp(double(x));
+        worst = std::max(worst, std::fabs(ev::exp_nonpositive(x) - wanted) / wanted);
+    }
+    CHECK(worst < 2.5e-7); // 2e-7 of the method and the last rounding
+    CHECK(ev::exp_nonpositive(0.0f) == 1.0f);
+    CHECK(ev::exp_nonpositive(-0.0f) == 1.0f);
+    for (const float low : {-87.5f, -1e4f, -3e38f, -std::numeric_limits<float>::infinity()}) {
+        CHECK(ev::exp_nonpositive(low) >= 0.0f && ev::exp_nonpositive(low) < 1e-37f);
+    }
+}
+
+void log_sum_is_close() {
+    Random random(1);
+    for (const size_t n : lengths) {
+        for (const float spread : {0.0f, 1e-3f, 1.0f, 30.0f, 200.0f}) {
+            std::vector<float> values(n);
+            for (float &value : values)
+                value = random.uniform(-spread, spread);
+            CHECK(exact(values));
+        }
+    }
+}
+
+void the_largest_counts_wherever_it_stands() {
+    for (const size_t n : lengths) {
+        for (const size_t at : {size_t(0), n / 2, n - 1}) {
+            std::vector<float> values(n, -1000.0f);
+            values[at] = 12.5f;
+            CHECK(exact(values));
+        }
+    }
+}
+
+void extreme_values_neither_overflow_nor_vanish() {
+    for (const size_t n : lengths) {
+        CHECK(exact(std::vector<float>(n, 1e30f)));
+        CHECK(exact(std::vector<float>(n, -1e30f)));
+        CHECK(exact(std::vector<float>(n, -0.0f)));
+        CHECK(exact(std::vector<float>(n, std::numeric_limits<float>::min())));
+        std::vector<float> mixed(n, -std::numeric_limits<float>::max());
+        mixed[n / 2] = std::numeric_limits<float>::max(); // the difference is -infinity in float
+        CHECK(exact(mixed));
+    }
+}
+
+// What is not finite must show in the sum, because the search relies on that to refuse it.
+void what_is_not_finite_shows() {
+    const float infinity = std::numeric_limits<float>::infinity();
+    for (const float bad : {std::numeric_limits<float>::quiet_NaN(), infinity}) {
+        for (const size_t n : lengths) {
+            for (const size_t at : {size_t(0), n / 2, n - 1}) {
+                std::vector<float> values(n, 1.0f);
+                values[at] = bad;
+                CHECK(!std::isfinite(ev::log_sum_exp(values.data(), n).log));
+            }
+        }
+    }
+}
+
+} // namespace
+
+void test_kernels() {
+    exp_is_close();
+    log_sum_is_close();
+    the_largest_counts_wherever_it_stands();
+    extreme_values_neither_overflow_nor_vanish();
+    what_is_not_finite_shows();
+}
+
+} // namespace test

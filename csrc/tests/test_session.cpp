@@ -1,0 +1,310 @@
+// Sessions, on a synthetic model whose answers can be worked out by hand, and on a real one when
+// EDGEVOICE_TEST_MODEL names it.
+//
+// In the synthetic model all weights are zero but these: the last bias of the decoder has a 1 in
+// its first place, and the first number of a token's embedding is then that token's logit, at
+// every step and whatever the audio.
+#include "edgevoice.h"
+
+#include "check.h"
+#include "reference.h"
+#include "synthetic_model.h"
+
+#include <atomic>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <thread>
+
+namespace test {
+
+namespace {
+
+constexpr size_t second = 16000;
+constexpr int32_t n_vocab = 51864, end_of_text = 50256;
+constexpr char f16_4[] = "\x00\x44", f16_6[] = "\x00\x46", f16_8[] = "\x00\x48"; // 4, 6 and 8
+// One thread: ggml's threads wait by spinning, which is slow on a machine with other work.
+const ev_options usual = {1, 0, 4, 4, 0.0f, 0.25f, 0};
+
+std::string synthetic_model(bool nan) {
+    Model model = tiny();
+    model.first_words = {"!", " on", " off", " o", "n", " p", " q", " r", " s", " t"};
+    model.tensor("decoder.ln.bias").data[0] =
+        nan ? std::string("\x00\x00\xc0\x7f", 4) : std::string("\x00\x00\x80\x3f", 4);
+    Tensor &embedding = model.tensor("decoder.token_embedding.weight");
+    const auto logit = [&](int32_t token, const char *value) {
+        embedding.data[uint64_t(token) * 384 * 2] = std::string(value, 2);
+    };
+    logit(1, f16_8);
+    logit(2, f16_6);
+    logit(3, f16_4);
+    logit(4, f16_4);
+    logit(end_of_text, f16_8);
+    const std::string path = folder() + "/synthetic.bin";
+    write_model(model, path);
+    return path;
+}
+
+// Frees what it holds.
+struct Handles {
+    ev_model *model = nullptr;
+    ev_grammar *grammar = nullptr;
+    ev_session *session = nullptr;
+
+    Handles(const std::string &path, const Network &network, const ev_options &options) {
+        CHECK(ev_model_open(path.c_str(), &model) == EV_OK);
+        grammar = open(network);
+        if (model == nullptr || grammar == nullptr) {
+            fprintf(stderr, "%s: %s\n", path.c_str(), ev_last_error());
+            exit(1);
+        }
+        CHECK(ev_session_open(model, grammar, &options, &session) == EV_OK);
+    }
+    ~Handles() {
+        ev_model_free(model); // before the session: it keeps what it needs
+        ev_grammar_free(grammar);
+        ev_session_free(session);
+    }
+    Handles(const Handles &) = delete;
+    Handles &operator=(const Handles &) = delete;
+
+    static ev_grammar *open(const Network &network) {
+        const std::vector<uint32_t> arcs = network.arcs(), first = network.first_arc();
+        ev_grammar *grammar = nullptr;
+        ev_grammar_open(arcs.data(), arcs.size() / 3, first.data(), network.nodes.size(), &grammar);
+        return grammar;
+    }
+    ev_status recognise(const std::vector<float> &samples, ev_result &result) {
+        return ev_session_recognise(session, samples.data(), samples.size(), &result);
+    }
+};
+
+Network on_or_off() {
+    Network network(2);
+    network.word(0, "on", 1).word(0, "off", 1).arc(1, EV_ARC_ACCEPT, 0, 0);
+    return network;
+}
+
+// Everything the vocabulary can spell, of any length.
+Network anything() {
+    Network network(2);
+    network.arc(0, EV_ARC_EPSILON, 0, 1).arc(1, EV_ARC_ACCEPT, 0, 0);
+    for (uint32_t byte = 0; byte < 256; ++byte)
+        network.arc(1, EV_ARC_BYTE, byte, 1);
+    return network;
+}
+
+std::vector<float> noise(size_t n) {
+    Random random(6);
+    std::vector<float> samples(n);
+    for (float &sample : samples)
+        sample = random.uniform(-0.1f, 0.1f);
+    return samples;
+}
+
+void options_are_checked(Handles &handles) {
+    const auto refused = [&](const ev_options &options, const char *name) {
+        ev_session *session = nullptr;
+        const ev_status status =
+            ev_session_open(handles.model, handles.grammar, &options, &session);
+        const bool good = status == EV_ERR_ARGUMENT && session == nullptr &&
+                          strstr(ev_last_error(), name) != nullptr;
+        ev_session_free(session);
+        return good;
+    };
+    for (const int32_t bad : {INT32_MIN, -1, 0, 1000, INT32_MAX}) {
+        ev_options options = usual;
+        options.threads = bad;
+        CHECK(refused(options, "threads"));
+        options = usual;
+        options.beam = bad;
+        CHECK(refused(options, "beam"));
+        options = usual;
+        options.n_best = bad;
+        CHECK(refused(options, "n_best"));
+    }
+    const float infinity = std::numeric_limits<float>::infinity();
+    for (const float bad : {-0.1f, 1e9f, infinity, -infinity, std::nanf("")}) {
+        ev_options options = usual;
+        options.token_reward = bad;
+        CHECK(refused(options, "token_reward"));
+        options = usual;
+        options.lm_weight = bad;
+        CHECK(refused(options, "lm_weight"));
+    }
+    ev_options options = usual;
+    options.timeout_ms = -1;
+    CHECK(refused(options, "timeout_ms"));
+}
+
+void audio_is_checked(Handles &handles) {
+    ev_result result;
+    const std::vector<float> none;
+    CHECK(handles.recognise(none, result) == EV_ERR_AUDIO);
+    CHECK(ev_session_recognise(handles.session, nullptr, 0, &result) == EV_ERR_AUDIO);
+    CHECK(handles.recognise(std::vector<float>(28 * second + 1), result) == EV_ERR_AUDIO);
+    for (const float bad : {std::nanf(""), std::numeric_limits<float>::infinity()}) {
+        for (const size_t at : {size_t(0), size_t(50), size_t(99)}) {
+            std::vector<float> samples(100);
+            samples[at] = bad;
+            CHECK(handles.recognise(samples, result) == EV_ERR_AUDIO);
+        }
+    }
+}
+
+bool near(double seen, double wanted) { return std::fabs(seen - wanted) < 1e-3; }
+
+// The winner's log-probability is that of the embedding: the whole chain of encoder, decoder and
+// search.
+void scores_are_those_of_the_model(Handles &handles) {
+    const double log_sum =
+        std::log(2 * std::exp(8.0) + std::exp(6.0) + 2 * std::exp(4.0) + double(n_vocab - 5));
+    ev_result result;
+    for (const auto &samples : {noise(1), noise(second), std::vector<float>(second, 0.0f),
+                                std::vector<float>(second / 10, 1.0f)}) {
+        CHECK(handles.recognise(samples, result) == EV_OK);
+        CHECK(result.audio_ctx > 0 && result.audio_ctx <= 1500 && result.steps > 0);
+        CHECK(near(result.no_speech_probability, std::exp(-log_sum)));
+        CHECK(result.n_hypotheses == 2);
+        if (result.n_hypotheses != 2)
+            return;
+        const ev_hypothesis &on = result.hypotheses[0], &off = result.hypotheses[1];
+        CHECK(std::string(on.text) == "on" && std::string(off.text) == "off");
+        CHECK(on.tokens == 2 && off.tokens == 2);
+        CHECK(near(on.log_probability, 8 + 8 - 2 * log_sum) && near(on.worst_gap, 0));
+        CHECK(off.log_probability < on.log_probability && off.score < on.score);
+    }
+    Network only_off(2);
+    only_off.word(0, "off", 1).arc(1, EV_ARC_ACCEPT, 0, 0);
+    ev_options options = usual;
+    options.threads = 2;
+    Handles unlikely(folder() + "/synthetic.bin", only_off, options);
+    CHECK(unlikely.recognise(noise(1), result) == EV_OK && result.n_hypotheses == 1);
+    if (result.n_hypotheses != 1)
+        return;
+    CHECK(near(result.hypotheses[0].log_probability, 6 + 8 - 2 * log_sum));
+    CHECK(near(result.hypotheses[0].worst_gap, -1)); // mean of -2 and 0
+}
+
+void grammars_may_be_replaced(Handles &handles) {
+    ev_result result;
+    const auto with = [&](const Network &network) {
+        ev_grammar *grammar = Handles::open(network);
+        if (grammar == nullptr)
+            return EV_ERR_GRAMMAR;
+        CHECK(ev_session_set_grammar(handles.session, grammar) == EV_OK);
+        ev_grammar_free(grammar); // the session keeps what it needs
+        return handles.recognise(noise(1), result);
+    };
+    CHECK(with(Network(1)) == EV_OK && result.n_hypotheses == 0);
+    Network unspeakable(2); // no token of the model begins like this
+    unspeakable.word(0, "\x01", 1).arc(1, EV_ARC_ACCEPT, 0, 0);
+    CHECK(with(unspeakable) == EV_OK && result.n_hypotheses == 0);
+    Network endless(2);
+    endless.arc(0, EV_ARC_CALL, 0, 1);
+    CHECK(with(endless) == EV_ERR_GRAMMAR);
+    Network deep(3); // fails in the middle of the search
+    deep.word(0, "n", 1).arc(1, EV_ARC_CALL, 2, 0).arc(2, EV_ARC_CALL, 2, 2);
+    CHECK(with(deep) == EV_ERR_GRAMMAR);
+    CHECK(with(on_or_off()) == EV_OK && result.n_hypotheses == 2);
+    CHECK(with(anything()) == EV_OK && result.n_hypotheses > 0);
+    CHECK(with(on_or_off()) == EV_OK && result.n_hypotheses == 2);
+}
+
+// Sentences of as many tokens as there may be, which share nothing: the most the decoder has to
+// remember.
+void long_sentences_fit(Handles &handles) {
+    ev_options options = usual;
+    options.beam = options.n_best = 5;
+    Network network(2);
+    const std::string tail(60, 'n');
+    for (const char *head : {"p", "q", "r", "s", "t"})
+        network.word(0, head + tail, 1);
+    network.arc(1, EV_ARC_ACCEPT, 0, 0);
+    ev_grammar *grammar = Handles::open(network);
+    ev_session *session = nullptr;
+    CHECK(ev_session_open(handles.model, grammar, &options, &session) == EV_OK);
+    ev_grammar_free(grammar);
+    const std::vector<float> samples = noise(6 * second); // 10 tokens in a second
+    ev_result result;
+    CHECK(ev_session_recognise(session, samples.data(), samples.size(), &result) == EV_OK);
+    CHECK(*ev_last_error() == 0);
+    CHECK(result.steps > 55 && result.n_hypotheses > 0);
+    ev_session_free(session);
+}
+
+void recognition_can_be_stopped(Handles &handles) {
+    ev_result result;
+    ev_session_cancel(handles.session); // nothing runs: the next recognition is not touched
+    CHECK(handles.recognise(noise(1), result) == EV_OK);
+
+    std::atomic<bool> done{false};
+    std::thread other([&] {
+        while (!done)
+            ev_session_cancel(handles.session);
+    });
+    CHECK(handles.recognise(noise(second), result) == EV_ERR_CANCELLED);
+    done = true;
+    other.join();
+    CHECK(handles.recognise(noise(1), result) == EV_OK && result.n_hypotheses == 2);
+
+    ev_options options = usual;
+    options.timeout_ms = 1;
+    ev_session *session = nullptr;
+    CHECK(ev_session_open(handles.model, handles.grammar, &options, &session) == EV_OK);
+    const std::vector<float> samples = noise(second);
+    CHECK(ev_session_recognise(session, samples.data(), samples.size(), &result) ==
+          EV_ERR_DEADLINE);
+    ev_session_free(session);
+}
+
+// The file's structure is sound, its numbers are not.
+void a_model_of_nan_is_an_error() {
+    Handles handles(synthetic_model(true), on_or_off(), usual);
+    ev_result result;
+    CHECK(handles.recognise(noise(1), result) == EV_ERR_INFERENCE);
+}
+
+void a_real_model_survives(const std::string &path) {
+    ev_options options = usual;
+    options.threads = 2;
+    options.beam = 8;
+    options.n_best = 8;
+    Handles handles(path, anything(), options);
+    for (const auto &samples : {noise(1), noise(second), std::vector<float>(second, 0.0f)}) {
+        ev_result result;
+        CHECK(handles.recognise(samples, result) == EV_OK);
+        CHECK(result.n_hypotheses >= 0 && result.n_hypotheses <= options.n_best);
+        for (int32_t i = 0; i < result.n_hypotheses; ++i) {
+            const ev_hypothesis &hypothesis = result.hypotheses[i];
+            CHECK(std::isfinite(hypothesis.score) && hypothesis.log_probability <= 0);
+            CHECK(i == 0 || result.hypotheses[i - 1].score >= hypothesis.score);
+            CHECK(hypothesis.worst_gap <= 0 && strlen(hypothesis.text) < 10000);
+        }
+    }
+}
+
+} // namespace
+
+void test_session() {
+    {
+        Handles handles(synthetic_model(false), on_or_off(), usual);
+        ev_model_info info;
+        ev_model_info_get(handles.model, &info);
+        CHECK(info.n_vocab == n_vocab && info.n_audio_ctx == 1500 && info.n_text_ctx == 448);
+        CHECK(info.n_audio_layer == 4 && info.file_type == 1 && info.multilingual == 0);
+        options_are_checked(handles);
+        audio_is_checked(handles);
+        scores_are_those_of_the_model(handles);
+        recognition_can_be_stopped(handles);
+        long_sentences_fit(handles);
+        grammars_may_be_replaced(handles);
+    }
+    a_model_of_nan_is_an_error();
+    if (const char *path = getenv("EDGEVOICE_TEST_MODEL"); path != nullptr && *path != 0) {
+        a_real_model_survives(path);
+    }
+}
+
+} // namespace test

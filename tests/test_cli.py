@@ -1,0 +1,312 @@
+"""The command line explains itself, ends with the documented code, and never shows a traceback."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from edgevoice import cli, config
+from edgevoice.errors import EdgevoiceError
+
+if TYPE_CHECKING:
+    from tests.conftest import Edgevoice, Sample
+
+
+def all_commands() -> list[list[str]]:
+    """Every command, from the parser itself."""
+    found: list[list[str]] = []
+    for name, sub in cli._parser()._subparsers._group_actions[0].choices.items():  # type: ignore[union-attr,union-attr]
+        group = sub._subparsers
+        found += [[name]] if group is None else [[name, each] for each in group._group_actions[0].choices]
+    return found
+
+
+COMMANDS = all_commands()
+
+
+def one_sentence(stderr: bytes) -> str:
+    """What a user reads when something fails: one line from us, no traceback."""
+    text = stderr.decode()
+    assert "Traceback" not in text
+    lines = [line for line in text.splitlines() if line.startswith("edgevoice: ")]
+    assert len(lines) == 1, text
+    return lines[0]
+
+
+class TestHelp:
+    """What can be found out without a manual."""
+
+    @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+    def test_help_of_a_command(self, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        """Says what it does, every option, and what its exit codes mean."""
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*command, "--help"])
+        assert ended.value.code == 0
+        text = " ".join(capsys.readouterr().out.split())
+        assert text.startswith("usage: ")
+        for code, meaning in ((0, "done"), (2, "usage"), (3, "model"), (4, "audio"), (5, "network")):
+            assert f"{code} {meaning}" in text
+        assert "--config" in text
+
+    def test_help_names_every_command(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """The list of commands is complete, each with a line of its own."""
+        with pytest.raises(SystemExit):
+            cli.main(["--help"])
+        text = capsys.readouterr().out
+        for command in {command[0] for command in COMMANDS}:
+            assert re.search(rf"^ +{command}\s+\w", text, re.MULTILINE), command
+        assert "exit codes" in text
+
+    def test_the_documented_commands_exist(self) -> None:
+        """Those that users have typed once stay."""
+        documented = [
+            ["run"], ["recognize"], ["devices"], ["models", "list"], ["models", "pull"], ["models", "import"],
+            ["models", "verify"], ["config", "show"], ["config", "check"],
+        ]  # fmt: skip
+        assert [command for command in documented if command not in COMMANDS] == []
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            [], ["nosuch"], ["models"], ["config"], ["recognize"], ["run", "--nosuch"], ["models", "pull"],
+            ["run", "--input"], ["recognize", "-", "--rate", "many"], ["recognize", "-", "--rate", "100"],
+        ],
+        ids=" ".join,
+    )  # fmt: skip
+    def test_wrong_usage_ends_with_2(self, edgevoice: Edgevoice, arguments: list[str]) -> None:
+        """The reason is on stderr, nothing on stdout."""
+        done = edgevoice(*arguments)
+        assert done.returncode == 2
+        assert done.stdout == b""
+        assert b"edgevoice" in done.stderr
+        assert b"Traceback" not in done.stderr
+
+    def test_version(self, edgevoice: Edgevoice) -> None:
+        """Ours, whisper.cpp's and the kernels in use."""
+        done = edgevoice("--version")
+        assert done.returncode == 0
+        assert re.match(rb"edgevoice \S+\nwhisper\.cpp \d+\.\d+\.\d+\nkernels .+", done.stdout)
+        assert done.stderr == b""
+
+
+class TestModels:
+    """Models on this machine."""
+
+    def test_list(self, edgevoice: Edgevoice, model_path: Path) -> None:
+        """Every known model is a line; the folder is told."""
+        done = edgevoice("models", "list")
+        assert done.returncode == 0
+        text = done.stdout.decode()
+        assert re.search(r"^tiny\.en\b.*verified", text, re.MULTILINE)
+        assert str(model_path.parent) in text
+
+    def test_list_as_json(self, edgevoice: Edgevoice, model_path: Path) -> None:
+        """The same for programs."""
+        done = edgevoice("models", "list", "--json")
+        (tiny,) = [state for state in json.loads(done.stdout) if state["name"] == "tiny.en"]
+        assert tiny["path"] == str(model_path)
+
+    def test_verify(self, edgevoice: Edgevoice) -> None:
+        """A good model verifies."""
+        done = edgevoice("models", "verify", "tiny.en")
+        assert (done.returncode, b"tiny.en" in done.stdout) == (0, True)
+
+    def test_verify_without_models(self, edgevoice: Edgevoice, tmp_path: Path) -> None:
+        """Nothing to verify is a failed check that says what to do."""
+        done = edgevoice("models", "verify", environment={"EDGEVOICE_MODELS": str(tmp_path)})
+        assert done.returncode == 1
+        assert "models pull" in one_sentence(done.stderr)
+
+    def test_verify_a_broken_model(self, edgevoice: Edgevoice, tmp_path: Path, model_path: Path) -> None:
+        """A file with other content is told, with the code for models."""
+        (tmp_path / "ggml-tiny.en.bin").write_bytes(model_path.read_bytes()[:-1] + b"x")
+        done = edgevoice("models", "verify", environment={"EDGEVOICE_MODELS": str(tmp_path)})
+        assert done.returncode == 3
+        assert "tiny.en" in one_sentence(done.stderr)
+
+    @pytest.mark.parametrize("command", [["pull", "nosuch"], ["verify", "nosuch"]], ids=" ".join)
+    def test_unknown_name(self, edgevoice: Edgevoice, tmp_path: Path, command: list[str]) -> None:
+        """A model that does not exist is told by name."""
+        done = edgevoice("models", *command, environment={"EDGEVOICE_MODELS": str(tmp_path)})
+        assert done.returncode in {2, 3}
+        assert "nosuch" in one_sentence(done.stderr)
+
+    def test_import_of_what_is_no_model(self, edgevoice: Edgevoice, tmp_path: Path) -> None:
+        """Refused, and nothing is left in the folder."""
+        rubbish = tmp_path / "rubbish.bin"
+        rubbish.write_bytes(b"no model" * 100)
+        folder = tmp_path / "models"
+        done = edgevoice("models", "import", rubbish, "mine", environment={"EDGEVOICE_MODELS": str(folder)})
+        assert done.returncode == 3
+        assert "rubbish.bin" in one_sentence(done.stderr)
+        assert not list(folder.glob("*.bin"))
+
+
+class TestConfig:
+    """The configuration in effect."""
+
+    def test_show_defaults_is_a_configuration(self, edgevoice: Edgevoice, tmp_path: Path) -> None:
+        """The commented file can be used as it is and is the same as none."""
+        done = edgevoice("config", "show", "--defaults")
+        assert done.returncode == 0
+        path = tmp_path / "edgevoice.yaml"
+        path.write_bytes(done.stdout)
+        assert config.load(path) == config.Config()
+
+    def test_show_what_is_in_effect(self, edgevoice: Edgevoice, tmp_path: Path) -> None:
+        """A file's options appear beside the defaults."""
+        path = tmp_path / "edgevoice.yaml"
+        path.write_text("site: attic\n")
+        shown = yaml.safe_load(edgevoice("config", "show", "--config", path).stdout)
+        assert (shown["site"], shown["endpoint"]["silence_ms"]) == ("attic", 500)
+
+    def test_check(self, edgevoice: Edgevoice, tmp_path: Path) -> None:
+        """A good file is in order; no file at all is too."""
+        path = tmp_path / "edgevoice.yaml"
+        path.write_text("site: attic\n")
+        assert edgevoice("config", "check", "--config", path).returncode == 0
+        assert b"defaults" in edgevoice("config", "check").stdout
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("sit: attic\n", "edgevoice.yaml:1: sit"),
+            ("site: [\n", "edgevoice.yaml"),
+            ("vad:\n  threshold: 2\n", ":2:"),
+        ],
+    )
+    def test_check_of_a_bad_file(self, edgevoice: Edgevoice, tmp_path: Path, text: str, words: str) -> None:
+        """Told with file and line, and with the code of configuration, by every command that reads it."""
+        path = tmp_path / "edgevoice.yaml"
+        path.write_text(text)
+        for command in (["config", "check"], ["config", "show"], ["run"], ["recognize", "a.wav"]):
+            done = edgevoice(*command, "--config", path)
+            assert done.returncode == 2
+            assert b"Traceback" not in done.stderr
+            assert words in done.stderr.decode()
+
+    def test_missing_file(self, edgevoice: Edgevoice, tmp_path: Path) -> None:
+        """A file that was named but is not there is an error, not the defaults."""
+        done = edgevoice("config", "check", "--config", tmp_path / "absent.yaml")
+        assert done.returncode == 2
+        assert "absent.yaml" in one_sentence(done.stderr)
+
+
+class TestDevices:
+    """Microphones."""
+
+    def test_machine_without_one(self, edgevoice: Edgevoice) -> None:
+        """Either there are some, or the check fails with advice; JSON is always JSON."""
+        done = edgevoice("devices", "--json")
+        assert done.returncode in {0, 4}
+        if done.returncode == 0:
+            found = json.loads(done.stdout)
+            done = edgevoice("devices")
+            assert done.returncode == (0 if found else 1)
+        if done.returncode:
+            assert one_sentence(done.stderr)
+
+
+class TestProcess:
+    """How a command behaves among other programs."""
+
+    def test_reader_that_has_enough(
+        self, child_environment: dict[str, str], samples: tuple[Sample, ...]
+    ) -> None:
+        """A closed pipe ends the command quietly, as with head."""
+        command = [sys.executable, "-m", "edgevoice", "recognize", *(str(s.path) for s in samples[:4])]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=child_environment
+        ) as child:
+            assert child.stdout is not None
+            assert child.stderr is not None
+            assert child.stdout.readline()
+            child.stdout.close()
+            stderr = child.stderr.read()
+            assert child.wait(30) == 0
+        assert stderr == b""
+
+    @pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+    def test_stopped_by_a_signal(
+        self, child_environment: dict[str, str], stop: signal.Signals, code: int
+    ) -> None:
+        """A service that waits for audio ends at once and in order."""
+        command = [sys.executable, "-m", "edgevoice", "run", "--input", "-"]
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=child_environment,
+        ) as child:
+            assert child.stdin is not None
+            assert child.stderr is not None
+            assert b"no broker" in child.stderr.readline()
+            for _ in range(
+                200
+            ):  # 3 s of audio, more than a pipe holds: it is being read when this is through
+                child.stdin.write(b"\0\0" * 512)
+            child.stdin.flush()
+            child.send_signal(stop)
+            assert child.wait(10) == code
+            assert b"Traceback" not in child.stderr.read()
+
+    def test_verbose_says_more(self, edgevoice: Edgevoice, samples: tuple[Sample, ...]) -> None:
+        """With -v the log goes to stderr and the results stay alone on stdout."""
+        quiet = edgevoice("recognize", "--json", samples[0].path)
+        loud = edgevoice("recognize", "--json", "-v", samples[0].path)
+        assert quiet.stderr == b""
+        assert b"DEBUG" in loud.stderr
+        assert len(loud.stdout.splitlines()) == len(quiet.stdout.splitlines()) == 1
+
+    def test_native_module_that_cannot_be_loaded(
+        self, child_environment: dict[str, str], tmp_path: Path
+    ) -> None:
+        """Told with what to do; commands that do not need it work."""
+        package = tmp_path / "edgevoice"
+        package.mkdir()
+        for path in Path(cli.__file__).parent.iterdir():
+            if not path.name.startswith(("_native", "__pycache__")):
+                (package / path.name).symlink_to(path)
+        start = (
+            "import sys; sys.path.insert(0, sys.argv.pop(1)); from edgevoice.cli import main; exit(main())"
+        )
+
+        def without(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+            return subprocess.run(
+                [sys.executable, "-P", "-B", "-c", start, tmp_path, *arguments],
+                capture_output=True,
+                env={**child_environment, "PYTHONPATH": ""},
+                check=False,
+            )
+
+        recognised = without("recognize", "a.wav")
+        assert recognised.returncode == 3
+        assert "build_native.py" in one_sentence(recognised.stderr)
+        assert without("config", "show", "--defaults").returncode == 0
+
+
+def test_every_error_ends_with_its_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever a command raises on purpose becomes one line and its code."""
+
+    def subclasses(error: type[EdgevoiceError]) -> list[type[EdgevoiceError]]:
+        return [error, *(each for sub in error.__subclasses__() for each in subclasses(sub))]
+
+    for error in subclasses(EdgevoiceError):
+
+        def fail(*_: object, kind: type[EdgevoiceError] = error) -> None:
+            raise kind("it did not work; try again")
+
+        monkeypatch.setattr(config, "load", fail)
+        assert cli.main(["config", "check"]) == error.exit_code
+        assert capsys.readouterr().err == "edgevoice: it did not work; try again\n"

@@ -1,0 +1,174 @@
+"""A transcript is accepted when one meaning is sure enough; otherwise its refusal has the true reason."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edgevoice.decide import (
+    AMBIGUOUS_NATS,
+    NO_SPEECH_PROBABILITY,
+    OUT_OF_GRAMMAR_CONFIDENCE,
+    confidence_of,
+    decide,
+)
+from edgevoice.events import Hypothesis, Timings, Transcript
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from edgevoice.native import Grammar
+    from tests.conftest import MakeGrammar
+
+MIN_CONFIDENCE = 0.5
+
+GRAMMAR = """
+language: en
+intents:
+  On: {data: [{sentences: ["[please] turn on {thing}"]}]}
+  Off: {data: [{sentences: ["turn off {thing}"]}]}
+  Colour: {data: [{sentences: ["make it {tone:colour}", "make it {shade:colour}"]}]}
+  ColourAgain: {data: [{sentences: ["make it {tone:colour}"], slots: {again: true}}]}
+  Twice:
+    data:
+      - sentences: ["do {thing}"]
+      - sentences: ["do {thing:object}"]
+  Thrice: {data: [{sentences: ["do {thing:other}"]}]}
+lists:
+  thing: {values: [lamp, {in: light, out: lamp}, fan]}
+  tone: {values: [red, pink]}
+  shade: {values: [red, dark red]}
+"""
+
+
+@pytest.fixture(scope="module")
+def grammar(make_grammar: MakeGrammar) -> Iterator[Grammar]:
+    with make_grammar(GRAMMAR) as opened:
+        yield opened
+
+
+def sure(text: str, score: float = -1.0) -> Hypothesis:
+    """A sentence that Whisper would have written itself."""
+    return Hypothesis(text=text, score=score, log_probability=-0.1, tokens=6, worst_gap=0.0)
+
+
+def unsure(text: str, score: float = -9.0) -> Hypothesis:
+    """A sentence that Whisper was forced into."""
+    return Hypothesis(text=text, score=score, log_probability=-60.0, tokens=6, worst_gap=-15.0)
+
+
+def transcript(*hypotheses: Hypothesis, no_speech: float = 0.01) -> Transcript:
+    return Transcript(hypotheses=hypotheses, no_speech_probability=no_speech, timings=Timings())
+
+
+def test_sure_sentence_is_accepted(grammar: Grammar) -> None:
+    """Its meaning, confidence and no reason."""
+    decision = decide(transcript(sure("Turn on lamp."), sure("turn on lamp", -2)), grammar, MIN_CONFIDENCE)
+    assert decision.meaning is not None
+    assert (decision.meaning.intent, decision.meaning.slots) == ("On", {"thing": "lamp"})
+    assert decision.confidence >= MIN_CONFIDENCE
+    assert decision.reason is None
+
+
+def test_forced_sentence_is_out_of_grammar(grammar: Grammar) -> None:
+    """What was heard is no sentence at all, though the nearest one is told."""
+    decision = decide(transcript(unsure("turn on lamp")), grammar, MIN_CONFIDENCE)
+    assert decision.reason == "out_of_grammar"
+    assert decision.confidence < OUT_OF_GRAMMAR_CONFIDENCE
+    assert decision.meaning is not None
+
+
+def test_refusal_is_no_speech_when_whisper_heard_none(grammar: Grammar) -> None:
+    """The same refusal has another reason when there was no speech."""
+    no_speech = NO_SPEECH_PROBABILITY + 0.1
+    for heard in (transcript(unsure("turn on lamp"), no_speech=no_speech), transcript(no_speech=no_speech)):
+        assert decide(heard, grammar, MIN_CONFIDENCE).reason == "no_speech"
+
+
+def test_sure_sentence_is_accepted_whatever_whisper_thinks_of_speech(grammar: Grammar) -> None:
+    """no_speech names a refusal; it refuses nothing by itself."""
+    assert decide(transcript(sure("turn on fan"), no_speech=0.99), grammar, MIN_CONFIDENCE).reason is None
+
+
+def test_nothing_found_is_out_of_grammar(grammar: Grammar) -> None:
+    """Without a hypothesis there is no meaning and no confidence."""
+    decision = decide(transcript(), grammar, MIN_CONFIDENCE)
+    assert (decision.meaning, decision.confidence, decision.reason) == (None, 0.0, "out_of_grammar")
+
+
+def test_threshold_is_the_callers(grammar: Grammar) -> None:
+    """The same sentence is accepted below its confidence, refused as low_confidence above."""
+    heard = transcript(sure("turn off fan"))
+    confidence = decide(heard, grammar, 0.0).confidence
+    assert decide(heard, grammar, confidence).reason is None
+    assert decide(heard, grammar, min(1.0, confidence + 1e-6)).reason == "low_confidence"
+
+
+def test_two_intents_as_likely_are_ambiguous(grammar: Grammar) -> None:
+    """A coin toss is refused; a clear lead is not; nor are two ways to say the same."""
+    lead = AMBIGUOUS_NATS * 2
+    close = transcript(sure("turn on lamp", -1), sure("turn off lamp", -1 - AMBIGUOUS_NATS / 2))
+    clear = transcript(sure("turn on lamp", -1), sure("turn off lamp", -1 - lead))
+    same = transcript(sure("turn on lamp", -1), sure("turn on light", -1), sure("turn off fan", -1 - lead))
+    assert [decide(heard, grammar, MIN_CONFIDENCE).reason for heard in (close, clear, same)] == [
+        "ambiguous",
+        None,
+        None,
+    ]
+
+
+def test_sentence_that_two_intents_share_is_ambiguous(grammar: Grammar) -> None:
+    """The grammar itself reads it twice."""
+    decision = decide(transcript(sure("make it pink")), grammar, MIN_CONFIDENCE)
+    assert decision.reason == "ambiguous"
+    assert {decision.meaning and decision.meaning.intent, decision.alternatives[0].intent} == {
+        "Colour",
+        "ColourAgain",
+    }
+
+
+def test_other_intent_behind_another_reading_of_the_first_is_ambiguous(grammar: Grammar) -> None:
+    """A second reading of the same intent does not hide another intent that is as likely."""
+    decision = decide(transcript(sure("do lamp")), grammar, MIN_CONFIDENCE)
+    assert {other.intent for other in decision.alternatives} == {"Twice", "Thrice"}
+    assert decision.reason == "ambiguous"
+
+
+def test_meanings_count_once(grammar: Grammar) -> None:
+    """Sentences that mean the same are one alternative, with the best one's text and score."""
+    heard = transcript(
+        sure("turn on lamp", -1),
+        sure("turn on light", -2),
+        sure("turn off fan", -3),
+        sure("Turn off fan.", -4),
+    )
+    decision = decide(heard, grammar, MIN_CONFIDENCE)
+    assert decision.meaning is not None
+    assert (decision.meaning.text, decision.meaning.score) == ("turn on lamp", -1)
+    assert [(other.text, other.score) for other in decision.alternatives] == [("turn off fan", -3)]
+
+
+def test_alternatives_are_ranked(grammar: Grammar) -> None:
+    """Best first, as the search ranked them."""
+    heard = transcript(*(sure(f"turn {way} {thing}", -i) for i, (way, thing) in enumerate(
+        itertools.product(("on", "off"), ("lamp", "fan"))
+    )))  # fmt: skip
+    decision = decide(heard, grammar, MIN_CONFIDENCE)
+    scores = [other.score for other in decision.alternatives]
+    assert len(scores) == 3
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_confidence_falls_with_each_doubt() -> None:
+    """It is a probability, higher for likelier tokens and smaller gaps."""
+    confidences = [
+        confidence_of(Hypothesis("x", 0.0, log_probability, 5, gap))
+        for log_probability, gap in ((-0.1, 0.0), (-5.0, 0.0), (-5.0, -4.0), (-40.0, -10.0), (-1e6, -1e6))
+    ]
+    assert confidences == sorted(confidences, reverse=True)
+    assert len(set(confidences)) == len(confidences)
+    assert all(0 <= confidence <= 1 for confidence in confidences)
+    assert confidences[0] > 0.9
+    assert confidences[-1] < 0.01

@@ -1,0 +1,237 @@
+"""Utterances are cut out of a stream with their first sound, and nothing is lost between them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgevoice.endpoint import HYSTERESIS, TAIL_MS, Endpointer, EndpointOptions
+from edgevoice.events import FRAME_SAMPLES, SAMPLE_RATE_HZ, Frame, ScoredFrame, Utterance
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+FRAME_MS = 1000 * FRAME_SAMPLES // SAMPLE_RATE_HZ
+OPTIONS = EndpointOptions()
+SPEECH, SILENCE = 0.9, 0.1
+
+
+def stream(probabilities: Iterable[float]) -> list[ScoredFrame]:
+    """Frames whose samples are their own positions, so that each can be told from every other."""
+    return [
+        ScoredFrame(
+            Frame(np.arange(i * FRAME_SAMPLES, (i + 1) * FRAME_SAMPLES, dtype=np.float32), i * FRAME_SAMPLES),
+            probability,
+        )
+        for i, probability in enumerate(probabilities)
+    ]
+
+
+def cut(probabilities: Iterable[float], options: EndpointOptions = OPTIONS) -> list[Utterance]:
+    return list(Endpointer(options).utterances(stream(probabilities)))
+
+
+def frames(ms: float) -> int:
+    """Whole frames that hold this much time."""
+    return -(-int(ms) // FRAME_MS)
+
+
+def ms(samples: int) -> float:
+    return samples * 1000 / SAMPLE_RATE_HZ
+
+
+def quiet(duration_ms: float) -> list[float]:
+    return [SILENCE] * frames(duration_ms)
+
+
+def loud(duration_ms: float) -> list[float]:
+    return [SPEECH] * frames(duration_ms)
+
+
+def test_one_utterance() -> None:
+    """Speech between silences is one utterance, whose positions are those of the stream."""
+    (utterance,) = cut(quiet(1000) + loud(800) + quiet(1000))
+    assert utterance.end_reason == "silence"
+    assert utterance.speech_start_samples == frames(1000) * FRAME_SAMPLES
+    assert utterance.speech_end_samples == (frames(1000) + frames(800)) * FRAME_SAMPLES
+    assert utterance.samples[0] == utterance.start_samples
+    assert (np.diff(utterance.samples) == 1).all()
+    assert utterance.samples.dtype == np.float32
+
+
+def test_pre_roll_is_kept() -> None:
+    """Audio from before the first speech is part of the utterance, as much as was asked for and there was."""
+    before_ms = [
+        ms(utterance.speech_start_samples - utterance.start_samples)
+        for quiet_ms in (1000, 96, 0)
+        for utterance in cut(quiet(quiet_ms) + loud(500) + quiet(1000))
+    ]
+    assert OPTIONS.pre_roll_ms <= before_ms[0] < OPTIONS.pre_roll_ms + FRAME_MS
+    assert before_ms[1:] == [96, 0]
+
+
+def test_pre_roll_of_zero_keeps_none() -> None:
+    """Who asks for nothing gets nothing."""
+    (utterance,) = cut(quiet(1000) + loud(500) + quiet(1000), replace(OPTIONS, pre_roll_ms=0))
+    assert utterance.start_samples == utterance.speech_start_samples
+
+
+def test_tail_is_kept() -> None:
+    """A little of the silence behind the speech is kept, and no more."""
+    (utterance,) = cut(quiet(500) + loud(500) + quiet(2000))
+    tail_ms = ms(utterance.end_samples - utterance.speech_end_samples)
+    assert TAIL_MS <= tail_ms < TAIL_MS + FRAME_MS
+
+
+@pytest.mark.parametrize("speech_ms", [32, 64, 96])
+def test_click_is_forgotten(speech_ms: int) -> None:
+    """Speech shorter than min_speech_ms is none."""
+    assert cut(quiet(500) + loud(speech_ms) + quiet(1000)) == []
+
+
+def test_speech_of_the_least_length_counts() -> None:
+    """min_speech_ms of speech is enough, also in pieces."""
+    assert len(cut(quiet(500) + loud(128) + quiet(1000))) == 1
+    assert len(cut(quiet(500) + (loud(32) + quiet(64)) * 4 + quiet(1000))) == 1
+
+
+def test_click_before_speech_is_no_part_of_it() -> None:
+    """A click long before the speech does not stretch the utterance to it."""
+    (utterance,) = cut(quiet(500) + loud(32) + quiet(2000) + loud(500) + quiet(1000))
+    assert ms(utterance.speech_start_samples - utterance.start_samples) < OPTIONS.pre_roll_ms + FRAME_MS
+
+
+@pytest.mark.parametrize(("pause_ms", "count"), [(320, 1), (448, 1), (512, 2), (3000, 2)])
+def test_silence_ends(pause_ms: int, count: int) -> None:
+    """A pause shorter than silence_ms belongs to the utterance; a longer one ends it."""
+    utterances = cut(quiet(500) + loud(500) + quiet(pause_ms) + loud(500) + quiet(1000))
+    assert [utterance.end_reason for utterance in utterances] == ["silence"] * count
+
+
+def test_end_comes_with_the_frame_that_completes_the_silence() -> None:
+    """Nobody waits longer than was configured."""
+    endpointer = Endpointer(OPTIONS)
+    scored = stream(loud(500) + quiet(2000))
+    ended = next(i for i, frame in enumerate(scored) if endpointer.push(frame) is not None)
+    assert ended + 1 == frames(500) + frames(OPTIONS.silence_ms)
+
+
+def test_too_long() -> None:
+    """Speech that does not end is cut at max_utterance_s; what follows is the next one, without a gap."""
+    options = replace(OPTIONS, max_utterance_s=2.0)
+    first, second, third = cut(quiet(500) + loud(5000) + quiet(1000), options)
+    assert (first.end_reason, second.end_reason, third.end_reason) == ("too_long", "too_long", "silence")
+    assert (second.start_samples, third.start_samples) == (first.end_samples, second.end_samples)
+    assert 2000 <= ms(first.end_samples - first.speech_start_samples) < 2000 + FRAME_MS
+
+
+def test_stream_that_ends_in_speech() -> None:
+    """The last utterance is not lost when the stream is over."""
+    (utterance,) = cut(quiet(500) + loud(500))
+    assert utterance.end_reason == "end_of_stream"
+    assert utterance.end_samples == (frames(500) + frames(500)) * FRAME_SAMPLES
+
+
+def test_stream_that_ends_in_a_click_or_in_nothing() -> None:
+    """There is no utterance then."""
+    assert cut(quiet(500) + loud(64)) == []
+    assert cut(quiet(500)) == []
+    assert cut([]) == []
+
+
+def test_hysteresis() -> None:
+    """What would not start an utterance continues one; below that it is silence."""
+    between, below = OPTIONS.threshold - HYSTERESIS + 0.01, OPTIONS.threshold - HYSTERESIS - 0.01
+    assert cut([between] * frames(2000)) == []
+    assert [u.end_reason for u in cut(loud(500) + [between] * frames(2000))] == ["end_of_stream"]
+    assert [u.end_reason for u in cut(loud(500) + [below] * frames(2000))] == ["silence"]
+
+
+def test_threshold_itself_is_speech() -> None:
+    """A probability from the threshold on counts."""
+    assert len(cut([OPTIONS.threshold] * frames(500))) == 1
+    assert cut([OPTIONS.threshold - 0.01] * frames(500)) == []
+
+
+def test_in_speech_tells_an_utterance_from_a_click() -> None:
+    """It turns true when the speech is long enough and false with the end."""
+    endpointer = Endpointer(OPTIONS)
+    states = []
+    for frame in stream(quiet(64) + loud(320) + quiet(640)):
+        endpointer.push(frame)
+        states.append(endpointer.in_speech)
+    needed = frames(OPTIONS.min_speech_ms)
+    first, last = states.index(True), len(states) - 1 - states[::-1].index(True)
+    assert first == frames(64) + needed - 1
+    assert last == frames(64) + frames(320) + frames(OPTIONS.silence_ms) - 2
+    assert all(states[first : last + 1])
+
+
+def test_finish_twice_gives_one_utterance() -> None:
+    """The end of a stream is said once; saying it again is nothing, and another stream may follow."""
+    endpointer = Endpointer(OPTIONS)
+    for frame in stream(loud(500)):
+        endpointer.push(frame)
+    assert endpointer.finish() is not None
+    assert endpointer.finish() is None
+    assert len(list(endpointer.utterances(stream(loud(500))))) == 1
+
+
+options_of_any_kind = st.builds(
+    EndpointOptions,
+    threshold=st.floats(0.2, 0.8),
+    pre_roll_ms=st.integers(0, 2000),
+    min_speech_ms=st.integers(0, 2000),
+    silence_ms=st.integers(100, 5000),
+    max_utterance_s=st.floats(1, 28),
+)
+runs = st.lists(
+    st.tuples(st.sampled_from([0.0, 0.3, 0.45, 0.6, 1.0]), st.integers(1, 60)), min_size=1, max_size=30
+)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(runs=runs, options=options_of_any_kind)
+def test_no_sample_is_lost_or_heard_twice(runs: list[tuple[float, int]], options: EndpointOptions) -> None:
+    """For any stream and options: utterances are whole, in order, apart, and complete up to the pre-roll."""
+    probabilities = [probability for probability, length in runs for _ in range(length)]
+    utterances = cut(probabilities, options)
+    end_samples = 0
+    for utterance in utterances:
+        assert utterance.samples[0] == utterance.start_samples
+        assert (np.diff(utterance.samples) == 1).all()
+        assert utterance.start_samples <= utterance.speech_start_samples < utterance.speech_end_samples
+        assert utterance.speech_end_samples <= utterance.end_samples <= len(probabilities) * FRAME_SAMPLES
+        assert utterance.start_samples >= end_samples
+        gap = utterance.start_samples - end_samples
+        pre_roll_ms = ms(utterance.speech_start_samples - utterance.start_samples)
+        assert gap == 0 or pre_roll_ms >= options.pre_roll_ms
+        assert pre_roll_ms < options.pre_roll_ms + 2 * FRAME_MS
+        length_ms = ms(utterance.end_samples - utterance.speech_start_samples)
+        assert length_ms <= 1000 * options.max_utterance_s + TAIL_MS + 2 * FRAME_MS
+        heard = probabilities[
+            utterance.speech_start_samples // FRAME_SAMPLES : utterance.speech_end_samples // FRAME_SAMPLES
+        ]
+        loud_ms = FRAME_MS * sum(probability >= options.threshold - HYSTERESIS for probability in heard)
+        assert loud_ms >= options.min_speech_ms
+        end_samples = utterance.end_samples
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(runs=runs)
+def test_long_speech_is_always_heard(runs: list[tuple[float, int]]) -> None:
+    """Every frame of a run of clear speech of min_speech_ms or more is in some utterance."""
+    probabilities = [probability for probability, length in runs for _ in range(length)]
+    covered = np.zeros(len(probabilities), bool)
+    for utterance in cut(probabilities):
+        covered[utterance.start_samples // FRAME_SAMPLES : utterance.end_samples // FRAME_SAMPLES] = True
+    at = 0
+    for probability, length in runs:
+        if probability >= OPTIONS.threshold and length * FRAME_MS >= 2 * OPTIONS.min_speech_ms:
+            assert covered[at : at + length - frames(OPTIONS.min_speech_ms)].all()
+        at += length
