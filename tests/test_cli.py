@@ -276,8 +276,11 @@ class TestProcess:
         for path in Path(cli.__file__).parent.iterdir():
             if not path.name.startswith(("_native", "__pycache__")):
                 (package / path.name).symlink_to(path)
+        # An editable install would find the module in the source tree all the same.
         start = (
-            "import sys; sys.path.insert(0, sys.argv.pop(1)); from edgevoice.cli import main; exit(main())"
+            "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+            "sys.meta_path[:] = [each for each in sys.meta_path if 'editable' not in each.__module__]; "
+            "from edgevoice.cli import main; exit(main())"
         )
 
         def without(*arguments: str) -> subprocess.CompletedProcess[bytes]:

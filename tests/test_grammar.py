@@ -162,7 +162,7 @@ def test_rule_of_the_file_that_uses_a_list_of_a_block(make_grammar: MakeGrammar)
     [
         pytest.param([[99, 0, 0]], id="unknown kind"),
         pytest.param([[grammar.BYTE, 97, 7]], id="target outside"),
-        pytest.param([[grammar.BYTE, 300, 0]], id="byte above 255"),
+        pytest.param([[grammar.BYTE, 0x10000, 0]], id="neither one byte nor two"),
         pytest.param([[grammar.CALL, 7, 0]], id="call outside"),
         pytest.param([[grammar.LABEL, 2**31, 0]], id="label above int32"),
     ],
