@@ -9,7 +9,7 @@ NATIVE := edgevoice/_native.abi3.so
 CSRC := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.txt csrc/CMakeLists.txt)
 FORMATTED := $(wildcard csrc/*.cpp csrc/*.h csrc/tests/*.cpp csrc/tests/*.h)
 
-.PHONY: help setup models demo test lint format check-native clean
+.PHONY: help setup packages models demo test lint format check-native clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -33,14 +33,16 @@ format: setup ## put the source in shape
 check-native: setup ## the C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@EDGEVOICE_TEST_MODEL="$$($(RUN)/edgevoice models pull tiny.en)" $(RUN)/python build_native.py --sanitize
 
-setup: $(VENV)/installed $(NATIVE) models ## Debian packages, virtual environment, native module, model
+setup: packages $(VENV)/installed $(NATIVE) models ## Debian packages, virtual environment, native module, model
 
 models: $(VENV)/installed $(NATIVE)
 	@$(RUN)/edgevoice models pull tiny.en >/dev/null
 
-# setuptools and cffi first: with them the package installs without a second, isolated environment.
-$(VENV)/build-tools: pyproject.toml scripts/debian-packages.sh
+packages:
 	@PYTHON="$(PYTHON)" scripts/debian-packages.sh
+
+# setuptools and cffi first: with them the package installs without a second, isolated environment.
+$(VENV)/build-tools: pyproject.toml | packages
 	@$(PYTHON) -c 'import sys; sys.exit(f"Python 3.11 or newer is needed, {sys.executable} is {sys.version.split()[0]}; choose another with: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	@test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
 	@$(RUN)/python -m pip install --disable-pip-version-check "setuptools>=77,<85" "cffi>=2.0,<3"

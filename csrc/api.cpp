@@ -276,7 +276,8 @@ ev_status ev_session_recognise(ev_session *session, const float *samples, size_t
         session->hypotheses.clear();
         for (const ev::Found &found : session->found) {
             session->hypotheses.push_back({found.text.c_str(), found.score, found.log_probability,
-                                           found.tokens, found.worst_gap});
+                                           found.tokens, found.worst_gap, found.second_gap,
+                                           found.end_gap});
         }
         out->hypotheses = session->hypotheses.data();
         out->n_hypotheses = int32_t(session->hypotheses.size());

@@ -61,7 +61,7 @@ typedef struct ev_model_info {
 // it. Nothing that fails the check reaches whisper.cpp. `*out` must be freed with ev_model_free.
 ev_status ev_model_open(const char *path, ev_model **out);
 void ev_model_info_get(const ev_model *model, ev_model_info *out);
-// Writes the checked f16 or f32 model `input` to `output` with quantised matrices. `file_type`:
+// Writes the checked f16 model `input` to `output` with quantised matrices. `file_type`:
 // ggml's number, 2 q4_0, 3 q4_1, 8 q5_0, 9 q5_1, 7 q8_0. A failure may leave a partial output.
 ev_status ev_model_quantize(const char *input, const char *output, int32_t file_type);
 // Releases the caller's hold; the weights stay while a session uses them.
@@ -121,13 +121,17 @@ typedef struct ev_options {
 } ev_options;
 
 // Exact for the best hypothesis. Of the others, log_probability is normalised over the tokens the
-// search looked at and so an upper bound, and worst_gap is 0.
+// search looked at and so an upper bound, and the gaps are 0.
 typedef struct ev_hypothesis {
     const char *text;       // UTF-8, as Whisper spells it, without the leading space
     double score;           // what hypotheses are ranked by, nats
     double log_probability; // of all tokens with end-of-text, unconstrained vocabulary, nats
     int32_t tokens;         // end-of-text included
-    float worst_gap;        // mean of the two worst gaps to the likeliest token, nats, <= 0
+    // A gap is how far a token of the sentence falls behind the likeliest token at its place: 0 or
+    // negative, in nats.
+    float worst_gap;
+    float second_gap; // the next worst
+    float end_gap;    // of end-of-text: far behind, where the speaker went on
 } ev_hypothesis;
 
 typedef struct ev_result {

@@ -73,9 +73,9 @@ bool quantize(const char *input, const char *output, int file_type, std::string 
     std::array<int32_t, 11> header{};
     for (int32_t &number : header)
         number = copier.read<int32_t>();
-    if (header[file_type_index] > 1) { // 0 f32, 1 f16
-        error = "the input is quantised already (file type " +
-                std::to_string(header[file_type_index]) + ")";
+    if (header[file_type_index] != GGML_FTYPE_MOSTLY_F16) {
+        error = "the input is not f16 but of file type " + std::to_string(header[file_type_index]) +
+                "; quantise the f16 model it was made from";
         return false;
     }
     header[file_type_index] = GGML_QNT_VERSION * GGML_QNT_VERSION_FACTOR + file_type;
@@ -120,15 +120,10 @@ bool quantize(const char *input, const char *output, int file_type, std::string 
             continue;
         }
         values.resize(size_t(elements));
-        if (source == GGML_TYPE_F32) {
-            copier.in.read(reinterpret_cast<char *>(values.data()),
-                           elements * int64_t(sizeof(float)));
-        } else {
-            halves.resize(size_t(elements));
-            copier.in.read(reinterpret_cast<char *>(halves.data()),
-                           elements * int64_t(sizeof(ggml_fp16_t)));
-            ggml_fp16_to_fp32_row(halves.data(), values.data(), elements);
-        }
+        halves.resize(size_t(elements));
+        copier.in.read(reinterpret_cast<char *>(halves.data()),
+                       elements * int64_t(sizeof(ggml_fp16_t)));
+        ggml_fp16_to_fp32_row(halves.data(), values.data(), elements);
         const int64_t rows = elements / columns;
         quantized.resize(size_t(rows) * ggml_row_size(type, columns));
         ggml_quantize_chunk(type, values.data(), quantized.data(), 0, rows, columns, nullptr);

@@ -324,6 +324,7 @@ ev_status Search::score_tree(Decoder &decoder, const std::vector<Token> &prompt,
             total += double(logit) - sum.log;
             if (heard) {
                 const float gap = logit - sum.max;
+                done.end_gap = gap; // the last one stays
                 if (gap < done.gap1) {
                     done.gap2 = done.gap1;
                     done.gap1 = gap;
@@ -409,7 +410,7 @@ ev_status Search::run(Decoder &decoder, const std::vector<Token> &prompt,
     finished[0] = winner[0];
     for (const Finished &done : finished) {
         found.push_back({text(done.tokens), done.total, done.log_probability,
-                         int32_t(done.tokens.size()) + 1, (done.gap1 + done.gap2) / 2});
+                         int32_t(done.tokens.size()) + 1, done.gap1, done.gap2, done.end_gap});
     }
     return EV_OK;
 }

@@ -37,7 +37,7 @@ struct Found {
     double score;
     double log_probability;
     int32_t tokens;
-    float worst_gap;
+    float worst_gap, second_gap, end_gap;
 };
 
 // Stop conditions, looked at between steps.
@@ -90,6 +90,7 @@ class Search {
         double log_probability;         // of the best spelling
         double language = 0.0;          // log-probability without the audio
         float gap1 = 0.0f, gap2 = 0.0f; // the two worst gaps, gap1 <= gap2 <= 0
+        float end_gap = 0.0f;
     };
 
     const std::vector<Allowed> &allowed(int32_t state);

@@ -1,7 +1,8 @@
 """The command line: one function for each command, errors as one sentence and an exit code.
 
-Exit codes: 0 done; 1 a check failed or input was refused; 2 usage or configuration; 3 model or native
-module; 4 audio; 5 network; 130 interrupted.
+Exit codes: 0 done, a refused command is a result too; 1 a check failed, or the output cannot be written;
+2 usage, configuration file or grammar file; 3 model or native module; 4 audio; 5 network; 130 ended by
+Ctrl-C.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ import io
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn
 
 from edgevoice import __version__
-from edgevoice.errors import CheckFailedError, EdgevoiceError, UsageError
+from edgevoice.errors import AudioError, CheckFailedError, EdgevoiceError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -31,8 +33,9 @@ if TYPE_CHECKING:
     from edgevoice.publish import Publisher
 
 EXIT_CODES: Final = (
-    "exit codes: 0 done; 1 a check failed or input was refused; 2 usage or configuration; "
-    "3 model or native module; 4 audio; 5 network"
+    "exit codes: 0 done, a refused command is a result too; 1 a check failed, or the output cannot be "
+    "written; 2 usage, configuration file or grammar file; 3 model or native module; 4 audio; 5 network; "
+    "130 ended by Ctrl-C"
 )
 INTERRUPTED: Final = 130
 """128 + SIGINT, as shells count."""
@@ -42,6 +45,33 @@ _log = logging.getLogger(__name__)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
+    try:
+        try:
+            return _command(arguments)
+        finally:
+            if sys.stdout is not None:  # it is when closed at the start
+                sys.stdout.flush()  # here, where a full disk can still be told
+    except BrokenPipeError:  # the reader of our output, such as head, has enough
+        _discard_output()
+        return 0
+    except OSError as error:
+        _log.debug("not done", exc_info=True)
+        where = f"{error.filename}: " if error.filename else "reading or writing failed: "
+        print(
+            f"edgevoice: {where}{error.strerror or error}; check that there is space and the right to write",
+            file=sys.stderr,
+        )
+        _discard_output()
+        return 1
+
+
+def _discard_output() -> None:
+    """Let Python's own flush at the end succeed."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _command(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(
         level=logging.DEBUG if options.verbose else logging.WARNING,
@@ -58,9 +88,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output, such as head, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 # ---- commands ----
@@ -111,7 +138,7 @@ def recognize(options: argparse.Namespace) -> int:
     try:
         for name in options.files:
             try:
-                source = RawSource(sys.stdin.buffer, options.rate) if name == "-" else FileSource(name)
+                source = RawSource(_stdin(), options.rate) if name == "-" else FileSource(name)
                 for result in pipeline.results(source):
                     if options.json:
                         print(
@@ -121,7 +148,9 @@ def recognize(options: argparse.Namespace) -> int:
                     else:
                         print(f"{name}: {_line(result)}", flush=True)
             except EdgevoiceError as error:  # one bad file does not stop the others
-                print(f"edgevoice: {error}", file=sys.stderr)
+                what = "stdin" if name == "-" else name
+                which = "" if what in str(error) else f"{what}: "
+                print(f"edgevoice: {which}{error}", file=sys.stderr)
                 exit_code = exit_code or error.exit_code
     finally:
         pipeline.close()
@@ -160,7 +189,15 @@ def models_quantize(options: argparse.Namespace) -> None:
     from edgevoice import models, native  # noqa: PLC0415
 
     source = models.find(options.name)
-    with tempfile.TemporaryDirectory(dir=models.models_dir()) as folder:
+    try:
+        models.models_dir().mkdir(parents=True, exist_ok=True)
+        temporary = tempfile.TemporaryDirectory(dir=models.models_dir())
+    except OSError as error:
+        raise ModelError(
+            f"{models.models_dir()} cannot be written ({error.strerror}); "
+            "set EDGEVOICE_MODELS to a folder of yours"
+        ) from None
+    with temporary as folder:
         target = Path(folder) / "quantized.bin"
         native.quantize(source, target, options.kind)
         print(models.import_file(target, f"{options.name}-{options.kind}"))
@@ -195,7 +232,7 @@ def config_check(options: argparse.Namespace) -> None:
     from edgevoice import config  # noqa: PLC0415
 
     path = config.find_config(options.config)
-    config.load(path)
+    config.check_files(config.load(path))
     print(f"{path}: in order" if path else "no configuration file: the defaults are in effect")
 
 
@@ -252,10 +289,16 @@ def _sources(options: argparse.Namespace, config: Config) -> Iterable[FrameSourc
         yield MicrophoneSource(config.audio.device, channel=config.audio.channel)
     for name in options.input or ():
         yield (
-            RawSource(sys.stdin.buffer, options.rate)
+            RawSource(_stdin(), options.rate)
             if name == "-"
             else FileSource(name, real_time=options.real_time)
         )
+
+
+def _stdin() -> BinaryIO:
+    if sys.stdin is None:  # closed by who started us
+        raise AudioError("stdin is closed; feed it raw audio, or name a recording")
+    return sys.stdin.buffer
 
 
 def _line(result: Result) -> str:
@@ -290,10 +333,10 @@ class _VersionAction(argparse.Action):
 
 
 def _rate(text: str) -> int:
-    rate_hz = int(text)
-    if not 4_000 <= rate_hz <= 192_000:
-        raise UsageError(f"--rate must be 4000 to 192000, got {rate_hz}")
-    return rate_hz
+    # Refused as text, which may be longer than int() takes; no rate has more than six digits.
+    if not re.fullmatch(r"[0-9]{4,6}", text) or not 4_000 <= int(text) <= 192_000:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 4000 to 192000, got {text[:60]!r}")
+    return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -349,9 +392,11 @@ def _parser() -> argparse.ArgumentParser:
     sub = add(commands, "devices", devices, "microphones, with the name to put in the configuration")
     sub.add_argument("--json", action="store_true", help="as JSON")
 
-    group = commands.add_parser("models", help="list, pull, import and verify models").add_subparsers(
-        metavar="COMMAND", required=True
-    )
+    def add_group(name: str, text: str) -> argparse._SubParsersAction[argparse.ArgumentParser]:
+        parser = commands.add_parser(name, help=text, description=text, epilog=EXIT_CODES)
+        return parser.add_subparsers(metavar="COMMAND", required=True)
+
+    group = add_group("models", "list, pull, import and verify models")
     sub = add(group, "list", models_list, "known and installed models")
     sub.add_argument("--json", action="store_true", help="as JSON")
     sub = add(group, "pull", models_pull, "fetch models; nothing to do when they are there")
@@ -368,9 +413,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = add(group, "verify", models_verify, "compare the hash of installed models with the pinned one")
     sub.add_argument("names", nargs="*", metavar="NAME", help="default: all installed")
 
-    group = commands.add_parser("config", help="show and check the configuration").add_subparsers(
-        metavar="COMMAND", required=True
-    )
+    group = add_group("config", "show and check the configuration")
     sub = add(group, "show", config_show, "the configuration in effect")
     sub.add_argument(
         "--defaults", action="store_true", help="the commented file with every default, to start from"

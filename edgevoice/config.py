@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import errno
 import logging
 import os
 import re
@@ -317,9 +318,9 @@ def mqtt_password(config: Config) -> str | None:
     if path is None:
         return None
     try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            content = file.read(_MAX_PASSWORD_BYTES + 3)  # a line end of two bytes and one byte too many
+        # A line end of two bytes, and one byte too many.
+        content = read_regular_file(path, _MAX_PASSWORD_BYTES + 3)
+        mode = path.stat().st_mode
         password = content.decode().removesuffix("\n").removesuffix("\r")
     except OSError as error:
         raise ConfigError(
@@ -339,14 +340,48 @@ def mqtt_password(config: Config) -> str | None:
     return password
 
 
+def check_files(config: Config) -> None:
+    """Check that the files a configuration names can be read.
+
+    Raises:
+        ConfigError: one line for each that cannot.
+    """
+    problems: list[str] = []
+    for key, path in (
+        ("grammar.file", config.grammar.file),
+        ("mqtt.password_file", config.mqtt.password_file),
+        ("mqtt.tls.ca_file", config.mqtt.tls.ca_file),
+    ):
+        try:
+            if path is not None:
+                read_regular_file(path, 1)
+        except OSError as error:
+            problems.append(f"{key}: {path} cannot be read: {error.strerror}; correct the path")
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def read_regular_file(path: Path, limit_bytes: int) -> bytes:
+    """The first bytes of a file; never waits for a pipe, never reads a device.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    # Opening a pipe waits for its other end, so the kind is asked for first; folders open() refuses itself.
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    with path.open("rb") as file:
+        return file.read(limit_bytes)
+
+
 def _plain(value: object) -> object:
     return str(value) if isinstance(value, Path) else value
 
 
 def _read_text(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
+        content = read_regular_file(path, _MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"{path}: cannot be read: {reason}; give an existing file") from None

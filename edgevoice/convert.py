@@ -44,20 +44,27 @@ _MAX_NAME_BYTES: Final = 64  # the longest tensor name has 43
 _HEAD_DIM: Final = 64  # in every Whisper model
 _COPY_BYTES: Final = 1 << 20  # enough for full disk speed, little beside the model
 
+_AUDIO_CTX: Final = 1500  # encoder positions, 30 s
+_TEXT_CTX: Final = 448  # decoder positions
+_LAYERS: Final[Mapping[int, int]] = {384: 4, 512: 6, 768: 12, 1024: 24, 1280: 32}
+"""State -> layers of the published sizes: tiny, base, small, medium, large."""
+
+_DISTILLED_LAYERS: Final = (2, 4)  # of the decoder: distilled models and turbo
+
 _F32: Final = 0
 _F16: Final = 1
 _BLOCK_VALUES: Final = 32  # values per block of the quantised types below
 
 # ggml_ftype of the header -> ggml_type of the matrices, bytes and values per block (ggml.h, ggml-common.h)
 _MATRIX_TYPES: Final[Mapping[int, tuple[int, int, int]]] = {
-    0: (_F32, 4, 1),
-    1: (_F16, 2, 1),
+    _F16: (_F16, 2, 1),
     2: (2, 18, _BLOCK_VALUES),  # q4_0
     3: (3, 20, _BLOCK_VALUES),  # q4_1
     7: (8, 34, _BLOCK_VALUES),  # q8_0
     8: (6, 22, _BLOCK_VALUES),  # q5_0
     9: (7, 24, _BLOCK_VALUES),  # q5_1
 }
+_QUANTISATION_VERSION: Final = 2  # the only block layout that whisper.cpp still reads
 _QUANTISATION_VERSION_FACTOR: Final = 1000  # ggml adds this times the version of the block layout to ftype
 
 _CT2_VERSION: Final = 6
@@ -83,24 +90,33 @@ class Header:
     ftype: int
 
     def problem(self) -> str | None:
-        """What makes whisper.cpp misbehave, or None: it trusts these numbers and sizes memory by them."""
-        allowed: dict[str, tuple[int, ...] | range] = {
+        """What makes whisper.cpp misbehave, or None: it trusts these numbers and sizes memory by them.
+
+        As strict as csrc/model_file.cpp, which checks again before each use.
+        """
+        layers = _LAYERS.get(self.n_audio_state, 0)
+        allowed: dict[str, tuple[int, ...]] = {
             "n_vocab": (51_864, 51_865, 51_866),  # English, multilingual, large-v3
-            "n_audio_ctx": range(1, 1501),  # 30 s
-            "n_audio_state": range(_HEAD_DIM, 1281, _HEAD_DIM),  # up to large
+            "n_audio_ctx": (_AUDIO_CTX,),
+            "n_audio_state": tuple(_LAYERS),
             "n_audio_head": (self.n_audio_state // _HEAD_DIM,),
-            "n_audio_layer": range(1, 33),
-            "n_text_ctx": range(1, 449),
+            "n_audio_layer": (layers,),
+            "n_text_ctx": (_TEXT_CTX,),
             "n_text_state": (self.n_audio_state,),
             "n_text_head": (self.n_audio_state // _HEAD_DIM,),
-            "n_text_layer": range(1, 33),
+            "n_text_layer": (layers, *_DISTILLED_LAYERS),
             "n_mels": (80, 128),
         }
         for name, values in allowed.items():
             if getattr(self, name) not in values:
-                return f"{name} is {getattr(self, name)}"
-        if not 0 <= self.ftype < 3 * _QUANTISATION_VERSION_FACTOR or self.matrix_ftype not in _MATRIX_TYPES:
-            return f"ftype is {self.ftype}"  # 2 is the newest version of the block layout
+                return f"{name} is {getattr(self, name)}, allowed is {' or '.join(map(str, values))}"
+        if self.ftype == _F32:
+            return "its weights are all f32 (ftype 0), on which whisper.cpp aborts"
+        version = self.ftype // _QUANTISATION_VERSION_FACTOR
+        if self.matrix_ftype not in _MATRIX_TYPES or (
+            version != _QUANTISATION_VERSION and self.ftype != _F16
+        ):
+            return f"ftype is {self.ftype}, allowed is 1 (f16) or a quantisation such as 2007 (q8_0)"
         return None
 
     @property
@@ -110,6 +126,7 @@ class Header:
 
 
 _HEADER: Final = struct.Struct("<I11i")
+_OTHER_MODEL: Final = "take a Whisper of a published size, in f16 or quantised from it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +152,9 @@ class Tensor:
     def layout(self, header: Header) -> tuple[int, int]:
         """Return its ggml_type and its bytes in a file with this header."""
         values = math.prod(self.shape)
-        ftype = header.matrix_ftype
         if self.is_float32:
-            ftype = 0
-        elif len(self.shape) == 3:  # convolutions are never quantised
-            ftype = min(ftype, 1)
+            return _F32, 4 * values
+        ftype = _F16 if len(self.shape) == 3 else header.matrix_ftype  # convolutions are never quantised
         kind, block_bytes, block_values = _MATRIX_TYPES[ftype]
         return kind, values // block_values * block_bytes
 
@@ -197,9 +212,9 @@ class _Reader:
         self.size = file.seek(0, 2)
         self.position = file.seek(0)
 
-    def fail(self, what: str) -> ModelCorruptError:
+    def fail(self, what: str, remedy: str = "fetch it again") -> ModelCorruptError:
         place = f"byte {self.position} of {self.size}"
-        return ModelCorruptError(f"{self.name} is no usable Whisper model: {what} ({place}); fetch it again")
+        return ModelCorruptError(f"{self.name} is no usable Whisper model: {what} ({place}); {remedy}")
 
     def skip(self, count: int) -> int:
         """Pass over bytes that must be there and return where they begin."""
@@ -235,7 +250,7 @@ def _read_header(reader: _Reader) -> Header:
         raise reader.fail(f"it begins with {magic:#010x} instead of {GGML_MAGIC:#010x}")
     header = Header(*fields)
     if problem := header.problem():
-        raise reader.fail(problem)
+        raise reader.fail(problem, _OTHER_MODEL)
     return header
 
 
@@ -243,7 +258,10 @@ def _read_filters(reader: _Reader, header: Header) -> bytes:
     n_mels, n_fft = reader.numbers("<2i")
     if (n_mels, n_fft) != (header.n_mels, _N_FFT):
         raise reader.fail(f"its mel filters are {n_mels} x {n_fft} instead of {header.n_mels} x {_N_FFT}")
-    return reader.take(n_mels * n_fft * 4)
+    filters = reader.take(n_mels * n_fft * 4)
+    if not np.isfinite(np.frombuffer(filters, "<f4")).all():
+        raise reader.fail("its mel filters are not all finite numbers")
+    return filters
 
 
 def check_ggml(path: Path) -> Header:
@@ -265,11 +283,14 @@ def check_ggml(path: Path) -> Header:
         n_words = reader.number("<i")
         if not _N_WORDS - 1 <= n_words <= header.n_vocab:  # some converters leave out end-of-text
             raise reader.fail(f"it has {n_words} words")
+        has_space = False
         for _ in range(n_words):
             length = reader.number("<i")
             if not 0 <= length <= _MAX_WORD_BYTES:
                 raise reader.fail(f"a word has {length} bytes")
-            reader.skip(length)
+            has_space |= reader.take(length) == b" "
+        if not has_space:  # whisper.cpp looks it up and would throw
+            raise reader.fail("no word is a single space")
         missing = {tensor.name: tensor for tensor in tensors(header)}
         if reader.position == reader.size:
             raise reader.fail("it holds no weights")
@@ -398,10 +419,10 @@ def _derive_header(reader: _Reader, variables: Mapping[str, _Variable]) -> Heade
         n_text_head=scalar("decoder/num_heads"),
         n_text_layer=layers("decoder"),
         n_mels=shape("encoder/conv1/weight", 3)[1],
-        ftype=1,
+        ftype=_F16,
     )
     if problem := header.problem():
-        raise reader.fail(problem)
+        raise reader.fail(problem, _OTHER_MODEL)
     return header
 
 

@@ -63,18 +63,27 @@ def decide(transcript: Transcript, grammar: Grammar, min_confidence: float) -> D
     return Decision(first, confidence, reason, others)
 
 
-# Coefficients: see confidence_of().
-_BIAS: Final = 7.2
+# Chosen on tiny.en so that, at 0.5, about 99 % of 310 clean coffee orders pass, under 5 % of the same
+# orders with the drink taken out of the grammar, and none of 236 utterances of other speech; logistic
+# regression gave the direction, the weights were then rounded (bench/acceptance.py measures). A known limit:
+# speech directly before or after a command in the same utterance hardly changes these features.
+_BIAS: Final = 8.6
 _PER_TOKEN: Final = 2.0
-_WORST_GAP: Final = 0.75
+_WORST_GAP: Final = 0.70
+_SECOND_GAP: Final = 0.30
 
 
 def confidence_of(hypothesis: Hypothesis) -> float:
     """Return how surely this was said, 0-1.
 
     A logistic function of the mean log-probability of a token (would Whisper have written this?) and of
-    the mean of its two worst gaps (was it forced, somewhere, into words it did not hear?).
+    the two worst gaps (was it forced, somewhere, into a word it did not hear?).
     """
     per_token = hypothesis.log_probability / hypothesis.tokens
-    logit = _BIAS + _PER_TOKEN * per_token + _WORST_GAP * hypothesis.worst_gap
+    logit = (
+        _BIAS
+        + _PER_TOKEN * per_token
+        + _WORST_GAP * hypothesis.worst_gap
+        + _SECOND_GAP * hypothesis.second_gap
+    )
     return 1.0 / (1.0 + math.exp(-max(-50.0, min(50.0, logit))))

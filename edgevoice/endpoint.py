@@ -39,6 +39,7 @@ class EndpointOptions:
     min_speech_ms: int = 100
     silence_ms: int = 500
     max_utterance_s: float = 15.0
+    """Pre-roll included."""
 
 
 class Endpointer:
@@ -75,7 +76,7 @@ class Endpointer:
             self._speech_end_samples = end_samples
         if end_samples - self._speech_end_samples >= _samples(self._options.silence_ms):
             return self._end("silence")
-        if end_samples - self._speech_start_samples >= self._options.max_utterance_s * SAMPLE_RATE_HZ:
+        if end_samples - self._kept[0].start_samples >= self._options.max_utterance_s * SAMPLE_RATE_HZ:
             return self._end("too_long")
         return None
 

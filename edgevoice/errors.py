@@ -1,7 +1,7 @@
 """Every error edgevoice raises on purpose, and the exit code each one ends a command with.
 
     EdgevoiceError                      exit code
-    ├── CheckFailedError                1   a check failed or input was refused
+    ├── CheckFailedError                1   a check failed, or output cannot be written
     ├── UsageError (ValueError)         2   wrong arguments
     ├── ConfigError (ValueError)        2   the configuration file
     ├── GrammarError (ValueError)       2   a grammar file
@@ -40,7 +40,7 @@ class EdgevoiceError(Exception):
 
 
 class CheckFailedError(EdgevoiceError):
-    """A check failed or input was refused."""
+    """A check failed."""
 
 
 class UsageError(EdgevoiceError, ValueError):

@@ -94,8 +94,8 @@ class Timings:
 class Hypothesis:
     """One sentence the decoder considered, complete and of the grammar.
 
-    `log_probability` and `worst_gap` are exact for the best one; for the others the first is an upper bound
-    and the second 0.
+    `log_probability` and the gaps are exact for the best one; for the others the first is an upper bound and
+    the gaps are 0.
     """
 
     text: str
@@ -110,8 +110,14 @@ class Hypothesis:
     tokens: int
     """Number of tokens, end-of-text included."""
 
-    worst_gap: float
-    """Mean of the two largest gaps between a token on the path and the likeliest there, in nats, <= 0."""
+    worst_gap: float = 0.0
+    """A gap is how far a token falls behind the likeliest one at its place, in nats, <= 0: the worst."""
+
+    second_gap: float = 0.0
+    """The next worst."""
+
+    end_gap: float = 0.0
+    """Of end-of-text: far behind where the speaker went on."""
 
 
 @dataclass(frozen=True, slots=True)

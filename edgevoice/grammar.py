@@ -28,8 +28,8 @@ from hassil.expression import (
 from hassil.intents import RangeSlotList, SlotList, TextSlotList
 
 from edgevoice.errors import GrammarError
-from edgevoice.grammar_file import MAX_RANGE_NUMBERS, shown
-from edgevoice.surface import GLUED_SIGNS, number_words, spellings
+from edgevoice.grammar_file import EDGE_PUNCTUATION, MAX_RANGE_NUMBERS, can_be_empty, shown
+from edgevoice.surface import GLUED_SIGNS, minus_word, number_words, spellings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -53,9 +53,6 @@ MAX_DEPTH: Final = 60
 MAX_CALL_PATHS: Final = 1_000_000
 """Ways down into called rules and lists, each a call stack in the decoder. Rules that name each other twice
 double them at every level; Home Assistant's English collection has some thousands."""
-
-_EDGE_PUNCTUATION: Final = ".,?!;:"
-"""Not spoken; a transcript may have it or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,6 +351,11 @@ class _Compiler:
                     last = self.trie_text(chunk.text, start, trie)
                 else:
                     last = self.expression(chunk, self.arc(start, EPSILON), scope)
+                    if can_be_empty(chunk, scope.rules):
+                        raise self.error(
+                            f"list {slot_list.name!r} has a value that can be empty, by a rule it names; "
+                            "give it a word that is always said"
+                        )
                 self.arc(last, LABEL, self.value_label(value.value_out), end)
             return end
 
@@ -373,8 +375,15 @@ class _Compiler:
                 if numbers.words:
                     try:
                         texts += number_words(language, number)
+                        if texts and number < 0 and numbers.digits and (minus := minus_word(language)):
+                            texts += [text.replace("-", f"{minus} ", 1) for text in texts if text[0] == "-"]
                     except GrammarError as error:
                         raise self.error(str(error)) from None
+                if not texts:
+                    raise self.error(
+                        f"{number} in range {numbers.name!r} has no words in language {language!r}; "
+                        "remove 'digits: false'"
+                    )
                 value: float = number if numbers.multiplier is None else number * numbers.multiplier
                 if isinstance(value, float) and value.is_integer():
                     value = int(value)
@@ -481,7 +490,7 @@ _HYPHEN: Final = re.compile(r"(?<=\w)-(?=\w)")
 
 def _words(text: str) -> list[str]:
     """Split at white space and hyphens, in lower case, without punctuation at the edges of words."""
-    words = (word.strip(_EDGE_PUNCTUATION) for word in _HYPHEN.sub(" ", text.lower()).split())
+    words = (word.strip(EDGE_PUNCTUATION) for word in _HYPHEN.sub(" ", text.lower()).split())
     return [word for word in words if word]
 
 

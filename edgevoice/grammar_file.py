@@ -8,16 +8,18 @@ support is refused by name, never ignored.
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import yaml
-from hassil.expression import Sentence, TextChunk
+from hassil.expression import Alternative, Expression, Group, RuleReference, Sentence, TextChunk
 from hassil.intents import RangeFractionType, RangeSlotList, RangeType, SlotList, TextSlotList, TextSlotValue
 from hassil.parse_expression import parse_sentence
 from hassil.parser import ParseError
 from hassil.util import is_template, normalize_text
 
+from edgevoice.config import read_regular_file
 from edgevoice.errors import GrammarError
 
 if TYPE_CHECKING:
@@ -41,6 +43,12 @@ MAX_TEMPLATE_CHARACTERS: Final = 10_000
 
 MAX_RANGE_NUMBERS: Final = 10_000
 """Numbers in one range; each costs some 50 bytes of automaton."""
+
+EDGE_PUNCTUATION: Final = ".,?!;:"
+"""Not spoken; a transcript may have it or not."""
+
+_LANGUAGE: Final = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8}){0,3}")
+"""Codes as in "en", "pt-BR", "zh-Hant-TW": a language, a script, a country, a variant."""
 
 _SUPPORTED: Final[dict[str, frozenset[str]]] = {
     "grammar": frozenset(
@@ -150,11 +158,11 @@ def load(path: Path) -> GrammarFile:
 def _read_yaml(path: Path) -> tuple[object, dict[Path_, int]]:
     """Return the file's plain values and the line of each, by path from the top."""
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise GrammarError(f"{path}: larger than {MAX_FILE_BYTES} bytes; split it")
-        data = path.read_bytes()
+        data = read_regular_file(path, MAX_FILE_BYTES + 1)
     except OSError as error:
         raise GrammarError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    if len(data) > MAX_FILE_BYTES:
+        raise GrammarError(f"{path}: larger than {MAX_FILE_BYTES} bytes; split it")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -262,9 +270,9 @@ class _Reader:
     def grammar(self) -> GrammarFile:
         root = self.mapping(self.root, (), "grammar")
         self.check_settings(root.get("settings", {}), ("settings",))
-        language = self.text(root.get("language", ""), ("language",))
-        if not language:
+        if not root.get("language", ""):
             raise self.error((), "no 'language'; add for example: language: en")
+        language = self.language(root["language"], ("language",))
         intents = self.mapping(root.get("intents", {}), ("intents",))
         blocks: list[Block] = []
         for name, intent in intents.items():
@@ -341,6 +349,8 @@ class _Reader:
         expression = (
             self.sentence(text, at).expression if is_template(text) else TextChunk(normalize_text(text))
         )
+        if can_be_empty(expression, {}):
+            raise self.error(at, f"the value {shown(text)} can be empty; give it a word that is always said")
         return TextSlotValue(text_in=expression, value_out=out)
 
     def range_of(self, name: str, value: object, at: Path_) -> RangeSlotList:
@@ -355,10 +365,13 @@ class _Reader:
             numbers[key] = number
         multiplier = body.get("multiplier")
         if multiplier is not None and (
-            isinstance(multiplier, bool) or not isinstance(multiplier, (int, float))
+            isinstance(multiplier, bool)
+            or not isinstance(multiplier, (int, float))
+            or not abs(multiplier) <= MAX_NUMBER  # NaN is not, either
         ):
             raise self.error(
-                (*at, "multiplier"), f"range {name!r}: 'multiplier' must be a number, got {multiplier!r}"
+                (*at, "multiplier"),
+                f"range {name!r}: 'multiplier' must be a number up to {MAX_NUMBER}, got {multiplier!r}",
             )
         if numbers["from"] > numbers["to"] or numbers["step"] < 1:
             raise self.error(at, f"range {name!r}: 'from' must not exceed 'to', and 'step' must be positive")
@@ -381,7 +394,7 @@ class _Reader:
             multiplier=float(multiplier) if multiplier is not None else None,
             digits=digits,
             words=words,
-            words_language=self.text(body["words_language"], (*at, "words_language"))
+            words_language=self.language(body["words_language"], (*at, "words_language"))
             if body.get("words_language")
             else None,
         )
@@ -458,6 +471,12 @@ class _Reader:
             raise self.error(at, f"{self.name(at)} must be text, got {shown(value)}{hint}")
         return value
 
+    def language(self, value: object, at: Path_) -> str:
+        code = self.text(value, at)
+        if not _LANGUAGE.fullmatch(code):
+            raise self.error(at, f"{shown(code)} is no language code; write one such as en or pt-BR")
+        return code
+
     def flag(self, body: dict[str, Any], key: str, at: Path_) -> bool:
         value = body.get(key, True)
         if not isinstance(value, bool):
@@ -480,6 +499,25 @@ class _Reader:
 
     def error(self, at: Path_, text: str) -> GrammarError:
         return GrammarError(f"{self.path}:{self.line(at)}: {text}")
+
+
+def can_be_empty(expression: Expression, rules: Rules) -> bool:
+    """Whether a template can be nothing at all; lists and unknown rules are taken as words."""
+    known: dict[str, bool] = {}
+
+    def empty(part: Expression) -> bool:
+        if isinstance(part, TextChunk):
+            return not part.text.strip(EDGE_PUNCTUATION + " ")
+        if isinstance(part, Group):
+            return (any if isinstance(part, Alternative) else all)(empty(item) for item in part.items)
+        if isinstance(part, RuleReference) and part.rule_name in rules:
+            if part.rule_name not in known:
+                known[part.rule_name] = False  # a rule that uses itself is refused elsewhere
+                known[part.rule_name] = empty(rules[part.rule_name].expression)
+            return known[part.rule_name]
+        return False
+
+    return empty(expression)
 
 
 def shown(value: object) -> str:

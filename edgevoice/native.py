@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -169,7 +170,8 @@ def quantize(source: Path, target: Path, kind: str) -> None:
     """
     if kind not in QUANTISATIONS:
         raise UsageError(f"{kind!r} is no quantisation; use one of {', '.join(QUANTISATIONS)}")
-    check(lib.ev_model_quantize(str(source).encode(), str(target).encode(), QUANTISATIONS[kind]), str(source))
+    status = lib.ev_model_quantize(os.fsencode(source), os.fsencode(target), QUANTISATIONS[kind])
+    check(status, str(source))
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +196,7 @@ class Model(_Handle):
     def __init__(self, path: Path) -> None:
         out = ffi.new("ev_model **")
         check(
-            lib.ev_model_open(str(path).encode(), out),
+            lib.ev_model_open(os.fsencode(path), out),
             f"{path} is no usable model",
             "pull it again with: edgevoice models pull NAME",
         )
@@ -329,6 +331,8 @@ class Session(_Handle):
                     log_probability=h.log_probability,
                     tokens=h.tokens,
                     worst_gap=h.worst_gap,
+                    second_gap=h.second_gap,
+                    end_gap=h.end_gap,
                 )
                 for h in (result.hypotheses[i] for i in range(result.n_hypotheses))
             )
@@ -358,7 +362,7 @@ class VoiceDetector(_Handle):
     def __init__(self, path: Path | None = None) -> None:
         path = models.vad_model(path)
         out = ffi.new("ev_vad **")
-        check(lib.ev_vad_open(str(path).encode(), out), str(path))
+        check(lib.ev_vad_open(os.fsencode(path), out), str(path))
         super().__init__(out[0], lib.ev_vad_free)
 
     def process(self, samples: Samples) -> float:

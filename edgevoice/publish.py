@@ -6,6 +6,7 @@ The way of one result:
    thread that recognises never waits for the network.
 2. The sender thread takes it when a connection stands, drops it if its time is over, and hands it to paho.
 3. It waits for the broker's acknowledgement before it takes the next one, so paho never holds more than one.
+   If none comes in time, it breaks the connection itself.
 4. If the connection breaks in between, paho would send that one again, however late. So on each new
    connection we take it back from paho before it can, and decide again as in 2. A result can arrive twice
    only when its acknowledgement was lost, within its time; `utterance_id` tells.
@@ -55,6 +56,7 @@ MAX_LEVEL_CHARACTERS: Final = 100
 
 _QUEUE_RESULTS: Final = 64  # more than anyone says within an outage short enough for them to matter
 _CLOSE_S: Final = 2.0  # how long a clean end may wait for the broker
+_ACKNOWLEDGE_S: Final = 10.0  # a broker needs milliseconds; by default a result is void after half of this
 _RECONNECT_MIN_S: Final = 1  # soon enough for a broker that restarts
 _RECONNECT_MAX_S: Final = (
     10  # a broker in the same house can bear it; longer waits leave people speaking in vain
@@ -83,7 +85,7 @@ class MqttSettings:
     ca_file: str | os.PathLike[str] | None = None
     """PEM certificates to trust in place of the system's."""
 
-    keepalive_s: int = 15
+    keepalive_s: int = 30
     """A machine that vanished is announced as offline after one and a half times this."""
 
     intent_expiry_s: float = 5.0
@@ -146,6 +148,10 @@ class PublisherCounters:
 
     refused: int = 0
     """Refused by the broker, for example by its access rules."""
+
+    unanswered: int = 0
+    """Messages, presence and state among them, that a broker did not acknowledge in time; we connected again,
+    and then sent the result if it was still fresh."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +228,7 @@ class Publisher:
         self._retained: dict[str, bytes] = {}  # topic -> latest value
         self._due: dict[str, None] = {}  # topics of retained values to send, in order
         self._in_flight: _Message | None = None
-        self._delivered = self._stale = self._overflowed = self._refused = 0
+        self._delivered = self._stale = self._overflowed = self._refused = self._unanswered = 0
         self._failures_reported = 0
         # (message id, why it failed); "" stands for acknowledged, _TAKEN_BACK for a lost connection
         self._outcomes: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()
@@ -238,7 +244,9 @@ class Publisher:
     @property
     def counters(self) -> PublisherCounters:
         """What became of the results so far."""
-        return PublisherCounters(self._delivered, self._stale, self._overflowed, self._refused)
+        return PublisherCounters(
+            self._delivered, self._stale, self._overflowed, self._refused, self._unanswered
+        )
 
     def connect(self, timeout_s: float = 5.0) -> None:
         """Connect to the broker once; afterwards the connection is restored in the background.
@@ -274,6 +282,7 @@ class Publisher:
                 return
         client.disconnect()
         client.loop_stop()
+        del client  # closes paho's wake-up sockets now, not when the traceback is collected
         raise BrokerError(f"the MQTT broker at {self._settings.address} did not take us: {failure}")
 
     def publish(self, result: Result) -> None:
@@ -410,10 +419,34 @@ class Publisher:
 
     def _await_outcome(self, message_id: int) -> str | None:
         """Wait for the end of a message: "" acknowledged, else why not; None when the publisher ends."""
-        while (outcome := self._outcomes.get()) is not None:
+        while True:
+            try:
+                outcome = self._outcomes.get(timeout=_ACKNOWLEDGE_S)
+            except queue.Empty:
+                self._break_connection()
+                continue  # the next connection brings the message back
+            if outcome is None:
+                return None
             if outcome[0] == message_id:
                 return outcome[1]
-        return None
+
+    def _break_connection(self) -> None:
+        """End a connection on which no acknowledgement comes; paho then makes a new one."""
+        with self._changed:
+            connection = self._client.socket() if self._client and self._connected else None
+            if not isinstance(connection, socket.socket):  # gone meanwhile
+                return
+            self._unanswered += 1
+        _log.warning(
+            "the MQTT broker at %s did not acknowledge a message within %g s; ending the connection",
+            self._settings.address,
+            _ACKNOWLEDGE_S,
+        )
+        try:
+            # Not the method of a TLS socket, which takes its state away from the thread that reads from it.
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)
+        except OSError as error:
+            _log.debug("the connection had ended already: %s", error)
 
     # -- called by paho's network thread --------------------------------------------------------------------
 

@@ -87,7 +87,7 @@ GLUED_SIGNS: Final = frozenset({"%", "°"})
 
 
 def number_words(language: str, number: float) -> tuple[str, ...]:
-    """Return the ways to say a number, by unicode-rbnf as hassil uses it.
+    """Return the ways to say a number, by unicode-rbnf as hassil uses it; none if they are not known.
 
     Raises:
         GrammarError: when there are no number words for the language.
@@ -98,10 +98,24 @@ def number_words(language: str, number: float) -> tuple[str, ...]:
             f"there are no number words for language {language!r}; set 'words: false' in the range, or "
             "'words_language' to a related language"
         )
+    if number < 0 and not float(number).is_integer():  # unicode-rbnf says "minus five" for -5.9
+        minus = minus_word(language)
+        return tuple(f"{minus} {words}" for words in number_words(language, -number)) if minus else ()
     try:
         return tuple(dict.fromkeys(engine.format_number(number).text_by_ruleset.values()))
     except NoRuleForNumberError:
         raise GrammarError(f"{number} has no words in language {language!r}; set 'words: false'") from None
+
+
+@cache
+def minus_word(language: str) -> str:
+    """Return the word before a negative number, such as "minus"; empty if the language has no such word.
+
+    Raises:
+        GrammarError: when there are no number words for the language.
+    """
+    one, negative = number_words(language, 1)[0], number_words(language, -1)[0]
+    return negative.removesuffix(one).strip() if negative.endswith(f" {one}") else ""
 
 
 @cache
@@ -110,6 +124,6 @@ def _engine(language: str) -> RbnfEngine | None:
     for name in (language, language.replace("_", "-").split("-", maxsplit=1)[0]):
         try:
             return RbnfEngine.for_language(name)
-        except ValueError:
+        except (ValueError, OSError):  # OSError: a name too long for the file it would be in
             continue
     return None

@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 import yaml
 
 from edgevoice import cli, config
-from edgevoice.errors import EdgevoiceError
+from edgevoice.errors import EdgevoiceError, InferenceError
 
 if TYPE_CHECKING:
     from tests.conftest import Edgevoice, Sample
@@ -56,6 +56,30 @@ class TestHelp:
             assert f"{code} {meaning}" in text
         assert "--config" in text
 
+    @pytest.mark.parametrize("group", [[], ["models"], ["config"]])
+    def test_exit_codes_are_those_of_the_readme(
+        self, group: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Help of groups shows them too, each code the README has, and a refused command as done."""
+        with pytest.raises(SystemExit):
+            cli.main([*group, "--help"])
+        text = " ".join(capsys.readouterr().out.split())
+        shown = re.findall(r"[:;] (\d+) ", text[text.index("exit codes:") :])
+        readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+        section = readme[readme.index("## Exit codes") :]
+        assert shown == re.findall(r"^\| (\d+) \|", section, re.MULTILINE)[: len(shown)]
+        assert shown == ["0", "1", "2", "3", "4", "5", "130"]
+        assert "0 done, a refused command" in text
+
+    @pytest.mark.parametrize("rate", ["3", "many", "-16000", "1e4", "192001"])
+    def test_wrong_rate(self, rate: str, capsys: pytest.CaptureFixture[str]) -> None:
+        """Says which rates are allowed and what was seen, not the name of a function."""
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["recognize", "a.wav", f"--rate={rate}"])
+        assert ended.value.code == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert error.endswith(f"--rate: must be a whole number from 4000 to 192000, got {rate!r}")
+
     def test_help_names_every_command(self, capsys: pytest.CaptureFixture[str]) -> None:
         """The list of commands is complete, each with a line of its own."""
         with pytest.raises(SystemExit):
@@ -78,8 +102,9 @@ class TestHelp:
         [
             [], ["nosuch"], ["models"], ["config"], ["recognize"], ["run", "--nosuch"], ["models", "pull"],
             ["run", "--input"], ["recognize", "-", "--rate", "many"], ["recognize", "-", "--rate", "100"],
+            ["recognize", "-", "--rate", "9" * 5000],
         ],
-        ids=" ".join,
+        ids=lambda arguments: " ".join(arguments)[:60],
     )  # fmt: skip
     def test_wrong_usage_ends_with_2(self, edgevoice: Edgevoice, arguments: list[str]) -> None:
         """The reason is on stderr, nothing on stdout."""
@@ -149,6 +174,26 @@ class TestModels:
         assert "rubbish.bin" in one_sentence(done.stderr)
         assert not list(folder.glob("*.bin"))
 
+    def test_quantize_without_a_folder(self, edgevoice: Edgevoice, tmp_path: Path, model_path: Path) -> None:
+        """An absent folder is made, one that cannot be is told with the code for models."""
+        blocked = tmp_path / "file"
+        blocked.touch()
+        done = edgevoice(
+            "models",
+            "quantize",
+            model_path,
+            "q8_0",
+            environment={"EDGEVOICE_MODELS": str(blocked / "models")},
+        )
+        assert done.returncode == 3
+        assert "cannot be written" in one_sentence(done.stderr)
+        absent = tmp_path / "absent" / "models"
+        done = edgevoice(
+            "models", "quantize", model_path, "q9", environment={"EDGEVOICE_MODELS": str(absent)}
+        )
+        assert "q9" in one_sentence(done.stderr)  # further than the folder
+        assert list(absent.iterdir()) == []
+
 
 class TestConfig:
     """The configuration in effect."""
@@ -192,6 +237,14 @@ class TestConfig:
             assert done.returncode == 2
             assert b"Traceback" not in done.stderr
             assert words in done.stderr.decode()
+
+    def test_check_of_files_that_are_named(self, edgevoice: Edgevoice, tmp_path: Path) -> None:
+        """A grammar that is not there is not in order."""
+        path = tmp_path / "edgevoice.yaml"
+        path.write_text("grammar: {file: absent.yaml}\n")
+        done = edgevoice("config", "check", "--config", path)
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert "grammar.file" in one_sentence(done.stderr)
 
     def test_missing_file(self, edgevoice: Edgevoice, tmp_path: Path) -> None:
         """A file that was named but is not there is an error, not the defaults."""
@@ -259,6 +312,38 @@ class TestProcess:
             assert child.wait(10) == code
             assert b"Traceback" not in child.stderr.read()
 
+    @pytest.mark.parametrize(
+        "command", [["--version"], ["--help"], ["models", "list"], ["config", "show"]], ids=" ".join
+    )
+    def test_output_that_cannot_be_written(
+        self, child_environment: dict[str, str], command: list[str]
+    ) -> None:
+        """A full disk is one sentence and a failure."""
+        with Path("/dev/full").open("wb") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "edgevoice", *command],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                env={**child_environment, "PYTHONUNBUFFERED": ""},  # set, argparse would pass over it
+                check=False,
+            )
+        assert done.returncode == 1
+        assert "No space left" in one_sentence(done.stderr)
+        assert len(done.stderr.splitlines()) == 1
+
+    @pytest.mark.parametrize("command", ["recognize -", "run --input -"])
+    def test_closed_stdin(self, child_environment: dict[str, str], command: str) -> None:
+        """Told as an error of audio."""
+        done = subprocess.run(
+            ["/bin/sh", "-c", f'exec "$0" -m edgevoice {command} <&-', sys.executable],
+            capture_output=True,
+            env=child_environment,
+            check=False,
+        )
+        assert done.returncode == 4
+        assert b"Traceback" not in done.stderr
+        assert b"stdin is closed" in done.stderr
+
     def test_verbose_says_more(self, edgevoice: Edgevoice, samples: tuple[Sample, ...]) -> None:
         """With -v the log goes to stderr and the results stay alone on stdout."""
         quiet = edgevoice("recognize", "--json", samples[0].path)
@@ -295,6 +380,28 @@ class TestProcess:
         assert recognised.returncode == 3
         assert "build_native.py" in one_sentence(recognised.stderr)
         assert without("config", "show", "--defaults").returncode == 0
+
+
+def test_error_of_one_file_among_several_names_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], samples: tuple[Sample, ...]
+) -> None:
+    """Whatever fails inside, the line says on which file."""
+
+    class Failing:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def results(self, _: object) -> NoReturn:
+            raise InferenceError("it did not work; try again")
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr("edgevoice.pipeline.Pipeline", Failing)
+    names = [str(sample.path) for sample in samples[:2]]
+    assert cli.main(["recognize", *names]) == InferenceError.exit_code
+    expected = [f"edgevoice: {name}: it did not work; try again" for name in names]
+    assert capsys.readouterr().err.splitlines() == expected
 
 
 def test_every_error_ends_with_its_exit_code(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from edgevoice.config import (
     ModelConfig,
     MqttConfig,
     TlsConfig,
+    check_files,
     default_text,
     dump,
     find_config,
@@ -416,6 +418,35 @@ def test_a_missing_password_file_is_an_error(tmp_path: Path) -> None:
     """A service must not log in without the password it was told to use."""
     with pytest.raises(ConfigError, match="absent cannot be read: No such file"):
         mqtt_password(Config(mqtt=MqttConfig(password_file=tmp_path / "absent")))
+
+
+def test_files_that_are_named_are_checked(file: Path, tmp_path: Path) -> None:
+    """Each that cannot be read is a line with its option; files that are there are in order."""
+    keys = ("grammar.file", "mqtt.password_file", "mqtt.tls.ca_file")
+    file.write_text(
+        "grammar: {file: g.yaml}\nmqtt: {password_file: p, tls: {enabled: true, ca_file: c.pem}}\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(ConfigError) as caught:
+        check_files(load(file))
+    lines = str(caught.value).splitlines()
+    assert [line.partition(": ")[0] for line in lines] == list(keys)
+    assert all("No such file" in line for line in lines)
+    for name in ("g.yaml", "p", "c.pem"):
+        (tmp_path / name).touch()
+    check_files(load(file))
+    check_files(Config())
+
+
+def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
+    """A device that never ends and a pipe nobody writes to are refused at once, as file and as password."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in (Path("/dev/zero"), pipe):
+        with pytest.raises(ConfigError, match="cannot be read: it is no regular file"):
+            load(path)
+        with pytest.raises(ConfigError, match="cannot be read: it is no regular file"):
+            mqtt_password(Config(mqtt=MqttConfig(password_file=path)))
 
 
 def test_threads_leave_one_core_to_the_audio(monkeypatch: pytest.MonkeyPatch) -> None:

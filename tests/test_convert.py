@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+from dataclasses import astuple, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,8 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-HEADER = convert.Header(51_864, 8, 64, 1, 1, 4, 64, 1, 1, 80, 1)
-"""The smallest header that is allowed to be: one layer, one head."""
+HEADER = convert.Header(51_864, 1500, 64, 1, 1, 448, 64, 1, 1, 80, 1)
+"""One layer, one head: smaller than any published Whisper, so `allow_tiny_size` must let it through."""
+
+
+def allow_tiny_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Add the size of HEADER to the published ones, as real ones would take seconds for each test."""
+    monkeypatch.setattr(convert, "_LAYERS", {**convert._LAYERS, 64: 1})
 
 
 def ct2_text(value: str) -> bytes:
@@ -87,6 +93,7 @@ def converted(model: Path, words: str = "vocabulary.txt") -> bytes:
 @pytest.fixture(autouse=True)
 def upstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stand in for the files that the native build installs."""
+    allow_tiny_size(monkeypatch)
     folder = tmp_path / "upstream"
     folder.mkdir()
     (folder / convert._MEL_TEMPLATE).write_bytes(ggml_template())
@@ -341,14 +348,21 @@ class TestCheckGgml:
             (1, 51_865, "token_embedding"),
             (1, 1 << 30, "n_vocab"),
             (2, -1, "n_audio_ctx is -1"),
-            (2, 9, "positional_embedding"),
-            (3, 128, "n_audio_head"),
+            (2, 8, "n_audio_ctx is 8, allowed is 1500"),
+            (4, 2, "n_audio_head is 2, allowed is 1"),
             (3, 1 << 30, "n_audio_state"),
-            (5, 2, "tensors are missing"),
+            (3, 192, "n_audio_state is 192"),
+            (5, 2, "n_audio_layer is 2, allowed is 1"),
+            (6, 4, "n_text_ctx is 4, allowed is 448"),
             (7, 128, "n_text_state"),
             (9, 0, "n_text_layer is 0"),
+            (9, 2, "tensors are missing"),
             (10, 128, "mel filters"),
+            (11, 0, r"all f32 .* take a Whisper of a published size, in f16"),
             (11, 4, "ftype is 4"),
+            (11, 7, "ftype is 7"),
+            (11, 1007, "ftype is 1007"),
+            (11, 3007, "ftype is 3007"),
             (11, -1, "ftype is -1"),
             (11, 2007, "type"),
             (12, 81, "mel filters"),
@@ -359,6 +373,16 @@ class TestCheckGgml:
         path = tmp_path / "head.bin"
         path.write_bytes(ggml[: 4 * field] + struct.pack("<I", value & 0xFFFFFFFF) + ggml[4 * field + 4 :])
         with pytest.raises(ModelCorruptError, match=message):
+            convert.check_ggml(path)
+
+    def test_what_whisper_dies_of(self, ggml: bytes, tmp_path: Path) -> None:
+        """Mel filters that are no numbers, and a vocabulary without the word " ", are refused."""
+        path = tmp_path / "m.bin"
+        path.write_bytes(ggml[:56] + struct.pack("<f", float("nan")) + ggml[60:])
+        with pytest.raises(ModelCorruptError, match="not all finite"):
+            convert.check_ggml(path)
+        path.write_bytes(ggml.replace(b"\1\0\0\0 ", b"\1\0\0\0_", 1))
+        with pytest.raises(ModelCorruptError, match="single space"):
             convert.check_ggml(path)
 
     def test_wild_lengths(self, ggml: bytes, tmp_path: Path) -> None:
@@ -374,9 +398,9 @@ class TestCheckGgml:
 
     def test_quantised(self, tmp_path: Path) -> None:
         """A q8_0 file, with its matrices in blocks of 34 bytes and its convolutions in float16, is taken."""
-        header = convert.Header(51_864, 8, 64, 1, 1, 4, 64, 1, 1, 80, 2007)
-        data = struct.pack("<I11i", 0x67676D6C, 51_864, 8, 64, 1, 1, 4, 64, 1, 1, 80, 2007)
-        data += ggml_template()[48:] + struct.pack("<i", 50_257) + bytes(4 * 50_257)
+        header = replace(HEADER, ftype=2007)
+        data = struct.pack("<I11i", 0x67676D6C, *astuple(header)) + ggml_template()[48:]
+        data += struct.pack("<2ic", 50_257, 1, b" ") + bytes(4 * 50_256)
         for tensor in convert.tensors(header):
             values = int(np.prod(tensor.shape))
             kind, size = (0, 4 * values) if tensor.is_float32 else (8, values // 32 * 34)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from edgevoice import grammar, grammar_file
 from edgevoice.errors import GrammarError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 HEAD = "language: en\nintents:\n  Act:\n    data:\n      - sentences:\n"
 """Five lines; what sentence() adds is the sixth."""
@@ -152,6 +150,45 @@ REFUSED = [
     ("inline range step 0", sentence("{1..9,0:x}"), 6, ""),
     ("inline range without slot", sentence("{1..9}"), 6, "not defined"),
     ("permutation too long", sentence("(a;b;c;d;e;f)"), 6, "at most 5"),
+    (
+        "list value that can be empty",
+        sentence("{x}", "lists:\n  x:\n    values: [a, '[milk]']\n"),
+        9,
+        "'[milk]' can be empty",
+    ),
+    ("list value of dots", sentence("{x}", "lists: {x: {values: ['...']}}\n"), 7, "can be empty"),
+    (
+        "list value that can be empty by a rule",
+        sentence("a {x}", "lists: {x: {values: [<r>]}}\nexpansion_rules: {r: '<s>', s: '[b] [c|d]'}\n"),
+        6,
+        "list 'x' has a value that can be empty",
+    ),
+    *(
+        (
+            f"multiplier {value}",
+            sentence("{x}", f"lists: {{x: {{range: {{from: 0, to: 2, multiplier: {value}}}}}}}\n"),
+            7,
+            "'multiplier' must be a number",
+        )
+        for value in (".nan", ".inf", "-.inf", "1.0e+300")
+    ),
+    ("language of 300 characters", f"language: {'a' * 300}\n", 1, "no language code"),
+    ("language that is a path", "language: ../en\n", 1, "no language code"),
+    (
+        "language of number words",
+        sentence("{x}", f"lists: {{x: {{range: {{from: 0, to: 2, words_language: {'e' * 300}}}}}}}\n"),
+        7,
+        "no language code",
+    ),
+    (
+        "negative fraction without words",
+        sentence(
+            "{x}",
+            "lists: {x: {range: {from: -2, to: 2, fractions: halves, digits: false, words_language: zh}}}\n",
+        ),
+        6,
+        "has no words in language 'zh'",
+    ),
     ("expected without intent", sentence("on", "expected: [{say: a}]\n"), 7, "needs 'say' and 'intent'"),
     ("refused as text", sentence("on", "refused: off\n"), 7, "must be a list"),
     ("skip words as text", sentence("on", "skip_words: please\n"), 7, "must be a list"),
@@ -190,6 +227,22 @@ def load(folder: Path, text: str | bytes) -> grammar.CompiledGrammar:
     path = folder / "grammar.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return grammar.compile_grammar(grammar_file.load(path))
+
+
+def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
+    """A device that never ends and a pipe nobody writes to are refused at once."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in (Path("/dev/zero"), pipe):
+        with pytest.raises(GrammarError, match=f"^{path}: cannot be read .*regular file"):
+            grammar_file.load(path)
+
+
+@pytest.mark.parametrize("code", ["en", "de-CH", "pt_BR", "sr-Latn", "zh-Hant-TW", "es-419", "yue"])
+def test_language_codes(tmp_path: Path, code: str) -> None:
+    """Codes of languages with script and country are taken as they are."""
+    text = sentence("on").replace("language: en", f"language: {code}")
+    assert load(tmp_path, text).file.language == code
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,9 @@
 hassil is the oracle. Where the two differ on purpose:
 
 we alone accept       numbers as digits or words in any text ("12 ounce", "channel five"); "%" and "°" for
-                      their words; contractions and second spellings ("what's", "colour"); a hyphen between
-                      words; nothing for an empty alternative: (a|), which hassil takes in [a] only
+                      their words; "minus 5" for "-5"; contractions and second spellings ("what's",
+                      "colour"); a hyphen between words; nothing for an empty alternative: (a|), which
+                      hassil takes in [a] only
 hassil alone accepts  a word run on to the list value before it ("kitchenlights on"); leading zeros ("08");
                       skip words in the middle of a sentence
 several readings      hassil gives all, we give the first of each block of sentences
@@ -491,6 +492,34 @@ def test_negative_numbers(make_grammar: MakeGrammar) -> None:
             [("A", {"m": -4})], [("A", {"m": -4})],
         ]  # fmt: skip
         assert understood(grammar, "below 4") == []
+
+
+def test_negative_numbers_as_word_and_digits(make_grammar: MakeGrammar) -> None:
+    """A transcript may say the sign as a word and the number in digits; only where words are allowed."""
+    with make_grammar(
+        "language: en\nintents: {A: {data: [{sentences: ['at {n}', 'below {m}']}]}}\n"
+        "lists:\n  n: {range: {from: -10, to: 10, fractions: tenths}}\n"
+        "  m: {range: {from: -10, to: -1, words: false}}\n"
+    ) as grammar:
+        for text, number in (("at minus 5", -5), ("at minus 5.5", -5.5), ("at minus 5,5", -5.5)):
+            assert understood(grammar, text) == [("A", {"n": number})]
+        assert understood(grammar, "below -5") == [("A", {"m": -5})]
+        assert understood(grammar, "below minus 5") == []
+
+
+def test_negative_fractions(make_grammar: MakeGrammar) -> None:
+    """Words of a negative fraction mean that number, and the words of a whole one only the whole one."""
+    assert number_words("en", -5.9) == ("minus five point nine",)
+    assert number_words("en", -0.5) == ("minus zero point five",)
+    assert number_words("fr", -0.5)[0] == "moins zéro virgule cinq"
+    assert number_words("zh", -0.5) == ()  # the sign is no word of its own
+    with make_grammar(
+        "language: en\nintents: {A: {data: [{sentences: ['at {n}']}]}}\n"
+        "lists:\n  n: {range: {from: -10, to: 10, fractions: tenths}}\n"
+    ) as grammar:
+        assert understood(grammar, "at minus five") == [("A", {"n": -5})]
+        assert understood(grammar, "at minus five point nine") == [("A", {"n": -5.9})]
+        assert understood(grammar, "at minus") == []
 
 
 def test_meanings_come_in_the_order_of_the_grammar(make_grammar: MakeGrammar) -> None:

@@ -20,7 +20,14 @@ import pytest
 
 from edgevoice import convert, models
 from edgevoice.errors import DownloadError, ModelCorruptError, ModelError, ModelNotFoundError, UsageError
-from tests.test_convert import converted, ct2_model, ct2_variables, ggml_template, write_ctranslate2
+from tests.test_convert import (
+    allow_tiny_size,
+    converted,
+    ct2_model,
+    ct2_variables,
+    ggml_template,
+    write_ctranslate2,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,6 +114,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
+    allow_tiny_size(monkeypatch)
     upstream = tmp_path / "upstream"
     upstream.mkdir()
     (upstream / convert._MEL_TEMPLATE).write_bytes(ggml_template())
@@ -426,15 +434,12 @@ class TestFind:
         with pytest.raises(ModelCorruptError, match=r"mine\.bin"):
             models.find(str(path))
 
-    def test_real_model(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The real files, where they are pulled, pass hash and structural check."""
-        monkeypatch.delenv("EDGEVOICE_MODELS")
-        present = [state for state in models.list_models() if state.path]
-        if not present:
-            pytest.skip("no model is pulled on this machine")
-        for state in present:
-            assert models.verify(state.name).size_bytes == state.size_bytes
-            assert convert.check_ggml(models.find(state.name)).n_mels == 80
+    def test_real_model(self, model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The real tiny.en passes hash and structural check."""
+        monkeypatch.setenv("EDGEVOICE_MODELS", str(model_path.parent))
+        (state,) = (state for state in models.list_models() if state.name == "tiny.en")
+        assert models.verify("tiny.en").size_bytes == state.size_bytes == model_path.stat().st_size
+        assert convert.check_ggml(models.find("tiny.en")).n_mels == 80
 
 
 class TestImport:
@@ -522,7 +527,5 @@ class TestVad:
     def test_real(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The file that the build installs is the pinned one."""
         folder = Path(convert.__file__).parent / "upstream"
-        if not folder.is_dir():
-            pytest.skip("the native build has not run")
         monkeypatch.setattr(convert, "UPSTREAM_DIR", folder)
         assert models.vad_model().parent == folder

@@ -342,6 +342,18 @@ class TestModelFiles:
             with pytest.raises(ModelCorruptError, match=path.name):
                 Model(path)
 
+    def test_path_of_any_bytes(self, tmp_path: Path, model_path: Path) -> None:
+        """A file name that is not UTF-8 is a name like any other, for opening and for writing."""
+        path = tmp_path / os.fsdecode(b"m\xff.bin")
+        path.symlink_to(model_path)
+        Model(path).close()
+        target = tmp_path / os.fsdecode(b"q\xff.bin")
+        native.quantize(path, target, "q8_0")
+        assert target.stat().st_size > 0
+        silero = tmp_path / os.fsdecode(b"v\xff.bin")
+        silero.symlink_to(models.vad_model())
+        VoiceDetector(silero).close()
+
     def test_info_of_a_good_model(self, model: Model) -> None:
         """tiny.en says what it is."""
         assert model.info.n_audio_ctx == 1500

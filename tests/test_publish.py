@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 import edgevoice.publish
+from edgevoice.config import Config
 from edgevoice.errors import BrokerError, ConfigError
 from edgevoice.events import Interpretation, Result, Timings
 from edgevoice.publish import MAX_LEVEL_CHARACTERS, MqttSettings, Publisher, result_fields, topic_level
@@ -96,6 +97,40 @@ def server(answer: bytes | None) -> Iterator[int]:
                         connection.recv(1000)
                         connection.sendall(answer)
                         connection.recv(1000)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
+
+def packet_id(publish: bytes) -> bytes:
+    """Return the identifier of an MQTT PUBLISH packet."""
+    start = next(at for at in range(1, 5) if publish[at] < 0x80) + 1  # after its length
+    topic_bytes = int.from_bytes(publish[start : start + 2])
+    return publish[start + 2 + topic_bytes :][:2]
+
+
+@contextmanager
+def deaf_broker() -> Iterator[int]:
+    """A broker that takes connections but acknowledges messages from the second connection on only."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            deaf = True
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    while data := connection.recv(4096):
+                        if data[0] == 0x10:  # CONNECT
+                            connection.sendall(b"\x20\x03\0\0\0")
+                        elif data[0] & 0xF0 == 0x30 and not deaf:  # PUBLISH, one at a time
+                            connection.sendall(b"\x40\x02" + packet_id(data))
+                deaf = False
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -372,6 +407,21 @@ class TestOutage:
                 assert ids(subscriber) == [*arrives, "next"]
             assert publisher.counters.stale == 1 - len(arrives)
 
+    def test_never_acknowledged(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A broker that never acknowledges is left and tried again, counted, logged; the result arrives."""
+        monkeypatch.setattr(edgevoice.publish, "_ACKNOWLEDGE_S", 0.3)
+        with deaf_broker() as port:
+            publisher = Publisher(MqttSettings("127.0.0.1", port, intent_expiry_s=30))
+            publisher.connect()
+            publisher.publish(ACCEPTED)
+            assert publisher.flush(8)
+            assert (publisher.counters.unanswered, publisher.counters.delivered) == (1, 1)
+            assert publisher.connected
+            publisher.close()
+        assert "did not acknowledge a message within 0.3 s" in caplog.text
+
     def test_locked_out_after_restart(self, caplog: pytest.LogCaptureFixture) -> None:
         """A broker that comes back with another password is reported once, without ours."""
         accounts = {"us": "first-secret"}
@@ -521,6 +571,12 @@ class TestSettings:
             MqttSettings(**settings)
         assert named in str(caught.value)
         assert "secret" not in str(caught.value)
+
+    def test_defaults_are_those_of_the_configuration(self) -> None:
+        """A program without a configuration file gets the same behaviour."""
+        ours, configured = MqttSettings(), Config().mqtt
+        assert (ours.port, ours.keepalive_s) == (configured.port, configured.keepalive_s)
+        assert ours.intent_expiry_s == configured.intent_expiry_s
 
     def test_password_is_not_shown(self) -> None:
         """Neither settings nor publisher print it."""
