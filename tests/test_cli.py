@@ -293,6 +293,8 @@ class TestProcess:
     ) -> None:
         """A service that waits for audio ends at once and in order."""
         command = [sys.executable, "-m", "edgevoice", "run", "--input", "-"]
+        # A shell starts background jobs with SIGINT ignored, and children inherit that; a handler they do not.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         with subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -300,6 +302,7 @@ class TestProcess:
             stderr=subprocess.PIPE,
             env=child_environment,
         ) as child:
+            signal.signal(signal.SIGINT, before)
             assert child.stdin is not None
             assert child.stderr is not None
             assert b"no broker" in child.stderr.readline()

@@ -184,7 +184,8 @@ void scores_are_those_of_the_model(Handles &handles) {
     if (result.n_hypotheses != 1)
         return;
     CHECK(near(result.hypotheses[0].log_probability, 6 + 8 - 2 * log_sum));
-    CHECK(near(result.hypotheses[0].worst_gap, -1)); // mean of -2 and 0
+    CHECK(near(result.hypotheses[0].worst_gap, -2)); // "off" behind "on"
+    CHECK(near(result.hypotheses[0].second_gap, 0) && near(result.hypotheses[0].end_gap, 0));
 }
 
 void grammars_may_be_replaced(Handles &handles) {
