@@ -293,7 +293,7 @@ class TestProcess:
     ) -> None:
         """A service that waits for audio ends at once and in order."""
         command = [sys.executable, "-m", "edgevoice", "run", "--input", "-"]
-        # A shell starts background jobs with SIGINT ignored, and children inherit that; a handler they do not.
+        # A shell starts background jobs with SIGINT ignored; children inherit that, but not a handler.
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         with subprocess.Popen(
             command,
