@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 NATIVE := edgevoice/_native.abi3.so
+UPSTREAM := edgevoice/upstream/LICENSE.whisper.cpp
 CSRC := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.txt csrc/CMakeLists.txt)
 FORMATTED := $(wildcard csrc/*.cpp csrc/*.h csrc/tests/*.cpp csrc/tests/*.h)
 
@@ -48,9 +49,9 @@ $(VENV)/build-tools: pyproject.toml | packages
 	@$(RUN)/python -m pip install --disable-pip-version-check "setuptools>=77,<85" "cffi>=2.0,<3"
 	@touch $@
 
-$(NATIVE): $(VENV)/build-tools $(CSRC) build_native.py
+$(NATIVE) $(UPSTREAM) &: $(VENV)/build-tools $(CSRC) build_native.py
 	@$(RUN)/python build_native.py
-	@touch $@
+	@touch $(NATIVE) $(UPSTREAM)
 
 $(VENV)/installed: pyproject.toml $(VENV)/build-tools | $(NATIVE)
 	@echo "installing Python packages into $(VENV)"
