@@ -34,9 +34,9 @@ format: setup ## put the source in shape
 check-native: setup ## the C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@EDGEVOICE_TEST_MODEL="$$($(RUN)/edgevoice models pull tiny.en)" $(RUN)/python build_native.py --sanitize
 
-setup: packages $(VENV)/installed $(NATIVE) models ## Debian packages, virtual environment, native module, model
+setup: packages $(VENV)/installed $(NATIVE) $(UPSTREAM) models ## Debian packages, virtual environment, native module, model
 
-models: $(VENV)/installed $(NATIVE)
+models: $(VENV)/installed $(NATIVE) $(UPSTREAM)
 	@$(RUN)/edgevoice models pull tiny.en >/dev/null
 
 packages:
