@@ -12,6 +12,7 @@ packages=(
   cmake             # builds ggml and the native module
   portaudio19-dev   # PyAudio is compiled against it
   mosquitto         # the broker of the demo and the tests
+  openssl           # certificates for the tests of TLS
 )
 # A Python of Debian's own needs its headers and venv; others (pyenv, conda) bring them.
 if [[ "$(command -v "${PYTHON:-python3}")" == /usr/bin/* ]]; then
