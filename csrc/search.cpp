@@ -102,19 +102,24 @@ uint64_t Search::fold(uint64_t hash, const std::string &bytes) {
     return hash;
 }
 
+void Search::assign_columns(std::vector<Token> &extra) {
+    extra.push_back(model_->end_of_text());
+    std::sort(extra.begin(), extra.end());
+    extra.erase(std::unique(extra.begin(), extra.end()), extra.end());
+    for (size_t i = 0; i < extra.size(); ++i) {
+        column_[extra[i]] = Decoder::frequent_tokens + int32_t(i);
+    }
+}
+
 std::vector<Token> Search::extra_tokens(const std::vector<Hypothesis> &live) {
-    std::vector<Token> extra{model_->end_of_text()};
+    std::vector<Token> extra;
     for (const Hypothesis &hypothesis : live) {
         for (const Allowed &step : allowed(hypothesis.state)) {
             if (step.token >= Decoder::frequent_tokens)
                 extra.push_back(step.token);
         }
     }
-    std::sort(extra.begin(), extra.end());
-    extra.erase(std::unique(extra.begin(), extra.end()), extra.end());
-    for (size_t i = 0; i < extra.size(); ++i) {
-        column_[extra[i]] = Decoder::frequent_tokens + int32_t(i);
-    }
+    assign_columns(extra);
     return extra;
 }
 
@@ -281,7 +286,7 @@ ev_status Search::score_tree(Decoder &decoder, const std::vector<Token> &prompt,
         for (const Token token : prompt)
             start = child(start, token);
     }
-    std::vector<Token> extra{model_->end_of_text()};
+    std::vector<Token> extra;
     for (const Finished &done : finished) {
         int32_t at = start;
         for (const Token token : done.tokens) {
@@ -290,11 +295,7 @@ ev_status Search::score_tree(Decoder &decoder, const std::vector<Token> &prompt,
                 extra.push_back(token);
         }
     }
-    std::sort(extra.begin(), extra.end());
-    extra.erase(std::unique(extra.begin(), extra.end()), extra.end());
-    for (size_t i = 0; i < extra.size(); ++i) {
-        column_[extra[i]] = Decoder::frequent_tokens + int32_t(i);
-    }
+    assign_columns(extra);
 
     std::vector<Decoder::Input> inputs;
     for (const Node &node : nodes) {

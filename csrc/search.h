@@ -101,6 +101,9 @@ class Search {
                          const Stop &stop, std::vector<Finished> &finished, int32_t &steps);
     ev_status score_tree(Decoder &decoder, const std::vector<Token> &prompt, Decoder::Audio audio,
                          std::vector<Finished> &finished);
+    // Adds end-of-text, makes the tokens unique, and notes which column of the logits each will
+    // have.
+    void assign_columns(std::vector<Token> &extra);
     std::vector<Token> extra_tokens(const std::vector<Hypothesis> &live);
 
     std::shared_ptr<const Model> model_;

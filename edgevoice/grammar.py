@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from hassil.errors import MissingListError
 from hassil.expression import (
     Alternative,
     Expression,
@@ -277,7 +276,7 @@ class _Compiler:
         elif isinstance(slot_list, TextSlotList):
             body = self.values_body(slot_list, scope)
         else:
-            raise MissingListError(name)  # unreachable: grammar_file makes only these two
+            raise self.error(f"list {{{name}}} is of a kind that is not supported in this version")
         opened = self.arc(at, LABEL, self.label(SlotOpen(reference.slot_name)))
         called = self.call(f"{{{name}}}", opened, scope, body)
         return self.arc(called, LABEL, self.label(SlotClose(reference.slot_name)))
