@@ -29,7 +29,8 @@ from hassil.intents import RangeSlotList, SlotList, TextSlotList, WildcardSlotLi
 from edgevoice import free_text
 from edgevoice.errors import GrammarError
 from edgevoice.grammar_file import EDGE_PUNCTUATION, MAX_RANGE_NUMBERS, can_be_empty, shown
-from edgevoice.surface import GLUED_SIGNS, minus_word, number_words, spellings
+from edgevoice.numbers import number_texts
+from edgevoice.surface import GLUED_SIGNS, spellings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -398,17 +399,17 @@ class _Compiler:
             end = self.node()
             trie: dict[tuple[int, int, int], int] = {}
             for number in numbers.get_numbers():
-                texts: list[str] = []
-                if numbers.digits:
-                    digits = str(number)
-                    texts += dict.fromkeys((digits, digits.replace(".", ",")))
-                if numbers.words:
-                    try:
-                        texts += number_words(language, number)
-                        if texts and number < 0 and numbers.digits and (minus := minus_word(language)):
-                            texts += [text.replace("-", f"{minus} ", 1) for text in texts if text[0] == "-"]
-                    except GrammarError as error:
-                        raise self.error(str(error)) from None
+                number = round(number, 1)  # noqa: PLW2901 - hassil adds: -1 + 0.7 is not quite -0.3
+                try:
+                    texts = number_texts(
+                        language,
+                        number,
+                        digits=numbers.digits,
+                        words=numbers.words,
+                        fractions=numbers.fraction_type is not None,
+                    )
+                except GrammarError as error:
+                    raise self.error(str(error)) from None
                 if not texts:
                     raise self.error(
                         f"{number} in range {numbers.name!r} has no words in language {language!r}; "
@@ -440,9 +441,10 @@ class _Compiler:
         """Words and the separators around them, each phrase in all its spellings."""
         known = spellings(self.file.language)
         longest = max((len(phrase) for phrase in known), default=1)
-        if text.lstrip(EDGE_PUNCTUATION)[:1].isspace():
-            at = self.arc(at, SEPARATOR)
         words = _words(text)
+        # A sign may stand apart from its number, and its words do.
+        if text.lstrip(EDGE_PUNCTUATION)[:1].isspace() or (words and words[0][0] in GLUED_SIGNS):
+            at = self.arc(at, SEPARATOR)
         i = 0
         while i < len(words):
             if i:

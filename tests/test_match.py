@@ -2,8 +2,8 @@
 
 hassil is the oracle. Where the two differ on purpose:
 
-we alone accept       numbers as digits or words in any text ("12 ounce", "channel five"); "%" and "°" for
-                      their words; "minus 5" for "-5"; contractions and second spellings ("what's",
+we alone accept       numbers as digits or words in any text ("12 ounce", "channel five", "the 3rd"); "%" and
+                      "°" for their words; "minus 5" for "-5", "5 and a half", "5 point five"; contractions and second spellings ("what's",
                       "colour"); a hyphen between words; nothing for an empty alternative: (a|), which
                       hassil takes in [a] only
                       free text after which a number follows ("add 5 eggs 5 times")
@@ -31,7 +31,7 @@ from hypothesis import assume, given, note, settings
 from hypothesis import strategies as st
 
 from edgevoice import match
-from edgevoice.surface import number_words
+from edgevoice.numbers import number_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
