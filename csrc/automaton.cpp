@@ -15,6 +15,8 @@ constexpr uint32_t max_call_depth = 64;
 constexpr size_t max_nodes = size_t(1) << 28;
 // A text with this many simultaneous readings comes from a grammar that is wrong, not rich.
 constexpr size_t max_match_items = 1'000'000;
+// Labels passed on the way, those of readings that came to nothing included: 100 MB.
+constexpr size_t max_match_labels = 8'000'000;
 // Rules that fork when they call each other double the stacks at each level. This many
 // configurations of one state take 16 MB and a fraction of a second.
 constexpr size_t max_state_configs = 1'000'000;
@@ -77,12 +79,13 @@ void follow(const Automaton &automaton, CallStacks &stacks, const Config &config
     }
 }
 
-// Where one byte leads from one configuration: calls `emit(Config)` for each successor before
-// closure. The single definition of the surface layer, used by the DFA and by match().
+// Where one byte leads from one configuration: calls `emit(Config, const Arc &)` for each successor
+// before closure. The single definition of the surface layer, used by the DFA and by match().
 template <typename Emit>
 void advance(const Automaton &automaton, const Config &config, uint8_t byte, Emit emit) {
+    static constexpr Arc written{EV_ARC_SEPARATOR, 0, 0}; // separators and final punctuation
     const Mode mode = config.mode;
-    const auto move = [&](Mode to) { emit(Config{config.node, config.stack, to}); };
+    const auto move = [&](Mode to) { emit(Config{config.node, config.stack, to}, written); };
     if (mode == Mode::start && byte == ' ')
         move(Mode::spaced);
     if (mode == Mode::pending && (byte == ' ' || byte == '-'))
@@ -99,12 +102,14 @@ void advance(const Automaton &automaton, const Config &config, uint8_t byte, Emi
         return;
     const uint8_t folded = fold(byte);
     for (const Arc *arc = automaton.begin(config.node); arc != automaton.end(config.node); ++arc) {
-        const bool matches =
-            arc->kind == EV_ARC_GLUE || (arc->kind == EV_ARC_BYTE && mode != Mode::pending);
-        if (matches &&
-            (low_byte(*arc) == folded || (high_byte(*arc) != 0 && high_byte(*arc) == byte))) {
-            emit(Config{arc->target, config.stack, Mode::word});
+        bool matches = false;
+        if (arc->kind == EV_ARC_GLUE || (arc->kind == EV_ARC_BYTE && mode != Mode::pending)) {
+            matches = low_byte(*arc) == folded || (high_byte(*arc) != 0 && high_byte(*arc) == byte);
+        } else if (arc->kind == EV_ARC_RANGE && mode != Mode::pending) {
+            matches = low_byte(*arc) <= byte && byte <= high_byte(*arc);
         }
+        if (matches)
+            emit(Config{arc->target, config.stack, Mode::word}, *arc);
     }
 }
 
@@ -148,74 +153,93 @@ std::shared_ptr<const Automaton> Automaton::make(const uint32_t *arcs, size_t n_
     automaton->arcs_.resize(n_arcs);
     for (size_t i = 0; i < n_arcs; ++i) {
         const Arc arc{arcs[3 * i], arcs[3 * i + 1], arcs[3 * i + 2]};
-        const bool byte = arc.kind == EV_ARC_BYTE || arc.kind == EV_ARC_GLUE;
+        const bool range = arc.kind == EV_ARC_RANGE;
+        const bool byte = arc.kind == EV_ARC_BYTE || arc.kind == EV_ARC_GLUE || range;
         if (arc.kind >= EV_ARC_KINDS || arc.target >= n_nodes || (byte && arc.value > 0xFFFF) ||
+            (range && low_byte(arc) > high_byte(arc)) ||
             (arc.kind == EV_ARC_CALL && arc.value >= n_nodes) || arc.value > INT32_MAX) {
             error = "arc " + std::to_string(i) + " is out of range";
             return nullptr;
         }
         automaton->arcs_[i] = arc;
     }
+    automaton->free_.resize(n_nodes);
+    for (size_t i = 0; i < n_nodes; ++i) {
+        automaton->free_[i] =
+            std::any_of(automaton->begin(uint32_t(i)), automaton->end(uint32_t(i)),
+                        [](const Arc &arc) { return arc.kind == EV_ARC_RANGE; });
+    }
     return automaton;
 }
 
 std::vector<ev_label> Automaton::match(const char *text, size_t length) const {
-    // Breadth-first over positions, depth-first within one, so that of two ways into the same
-    // configuration the one the grammar names first wins. Each item remembers how it was reached.
+    // Breadth-first over positions; within one, cheapest first and depth-first, so that of two ways
+    // into the same configuration the one with less free text wins, and of two with as much the
+    // one the grammar names first.
+    constexpr uint64_t one_text = uint64_t(1) << 32; // a free text costs more than all its bytes
     struct Item {
         Config config;
-        int32_t parent;
-        int32_t label; // -1: none
-        int32_t position;
+        uint64_t cost;
+        int32_t passed; // the last label on the way, -1: none
+    };
+    struct Passed {
+        int32_t parent, label, position;
     };
     CallStacks stacks;
-    std::vector<Item> items;
+    std::vector<Passed> passed;
     std::unordered_set<uint64_t> seen;
-    std::vector<int32_t> stack;
-    std::vector<int32_t> current, following;
+    std::vector<Item> stack, roots, current;
+    const auto cheaper = [](const Item &a, const Item &b) { return a.cost < b.cost; };
 
-    const auto close = [&](int32_t root, std::vector<int32_t> &out) {
-        stack.assign(1, root);
-        while (!stack.empty()) {
-            const int32_t at = stack.back();
-            stack.pop_back();
-            const Item item = items[at];
-            if (!seen.insert(item.config.key()).second)
-                continue;
-            out.push_back(at);
-            const size_t mark = stack.size();
-            follow(*this, stacks, item.config, [&](const Config &next, const Arc &arc) {
-                if (seen.count(next.key()) != 0)
-                    return;
-                if (items.size() >= max_match_items) {
+    // Fills `current` with all that `roots` lead to without a byte.
+    const auto close = [&](int32_t position) {
+        std::stable_sort(roots.begin(), roots.end(), cheaper);
+        seen.clear();
+        current.clear();
+        for (size_t i = 0; i < roots.size(); ++i) {
+            stack.assign(1, roots[i]);
+            while (!stack.empty()) {
+                const Item item = stack.back();
+                stack.pop_back();
+                if (!seen.insert(item.config.key()).second)
+                    continue;
+                if (seen.size() > max_match_items || passed.size() > max_match_labels) {
                     throw std::length_error("this text has too many readings in the grammar");
                 }
-                items.push_back(
-                    {next, at, arc.kind == EV_ARC_LABEL ? int32_t(arc.value) : -1, item.position});
-                stack.push_back(int32_t(items.size() - 1));
-            });
-            std::reverse(stack.begin() + mark, stack.end());
+                current.push_back(item);
+                const size_t mark = stack.size();
+                follow(*this, stacks, item.config, [&](const Config &next, const Arc &arc) {
+                    if (seen.count(next.key()) != 0)
+                        return;
+                    Item reached{next, item.cost, item.passed};
+                    if (arc.kind == EV_ARC_LABEL) {
+                        reached.passed = int32_t(passed.size());
+                        passed.push_back({item.passed, int32_t(arc.value), position});
+                    }
+                    if (arc.kind == EV_ARC_CALL && free(arc.value)) { // its turn comes later
+                        reached.cost += one_text;
+                        const auto after = std::upper_bound(roots.begin() + int64_t(i) + 1,
+                                                            roots.end(), reached, cheaper);
+                        roots.insert(after, reached);
+                        return;
+                    }
+                    stack.push_back(reached);
+                });
+                std::reverse(stack.begin() + int64_t(mark), stack.end());
+            }
         }
     };
 
-    items.push_back({{0, 0, Mode::start}, -1, -1, 0});
-    close(0, current);
+    roots.push_back({{0, 0, Mode::start}, 0, -1});
+    close(0);
     for (size_t i = 0; i < length; ++i) {
-        following.clear();
-        seen.clear();
-        for (const int32_t at : current) {
-            const Config config = items[at].config;
-            advance(*this, config, uint8_t(text[i]), [&](const Config &next) {
-                if (seen.count(next.key()) != 0)
-                    return;
-                if (items.size() >= max_match_items) {
-                    throw std::length_error("this text has too many readings in the grammar");
-                }
-                items.push_back({next, at, -1, int32_t(i + 1)});
-                close(int32_t(items.size() - 1), following);
+        roots.clear();
+        for (const Item &item : current) {
+            advance(*this, item.config, uint8_t(text[i]), [&](const Config &next, const Arc &arc) {
+                roots.push_back({next, item.cost + (arc.kind == EV_ARC_RANGE), item.passed});
             });
         }
-        current.swap(following);
+        close(int32_t(i + 1));
         if (current.empty())
             return {};
     }
@@ -223,21 +247,21 @@ std::vector<ev_label> Automaton::match(const char *text, size_t length) const {
     std::vector<ev_label> labels;
     std::vector<ev_label> reversed;
     std::unordered_set<uint32_t> accepted;
+    uint64_t least = 0;
     int32_t path = 0;
-    for (const int32_t at : current) {
-        const Config &config = items[at].config;
-        if (!can_end(*this, config))
+    for (const Item &item : current) { // cheapest first
+        if (!can_end(*this, item.config))
             continue;
-        for (const Arc *arc = begin(config.node); arc != end(config.node); ++arc) {
+        if (path > 0 && item.cost > least)
+            break;
+        for (const Arc *arc = begin(item.config.node); arc != end(item.config.node); ++arc) {
             if (arc->kind != EV_ARC_ACCEPT || !accepted.insert(arc->value).second)
                 continue;
             reversed.assign(1, {path, int32_t(arc->value), int32_t(length), 1});
-            for (int32_t i = at; i >= 0; i = items[i].parent) {
-                if (items[i].label >= 0) {
-                    reversed.push_back({path, items[i].label, items[i].position, 0});
-                }
-            }
+            for (int32_t at = item.passed; at >= 0; at = passed[at].parent)
+                reversed.push_back({path, passed[at].label, passed[at].position, 0});
             labels.insert(labels.end(), reversed.rbegin(), reversed.rend());
+            least = item.cost;
             ++path;
         }
     }
@@ -274,7 +298,7 @@ void Dfa::close(std::vector<Config> &configs) {
             return false;
         for (const Arc *arc = automaton_->begin(config.node); arc != automaton_->end(config.node);
              ++arc) {
-            if (arc->kind == EV_ARC_BYTE || arc->kind == EV_ARC_GLUE ||
+            if (arc->kind == EV_ARC_BYTE || arc->kind == EV_ARC_GLUE || arc->kind == EV_ARC_RANGE ||
                 (arc->kind == EV_ARC_ACCEPT && config.stack == 0)) {
                 return false;
             }
@@ -306,6 +330,7 @@ int32_t Dfa::intern(std::vector<Config> &&configs) {
     State state;
     for (const Config &config : configs) {
         state.accepting = state.accepting || can_end(*automaton_, config);
+        state.free = state.free || (config.mode != Mode::end && automaton_->free(config.node));
         switch (config.mode) {
         case Mode::start:
             state.possible.set(' ');
@@ -329,9 +354,12 @@ int32_t Dfa::intern(std::vector<Config> &&configs) {
             continue;
         for (const Arc *arc = automaton_->begin(config.node); arc != automaton_->end(config.node);
              ++arc) {
-            const bool matches = arc->kind == EV_ARC_GLUE ||
-                                 (arc->kind == EV_ARC_BYTE && config.mode != Mode::pending);
-            if (!matches)
+            const bool pending = config.mode == Mode::pending;
+            if (arc->kind == EV_ARC_RANGE && !pending) {
+                for (uint32_t byte = low_byte(*arc); byte <= high_byte(*arc); ++byte)
+                    state.possible.set(byte);
+            }
+            if (arc->kind != EV_ARC_GLUE && (arc->kind != EV_ARC_BYTE || pending))
                 continue;
             const uint8_t low = low_byte(*arc);
             state.possible.set(low);
@@ -353,16 +381,39 @@ int32_t Dfa::start() {
     return start_;
 }
 
+int32_t Dfa::known(const State &state, uint8_t byte) const {
+    if (!state.table.empty())
+        return state.table[byte];
+    for (const auto &[other, next] : state.next) {
+        if (other == byte)
+            return next;
+    }
+    return unknown;
+}
+
+void Dfa::remember(State &state, uint8_t byte, int32_t next) {
+    if (state.table.empty() && state.next.size() < many) {
+        state.next.emplace_back(byte, next);
+        return;
+    }
+    if (state.table.empty()) {
+        state.table.assign(256, unknown);
+        for (const auto &[other, known] : state.next)
+            state.table[other] = known;
+        state.next = {};
+    }
+    state.table[byte] = next;
+}
+
 int32_t Dfa::step(int32_t state, uint8_t byte) {
     if (!states_[state].possible[byte])
         return dead;
-    for (const auto &[known, next] : states_[state].next) {
-        if (known == byte)
-            return next;
-    }
+    if (const int32_t next = known(states_[state], byte); next != unknown)
+        return next;
     std::vector<Config> successors;
     for (const Config &config : states_[state].configs) {
-        advance(*automaton_, config, byte, [&](const Config &next) { successors.push_back(next); });
+        advance(*automaton_, config, byte,
+                [&](const Config &next, const Arc &) { successors.push_back(next); });
     }
     // Different configurations may reach the same one.
     std::sort(successors.begin(), successors.end(),
@@ -372,7 +423,7 @@ int32_t Dfa::step(int32_t state, uint8_t byte) {
                     [](const Config &a, const Config &b) { return a.key() == b.key(); }),
         successors.end());
     const int32_t next = intern(std::move(successors));
-    states_[state].next.emplace_back(byte, next);
+    remember(states_[state], byte, next);
     return next;
 }
 

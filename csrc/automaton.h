@@ -74,6 +74,9 @@ class Automaton {
     const Arc *begin(uint32_t node) const { return arcs_.data() + first_[node]; }
     const Arc *end(uint32_t node) const { return arcs_.data() + first_[node + 1]; }
 
+    // Whether free text stands at a node: it has a RANGE arc.
+    bool free(uint32_t node) const { return free_[node]; }
+
     // Readings of `text`; see ev_grammar_match. Thread-safe. Throws std::length_error when the
     // text has more readings in progress than any sane grammar needs.
     std::vector<ev_label> match(const char *text, size_t length) const;
@@ -81,6 +84,7 @@ class Automaton {
   private:
     std::vector<Arc> arcs_;
     std::vector<uint32_t> first_;
+    std::vector<bool> free_;
 };
 
 // Lazily built DFA; owned by one session.
@@ -93,7 +97,11 @@ class Dfa {
     int32_t start();
     int32_t step(int32_t state, uint8_t byte);
     bool accepting(int32_t state) const { return states_[state].accepting; }
+    // Bytes with a successor.
     const std::bitset<256> &possible(int32_t state) const { return states_[state].possible; }
+    // Free text may go on here, at once or after a separator: nearly the whole vocabulary is
+    // allowed, so try single tokens in place of listing them.
+    bool free(int32_t state) const { return states_[state].free; }
     size_t size() const { return states_.size(); }
     // Forgets all states. Numbers handed out before are void.
     void clear();
@@ -101,11 +109,18 @@ class Dfa {
   private:
     struct State {
         std::vector<Config> configs;
-        std::bitset<256> possible;                     // bytes with a successor
+        std::bitset<256> possible;
         std::vector<std::pair<uint8_t, int32_t>> next; // filled on demand
+        std::vector<int32_t> table; // in place of `next` where many bytes are known: free text
         bool accepting = false;
+        bool free = false;
     };
 
+    static constexpr int32_t unknown = -2;
+    static constexpr size_t many = 16; // looked through faster than a table is fetched
+
+    int32_t known(const State &state, uint8_t byte) const;
+    void remember(State &state, uint8_t byte, int32_t next);
     int32_t intern(std::vector<Config> &&configs);
     void close(std::vector<Config> &configs);
 

@@ -85,7 +85,9 @@ typedef enum ev_arc {
     EV_ARC_RETURN = 5,    // end of a called network; target unused
     EV_ARC_LABEL = 6,     // value: a label for ev_grammar_match
     EV_ARC_ACCEPT = 7,    // end of a sentence; value: which block of the grammar; target unused
-    EV_ARC_KINDS = 8
+    EV_ARC_RANGE = 8,     // free text: any byte from the low eight bits of value up to the next
+                          // eight, upper and lower case apart; not where a separator is pending
+    EV_ARC_KINDS = 9
 } ev_arc;
 
 // `arcs` holds n_arcs triples (kind, value, target); node i owns arcs first_arc[i] up to
@@ -101,8 +103,10 @@ typedef struct ev_label {
     int32_t accept;   // 1 for the last entry of a path
 } ev_label;
 
-// All readings of a text, at most one for each ACCEPT value, in the order of the grammar. Writes
-// up to `capacity` labels and always the number there are; zero labels: not in the grammar.
+// The readings of a text, at most one for each ACCEPT value, in the order of the grammar. Of two
+// readings the one with fewer free texts (calls of a node with RANGE arcs) is better, then the one
+// with fewer bytes in them; only the best are returned. Writes up to `capacity` labels and always
+// the number there are; zero labels: not in the grammar.
 ev_status ev_grammar_match(const ev_grammar *grammar, const char *text, size_t length,
                            ev_label *labels, size_t capacity, size_t *n_labels);
 

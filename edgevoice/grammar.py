@@ -24,11 +24,13 @@ from hassil.expression import (
     RuleReference,
     TextChunk,
 )
-from hassil.intents import RangeSlotList, SlotList, TextSlotList
+from hassil.intents import RangeSlotList, SlotList, TextSlotList, WildcardSlotList
 
+from edgevoice import free_text
 from edgevoice.errors import GrammarError
 from edgevoice.grammar_file import EDGE_PUNCTUATION, MAX_RANGE_NUMBERS, can_be_empty, shown
-from edgevoice.surface import GLUED_SIGNS, minus_word, number_words, spellings
+from edgevoice.numbers import number_texts
+from edgevoice.surface import GLUED_SIGNS, spellings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from edgevoice.grammar_file import Block, GrammarFile, Rules, Template
 
 # Arc kinds, as in csrc/edgevoice.h; a test compares them.
-BYTE, GLUE, EPSILON, SEPARATOR, CALL, RETURN, LABEL, ACCEPT = range(8)
+BYTE, GLUE, EPSILON, SEPARATOR, CALL, RETURN, LABEL, ACCEPT, RANGE = range(9)
 
 MAX_PERMUTATION: Final = 5
 """Items of (a;b;...): every subset is a state and 2^5 * 5 copies of an item are enough."""
@@ -75,7 +77,12 @@ class SlotValue:
     out: object
 
 
-Label = SlotOpen | SlotClose | SlotValue
+@dataclass(frozen=True, slots=True)
+class FreeText:
+    """Label: the words themselves were said, whatever they are."""
+
+
+Label = SlotOpen | SlotClose | SlotValue | FreeText
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,6 +147,7 @@ class _Compiler:
     networks: dict[tuple[str, str], _Network] = field(default_factory=dict)
     compiling: list[_Network] = field(default_factory=list)
     template: Template | None = None
+    has_free_text: bool = False
     top: _Network = field(default_factory=lambda: _Network("", 0))
 
     # ---- graph ----
@@ -160,6 +168,15 @@ class _Compiler:
         self.arcs.append((kind, value, target))
         return target
 
+    def epsilon(self, source: int, target: int) -> int:
+        return self.arc(source, EPSILON, 0, target)
+
+    def separator(self, source: int, target: int) -> int:
+        return self.arc(source, SEPARATOR, 0, target)
+
+    def byte_range(self, source: int, low: int, high: int, target: int) -> int:
+        return self.arc(source, RANGE, low | high << 8, target)
+
     def label(self, label: Label) -> int:
         if label not in self.labels:
             self.labels[label] = len(self.values)
@@ -175,7 +192,8 @@ class _Compiler:
 
     def compile(self) -> CompiledGrammar:
         top = _Scope("", self.file.rules, self.file.lists, frozenset())
-        start = self.skipping(0)
+        skipped = self.skipping(0)
+        top_checker = free_text.Checker(top.rules, top.lists)
         for number, block in enumerate(self.file.blocks):
             own = frozenset(f"<{name}>" for name in block.rules) | frozenset(
                 f"{{{name}}}" for name in block.lists
@@ -183,10 +201,17 @@ class _Compiler:
             scope = top if not own else _Scope(
                 str(number), self.file.rules | block.rules, self.file.lists | block.lists, own
             )  # fmt: skip
+            checker = top_checker if scope is top else free_text.Checker(scope.rules, scope.lists)
             for template in block.templates:
                 self.template = template
-                end = self.expression(template.sentence.expression, self.arc(start, EPSILON), scope)
-                self.arc(self.skipping(end), ACCEPT, number, 0)
+                expression = template.sentence.expression
+                # As in hassil, free text at an edge of a sentence has its skip words.
+                edges = expression.items if isinstance(expression, Group) else [expression]
+                first, last = (free_text.is_reference(edges[i], scope.lists) for i in (0, -1))
+                end = self.expression(expression, self.arc(0 if first else skipped, EPSILON), scope)
+                self.arc(end if last else self.skipping(end), ACCEPT, number, 0)
+                if self.has_free_text and (problem := checker.problem(expression)):
+                    raise self.error(problem)
         return self.tables()
 
     def skipping(self, at: int) -> int:
@@ -271,8 +296,11 @@ class _Compiler:
             slot_list = self.inline_range(name, *parts)
         if slot_list is None:
             raise self.error(f"list {{{name}}} is not defined; add it under lists or correct its name")
+        body: Callable[[int], int]
         if isinstance(slot_list, RangeSlotList):
             body = self.range_body(slot_list)
+        elif isinstance(slot_list, WildcardSlotList):
+            body = self.words_body
         elif isinstance(slot_list, TextSlotList):
             body = self.values_body(slot_list, scope)
         else:
@@ -340,6 +368,10 @@ class _Compiler:
 
     # ---- lists ----
 
+    def words_body(self, start: int) -> int:
+        self.has_free_text = True
+        return self.arc(free_text.words(self, start), LABEL, self.label(FreeText()))
+
     def values_body(self, slot_list: TextSlotList, scope: _Scope) -> Callable[[int], int]:
         def body(start: int) -> int:
             end = self.node()
@@ -367,17 +399,17 @@ class _Compiler:
             end = self.node()
             trie: dict[tuple[int, int, int], int] = {}
             for number in numbers.get_numbers():
-                texts: list[str] = []
-                if numbers.digits:
-                    digits = str(number)
-                    texts += dict.fromkeys((digits, digits.replace(".", ",")))
-                if numbers.words:
-                    try:
-                        texts += number_words(language, number)
-                        if texts and number < 0 and numbers.digits and (minus := minus_word(language)):
-                            texts += [text.replace("-", f"{minus} ", 1) for text in texts if text[0] == "-"]
-                    except GrammarError as error:
-                        raise self.error(str(error)) from None
+                number = round(number, 1)  # noqa: PLW2901 - hassil adds: -1 + 0.7 is not quite -0.3
+                try:
+                    texts = number_texts(
+                        language,
+                        number,
+                        digits=numbers.digits,
+                        words=numbers.words,
+                        fractions=numbers.fraction_type is not None,
+                    )
+                except GrammarError as error:
+                    raise self.error(str(error)) from None
                 if not texts:
                     raise self.error(
                         f"{number} in range {numbers.name!r} has no words in language {language!r}; "
@@ -409,9 +441,10 @@ class _Compiler:
         """Words and the separators around them, each phrase in all its spellings."""
         known = spellings(self.file.language)
         longest = max((len(phrase) for phrase in known), default=1)
-        if text[:1].isspace():
-            at = self.arc(at, SEPARATOR)
         words = _words(text)
+        # A sign may stand apart from its number, and its words do.
+        if text.lstrip(EDGE_PUNCTUATION)[:1].isspace() or (words and words[0][0] in GLUED_SIGNS):
+            at = self.arc(at, SEPARATOR)
         i = 0
         while i < len(words):
             if i:
@@ -424,7 +457,7 @@ class _Compiler:
             for other in known.get(phrase, ()):
                 self.arc(self.plain(other, at), EPSILON, 0, end)
             at, i = end, i + length
-        if words and text[-1:].isspace():
+        if words and text.rstrip(EDGE_PUNCTUATION)[-1:].isspace():
             at = self.arc(at, SEPARATOR)
         return at
 

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 from hassil.expression import Alternative, Expression, Group, RuleReference, Sentence, TextChunk
-from hassil.intents import RangeFractionType, RangeSlotList, RangeType, SlotList, TextSlotList, TextSlotValue
+from hassil.intents import (
+    RangeFractionType,
+    RangeSlotList,
+    RangeType,
+    SlotList,
+    TextSlotList,
+    TextSlotValue,
+    WildcardSlotList,
+)
 from hassil.parse_expression import parse_sentence
 from hassil.parser import ParseError
 from hassil.util import is_template, normalize_text
@@ -77,7 +85,7 @@ _SUPPORTED: Final[dict[str, frozenset[str]]] = {
             "settings",
         }
     ),
-    "list": frozenset({"values", "range"}),
+    "list": frozenset({"values", "range", "wildcard"}),
     "value": frozenset({"in", "out", "context", "metadata"}),
     "range": frozenset(
         {"type", "from", "to", "step", "multiplier", "fractions", "digits", "words", "words_language"}
@@ -87,7 +95,6 @@ _SUPPORTED: Final[dict[str, frozenset[str]]] = {
 _NOT_YET: Final = {
     "requires_context": "contexts are not supported in this version",
     "excludes_context": "contexts are not supported in this version",
-    "wildcard": "free-text lists are not supported in this version",
 }
 
 Rules = dict[str, Sentence]
@@ -322,8 +329,11 @@ class _Reader:
 
     def list_of(self, name: str, value: object, at: Path_) -> SlotList:
         body = self.mapping(value, at, "list")
-        if ("values" in body) == ("range" in body):
-            raise self.error(at, f"list {name!r} needs either 'values' or 'range'")
+        free = self.flag(body, "wildcard", at, default=False)
+        if ("values" in body) + ("range" in body) + free != 1:
+            raise self.error(at, f"list {name!r} needs either 'values', 'range' or 'wildcard: true'")
+        if free:
+            return WildcardSlotList(name=name)
         if "range" in body:
             return self.range_of(name, body["range"], (*at, "range"))
         where: Path_ = (*at, "values")
@@ -477,8 +487,8 @@ class _Reader:
             raise self.error(at, f"{shown(code)} is no language code; write one such as en or pt-BR")
         return code
 
-    def flag(self, body: dict[str, Any], key: str, at: Path_) -> bool:
-        value = body.get(key, True)
+    def flag(self, body: dict[str, Any], key: str, at: Path_, *, default: bool = True) -> bool:
+        value = body.get(key, default)
         if not isinstance(value, bool):
             raise self.error((*at, key), f"{key!r} must be true or false, got {value!r}")
         return value

@@ -6,37 +6,71 @@ understood exactly as spoken text is.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from hassil.util import normalize_text, remove_punctuation
 
 from edgevoice.events import Interpretation
-from edgevoice.grammar import SlotClose, SlotOpen, SlotValue
+from edgevoice.grammar import FreeText, SlotClose, SlotOpen, SlotValue
+from edgevoice.grammar_file import EDGE_PUNCTUATION
 
 if TYPE_CHECKING:
     from edgevoice.native import Grammar
+
+_INITIALISM: Final = re.compile(r"(.*\W)?([^\W\d]\.)+[^\W\d]", re.DOTALL)
+"""A text whose last word is an initialism short of its last point: "made in the U.S"."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Meaning:
+    """An interpretation, and how much of it the grammar left free."""
+
+    interpretation: Interpretation
+    free_texts: int
+    free_letters: int
+
+    def same_as(self, other: _Meaning) -> bool:
+        one, two = self.interpretation, other.interpretation
+        return one.intent == two.intent and one.slots == two.slots
 
 
 def interpret(grammar: Grammar, text: str, score: float = 0.0) -> list[Interpretation]:
     """Return the meanings of a text, in the order of the grammar; none when it is not in the grammar.
 
-    Same words with the same meaning by another way through the grammar count once.
+    Same words with the same meaning by another way through the grammar count once. With free text, only
+    the meanings that need fewest free texts, and of these the shortest, are returned.
     """
-    text = " ".join(text.split())
-    readings = grammar.match(text)
-    if not readings:
-        text = " ".join(remove_punctuation(normalize_text(text)).split())
-        readings = grammar.match(text)
-    meanings: list[Interpretation] = []
-    for reading in readings:
+    as_written = " ".join(text.split())
+    meanings = _meanings(grammar, as_written, score)
+    if not meanings or meanings[0].free_texts:
+        # Punctuation may be all that keeps a text from its literal meaning.
+        bare = " ".join(normalize_text(remove_punctuation(as_written)).split())
+        others = _meanings(grammar, bare, score)
+        if others and (not meanings or _freedom(others[0]) < _freedom(meanings[0])):
+            meanings = others
+    return [meaning.interpretation for meaning in meanings]
+
+
+def _freedom(meaning: _Meaning) -> tuple[int, int]:
+    return meaning.free_texts, meaning.free_letters
+
+
+def _meanings(grammar: Grammar, text: str, score: float) -> list[_Meaning]:
+    meanings: list[_Meaning] = []
+    for reading in grammar.match(text):
         meaning = _meaning(grammar, text, reading, score)
-        if not any(meaning.intent == other.intent and meaning.slots == other.slots for other in meanings):
+        if meaning and not any(meaning.same_as(other) for other in meanings):
             meanings.append(meaning)
     return meanings
 
 
-def _meaning(grammar: Grammar, text: str, reading: list[tuple[int, int]], score: float) -> Interpretation:
-    """Follow one reading's labels: open a slot, take the value said inside, close it."""
+def _meaning(grammar: Grammar, text: str, reading: list[tuple[int, int]], score: float) -> _Meaning | None:
+    """Follow one reading's labels: open a slot, take the value said inside, close it.
+
+    None when a free text is nothing but punctuation.
+    """
     data = text.encode()
     compiled = grammar.compiled
     *labels, (block_number, _) = reading
@@ -44,17 +78,45 @@ def _meaning(grammar: Grammar, text: str, reading: list[tuple[int, int]], score:
     slots: dict[str, object] = dict(block.slots)
     raw: dict[str, str] = {}
     started: list[tuple[str, int]] = []
+    free_texts: list[str] = []
     value: object = None
+    is_free = False
     for number, position in labels:
         label = compiled.labels[number]
         if isinstance(label, SlotOpen):
             started.append((label.slot, position))
-            value = None
+            value, is_free = None, False
         elif isinstance(label, SlotValue):
-            value = label.out
+            value, is_free = label.out, False
+        elif isinstance(label, FreeText):
+            is_free = True
         elif isinstance(label, SlotClose):
             slot, start = started.pop()
-            said = data[start:position].decode("utf-8", "replace").strip(" ,-")
+            said = data[start:position].decode("utf-8", "replace")
+            if is_free:
+                said = _free_text(said, data[position:])
+                free_texts.append(_plain(said))
+                value = free_texts[-1]
+            else:
+                said = said.strip(" ,-")
             raw[slot] = said
             slots[slot] = said.lower() if value is None else value
-    return Interpretation(text=text, intent=block.intent, slots=slots, slots_raw=raw, score=score)
+            value, is_free = None, False
+    if not all(free_texts):
+        return None
+    found = Interpretation(text=text, intent=block.intent, slots=slots, slots_raw=raw, score=score)
+    letters = sum(character.isalnum() for text in free_texts for character in text)
+    return _Meaning(found, len(free_texts), letters)
+
+
+def _free_text(said: str, rest: bytes) -> str:
+    """Return the words of a free text as they were written, without the punctuation around them."""
+    words = said.removeprefix("-").strip(EDGE_PUNCTUATION + " ")
+    is_short = (said.endswith(".") or rest.startswith(b".")) and _INITIALISM.fullmatch(words)
+    return f"{words}." if is_short else words
+
+
+def _plain(said: str) -> str:
+    """Return the value of a free text as hassil has it: its words in their case, without punctuation."""
+    words = " ".join(normalize_text(remove_punctuation(said)).split())
+    return f"{words}." if said.endswith(".") and not words.endswith(".") else words

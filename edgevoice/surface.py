@@ -8,122 +8,128 @@ final punctuation are the automaton's own business (csrc/automaton.h).
 
 from __future__ import annotations
 
+import itertools
 from functools import cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from unicode_rbnf import RbnfEngine
-from unicode_rbnf.engine import NoRuleForNumberError
+from edgevoice.numbers import family, has_words, number_words, ordinals
 
-from edgevoice.errors import GrammarError
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _LARGEST_NUMBER: Final = 100
-"""Numbers inside ordinary words of a grammar ("twelve ounce", "channel 5"); larger ones use a range."""
+"""Numbers inside ordinary words ("twelve ounce", "channel 5", "the third"); larger ones use a range."""
 
 _CONTRACTIONS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "en": (
         ("what is", "what's"),
+        ("what are", "what're"),
+        ("what will", "what'll"),
+        ("when is", "when's"),
         ("how is", "how's"),
         ("where is", "where's"),
         ("who is", "who's"),
         ("that is", "that's"),
+        ("there is", "there's"),
+        ("here is", "here's"),
         ("it is", "it's"),
+        ("he is", "he's"),
+        ("she is", "she's"),
         ("i would", "i'd"),
         ("i will", "i'll"),
         ("i am", "i'm"),
         ("i have", "i've"),
+        ("we are", "we're"),
+        ("we have", "we've"),
+        ("you are", "you're"),
+        ("they are", "they're"),
         ("do not", "don't"),
+        ("does not", "doesn't"),
+        ("did not", "didn't"),
         ("is not", "isn't"),
+        ("are not", "aren't"),
+        ("was not", "wasn't"),
+        ("will not", "won't"),
+        ("can not", "can't"),
+        ("cannot", "can't"),
+        ("cannot", "can not"),
         ("let us", "let's"),
         ("okay", "ok"),
         ("color", "colour"),
+        ("colors", "colours"),
         ("gray", "grey"),
+        ("favorite", "favourite"),
+        ("center", "centre"),
+        ("theater", "theatre"),
     ),
     "de": (
         ("in das", "ins"),
         ("in dem", "im"),
         ("an das", "ans"),
         ("an dem", "am"),
+        ("auf das", "aufs"),
+        ("für das", "fürs"),
+        ("bei dem", "beim"),
+        ("von dem", "vom"),
+        ("zu dem", "zum"),
+        ("zu der", "zur"),
         ("wie geht es", "wie geht's"),
+        ("gibt es", "gibt's"),
     ),
     "fr": (("s'il te plaît", "s'il te plait"), ("s'il vous plaît", "s'il vous plait")),
+    "it": (("come è", "com'è"), ("dove è", "dov'è"), ("cosa è", "cos'è"), ("quale è", "qual è")),
+    "nl": (("zo een", "zo'n"), ("het", "'t")),
 }
+"""Two ways to write the same, each accepted for the other."""
 
-_SYMBOLS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
-    "en": (("percent", "%"), ("per cent", "%"), ("degrees", "°"), ("degree", "°")),
-    "de": (("prozent", "%"), ("grad", "°")),
-    "fr": (("pour cent", "%"), ("degrés", "°"), ("degré", "°")),
-    "es": (("por ciento", "%"), ("grados", "°"), ("grado", "°")),
-    "it": (("per cento", "%"), ("percento", "%"), ("gradi", "°"), ("grado", "°")),
-    "nl": (("procent", "%"), ("graden", "°"), ("graad", "°")),
-    "pt": (("por cento", "%"), ("graus", "°"), ("grau", "°")),
+_SYMBOLS: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
+    "en": (
+        ("percent", "per cent", "%"),
+        ("degrees", "°"),
+        ("degree", "°"),
+        ("degrees celsius", "°c"),
+        ("degrees fahrenheit", "°f"),
+    ),
+    "de": (("prozent", "%"), ("grad", "°"), ("grad celsius", "°c")),
+    "fr": (
+        ("pour cent", "pourcent", "%"),
+        ("degrés", "°"),
+        ("degré", "°"),
+        ("degrés celsius", "°c"),
+    ),
+    "es": (("por ciento", "%"), ("grados", "°"), ("grado", "°"), ("grados celsius", "°c")),
+    "it": (("per cento", "percento", "%"), ("gradi", "°"), ("grado", "°"), ("gradi celsius", "°c")),
+    "nl": (("procent", "%"), ("graden", "°"), ("graad", "°"), ("graden celsius", "°c")),
+    "pt": (("por cento", "%"), ("graus", "°"), ("grau", "°"), ("graus celsius", "°c")),
 }
-"""Words and the sign that stands for them directly behind a number."""
+"""Words and the sign that stands for them directly behind a number, each accepted for the others."""
 
 
 @cache
 def spellings(language: str) -> dict[tuple[str, ...], tuple[str, ...]]:
     """Return, for each phrase (its words in lower case), the other ways a transcript may write it.
 
-    A spelling that starts with a sign of `glued_signs` needs no separator before it.
+    A spelling that starts with one of GLUED_SIGNS needs no separator before it.
     """
-    family = language.split("-", maxsplit=1)[0].split("_", maxsplit=1)[0].lower()
     found: dict[tuple[str, ...], list[str]] = {}
-    for table in (_CONTRACTIONS, _SYMBOLS):
-        for one, other in table.get(family, ()):
-            found.setdefault(tuple(one.split()), []).append(other)
-            if other not in GLUED_SIGNS:
-                found.setdefault(tuple(other.split()), []).append(one)
-    if _engine(language) is not None:
-        for number in range(_LARGEST_NUMBER + 1):
-            for words in number_words(language, number):
-                key = tuple(words.replace("-", " ").split())
-                found.setdefault(key, []).append(str(number))
-                found.setdefault((str(number),), []).append(" ".join(key))
+    for pair in _pairs(language):
+        keys = [tuple(text.replace("-", " ").lower().split()) for text in pair]
+        for key, other in zip(keys, reversed(keys), strict=True):
+            found.setdefault(key, []).append(" ".join(other))
     return {key: tuple(dict.fromkeys(values)) for key, values in found.items()}
+
+
+def _pairs(language: str) -> Iterator[tuple[str, str]]:
+    yield from _CONTRACTIONS.get(family(language), ())
+    for group in _SYMBOLS.get(family(language), ()):
+        yield from itertools.combinations(group, 2)
+    if not has_words(language):
+        return
+    for number in range(_LARGEST_NUMBER + 1):
+        yield from ((words, str(number)) for words in number_words(language, number))
+    for number in range(1, _LARGEST_NUMBER + 1):
+        yield from itertools.product(*ordinals(language, number))
 
 
 GLUED_SIGNS: Final = frozenset({"%", "°"})
 """Signs written directly behind a number."""
-
-
-def number_words(language: str, number: float) -> tuple[str, ...]:
-    """Return the ways to say a number, by unicode-rbnf as hassil uses it; none if they are not known.
-
-    Raises:
-        GrammarError: when there are no number words for the language.
-    """
-    engine = _engine(language)
-    if engine is None:
-        raise GrammarError(
-            f"there are no number words for language {language!r}; set 'words: false' in the range, or "
-            "'words_language' to a related language"
-        )
-    if number < 0 and not float(number).is_integer():  # unicode-rbnf says "minus five" for -5.9
-        minus = minus_word(language)
-        return tuple(f"{minus} {words}" for words in number_words(language, -number)) if minus else ()
-    try:
-        return tuple(dict.fromkeys(engine.format_number(number).text_by_ruleset.values()))
-    except NoRuleForNumberError:
-        raise GrammarError(f"{number} has no words in language {language!r}; set 'words: false'") from None
-
-
-@cache
-def minus_word(language: str) -> str:
-    """Return the word before a negative number, such as "minus"; empty if the language has no such word.
-
-    Raises:
-        GrammarError: when there are no number words for the language.
-    """
-    one, negative = number_words(language, 1)[0], number_words(language, -1)[0]
-    return negative.removesuffix(one).strip() if negative.endswith(f" {one}") else ""
-
-
-@cache
-def _engine(language: str) -> RbnfEngine | None:
-    """Return the number engine of a language or its family ("en" for "en-US"), None when there is none."""
-    for name in (language, language.replace("_", "-").split("-", maxsplit=1)[0]):
-        try:
-            return RbnfEngine.for_language(name)
-        except (ValueError, OSError):  # OSError: a name too long for the file it would be in
-            continue
-    return None

@@ -39,7 +39,7 @@ def house(n_names: int, n_templates: int) -> str:
 
 def test_arc_kinds_are_those_of_the_c_header() -> None:
     """The compiler and C number the arcs alike, and neither knows one that the other does not."""
-    names = ("BYTE", "GLUE", "EPSILON", "SEPARATOR", "CALL", "RETURN", "LABEL", "ACCEPT")
+    names = ("BYTE", "GLUE", "EPSILON", "SEPARATOR", "CALL", "RETURN", "LABEL", "ACCEPT", "RANGE")
     ours = [getattr(grammar, name) for name in names]
     assert ours == [getattr(lib, f"EV_ARC_{name}") for name in names]
     assert len(names) == native.ARC_KINDS

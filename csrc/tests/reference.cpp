@@ -1,6 +1,7 @@
 #include "reference.h"
 
-#include <set>
+#include <algorithm>
+#include <map>
 #include <stdexcept>
 #include <tuple>
 
@@ -50,24 +51,39 @@ class Reference {
   public:
     Reference(const Network &network, const std::string &text) : network_(network), text_(text) {}
 
-    std::vector<Reading> found;
+    // Free texts, and the bytes in them.
+    using Cost = std::pair<size_t, size_t>;
 
     // `at` bytes of the text are read, the last of them a byte of a word. `gap`: a separator was
     // passed since then.
-    void visit(uint32_t node, std::vector<uint32_t> stack, bool gap, size_t at) {
-        if (!seen_.emplace(node, stack, gap, at).second)
+    void visit(uint32_t node, std::vector<uint32_t> stack, bool gap, size_t at, Cost cost) {
+        const auto [known, added] = seen_.try_emplace({node, stack, gap, at}, cost);
+        if (!added && known->second <= cost)
             return;
+        known->second = cost;
         for (const ev::Arc &arc : network_.nodes[node]) {
             if (arc.kind == EV_ARC_ACCEPT)
-                accept(arc, stack, at);
-            if (arc.kind != EV_ARC_BYTE && arc.kind != EV_ARC_GLUE)
+                accept(arc, stack, at, cost);
+            if (arc.kind != EV_ARC_BYTE && arc.kind != EV_ARC_GLUE && arc.kind != EV_ARC_RANGE)
                 continue;
             for (const std::string &between : separators(arc, gap, at)) {
-                read(arc, stack, at, between);
+                read(arc, stack, at, between, cost);
             }
         }
         for (const ev::Arc &arc : network_.nodes[node])
-            pass(arc, stack, gap, at);
+            pass(arc, stack, gap, at, cost);
+    }
+
+    std::vector<Reading> cheapest() const {
+        Cost least{SIZE_MAX, SIZE_MAX};
+        for (const auto &[reading, cost] : found_)
+            least = std::min(least, cost);
+        std::vector<Reading> best;
+        for (const auto &[reading, cost] : found_) {
+            if (cost == least)
+                best.push_back(reading);
+        }
+        return best;
     }
 
   private:
@@ -87,64 +103,79 @@ class Reference {
         return {" ", "-", ", "};
     }
 
+    static bool matches(const ev::Arc &arc, uint8_t byte) {
+        if (arc.kind == EV_ARC_RANGE)
+            return (arc.value & 0xFF) <= byte && byte <= arc.value >> 8;
+        return (byte >= 'A' && byte <= 'Z' ? byte - 'A' + 'a' : byte) == int(arc.value);
+    }
+
     void read(const ev::Arc &arc, const std::vector<uint32_t> &stack, size_t at,
-              const std::string &between) {
+              const std::string &between, Cost cost) {
         const size_t byte = at + between.size();
         if (byte >= text_.size() || text_.compare(at, between.size(), between) != 0)
             return;
-        uint8_t lower = uint8_t(text_[byte]);
-        if (lower >= 'A' && lower <= 'Z')
-            lower = uint8_t(lower - 'A' + 'a');
-        if (lower != arc.value)
+        if (!matches(arc, uint8_t(text_[byte])))
             return;
+        cost.second += arc.kind == EV_ARC_RANGE;
         const std::vector<Label> before = labels_;
         for (Label &label : labels_) {
             if (label.in_gap)
                 label.at += between.size();
             label.in_gap = false;
         }
-        visit(arc.target, stack, false, byte + 1);
+        visit(arc.target, stack, false, byte + 1, cost);
         labels_ = before;
     }
 
-    void accept(const ev::Arc &arc, const std::vector<uint32_t> &stack, size_t at) {
+    void accept(const ev::Arc &arc, const std::vector<uint32_t> &stack, size_t at, Cost cost) {
         const std::string rest = text_.substr(at);
         const bool ended = rest.empty() || rest == "." || rest == "?" || rest == "!";
         if (!ended || at == 0 || !stack.empty())
             return;
-        for (const Reading &known : found) {
-            if (known.accept == arc.value)
-                return;
-        }
         Reading reading{arc.value, {}};
         for (const Label &label : labels_)
             reading.labels.push_back({label.value, label.at});
-        found.push_back(std::move(reading));
+        for (auto &[known, known_cost] : found_) {
+            if (known.accept != arc.value)
+                continue;
+            if (cost < known_cost) {
+                known = std::move(reading);
+                known_cost = cost;
+            }
+            return;
+        }
+        found_.emplace_back(std::move(reading), cost);
     }
 
-    void pass(const ev::Arc &arc, std::vector<uint32_t> stack, bool gap, size_t at) {
+    void pass(const ev::Arc &arc, std::vector<uint32_t> stack, bool gap, size_t at, Cost cost) {
         switch (arc.kind) {
         case EV_ARC_EPSILON:
-            return visit(arc.target, std::move(stack), gap, at);
+            return visit(arc.target, std::move(stack), gap, at, cost);
         case EV_ARC_LABEL:
             labels_.push_back({int32_t(arc.value), at, gap || at == 0});
-            visit(arc.target, std::move(stack), gap, at);
+            visit(arc.target, std::move(stack), gap, at, cost);
             labels_.pop_back();
             return;
         case EV_ARC_SEPARATOR:
-            return visit(arc.target, std::move(stack), at > 0, at);
+            return visit(arc.target, std::move(stack), at > 0, at, cost);
         case EV_ARC_CALL:
             if (stack.size() >= max_call_depth)
                 throw std::length_error("deep");
             stack.push_back(arc.target);
-            return visit(arc.value, std::move(stack), gap, at);
+            for (const ev::Arc &inside : network_.nodes[arc.value]) {
+                if (inside.kind == EV_ARC_RANGE) {
+                    ++cost.first;
+                    break;
+                }
+            }
+            return visit(arc.value, std::move(stack), gap, at, cost);
         case EV_ARC_RETURN:
             if (stack.empty())
                 return;
             {
                 const uint32_t back = stack.back();
                 stack.pop_back();
-                return visit(back, std::move(stack), gap, at);
+                return visit(back, std::move(stack), gap, at, cost);
             }
         default:
             return;
@@ -154,15 +185,16 @@ class Reference {
     const Network &network_;
     const std::string &text_;
     std::vector<Label> labels_;
-    std::set<std::tuple<uint32_t, std::vector<uint32_t>, bool, size_t>> seen_;
+    std::map<std::tuple<uint32_t, std::vector<uint32_t>, bool, size_t>, Cost> seen_;
+    std::vector<std::pair<Reading, Cost>> found_;
 };
 
 } // namespace
 
 std::vector<Reading> reference_readings(const Network &network, const std::string &text) {
     Reference reference(network, text);
-    reference.visit(0, {}, false, 0);
-    return reference.found;
+    reference.visit(0, {}, false, 0, {});
+    return reference.cheapest();
 }
 
 std::vector<Reading> readings(const ev::Automaton &automaton, const std::string &text) {
@@ -202,8 +234,8 @@ bool accepted(ev::Dfa &dfa, const std::string &text) {
 
 std::string describe(const Network &network, const std::string &text,
                      const std::vector<Reading> &readings) {
-    static const char *const kinds[] = {"byte", "glue",   "eps",   "sep",
-                                        "call", "return", "label", "accept"};
+    static const char *const kinds[] = {"byte",   "glue",  "eps",    "sep",  "call",
+                                        "return", "label", "accept", "range"};
     std::string out;
     for (size_t node = 0; node < network.nodes.size(); ++node) {
         for (const ev::Arc &arc : network.nodes[node]) {
@@ -233,6 +265,10 @@ Network random_network(Random &random, const std::string &letters, bool wild) {
         uint32_t value = random.below(3);
         if (kind == EV_ARC_BYTE || kind == EV_ARC_GLUE)
             value = uint8_t(random.pick(letters));
+        if (kind == EV_ARC_RANGE) {
+            const uint8_t one = uint8_t(random.pick(letters)), two = uint8_t(random.pick(letters));
+            value = std::min(one, two) | uint32_t(std::max(one, two)) << 8;
+        }
         if (kind == EV_ARC_CALL) {
             // Tame calls lead to the last node, which reads a byte and returns.
             value = wild ? random.below(n) : n - 1;
@@ -242,8 +278,11 @@ Network random_network(Random &random, const std::string &letters, bool wild) {
         network.nodes[from].push_back({kind, value, to});
     }
     network.arc(n - 2, EV_ARC_ACCEPT, random.below(3), 0);
-    if (!wild)
+    if (!wild) {
         network.nodes[n - 1].clear();
+        if (random.one_in(2)) // free text: any of the letters
+            network.arc(n - 1, EV_ARC_RANGE, 0x20 | 0x7F << 8, uint32_t(network.nodes.size()));
+    }
     network.arc(n - 1, EV_ARC_BYTE, uint8_t(random.pick(letters)), uint32_t(network.nodes.size()));
     network.nodes.emplace_back();
     network.nodes.back().push_back({EV_ARC_RETURN, 0, 0});

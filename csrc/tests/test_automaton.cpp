@@ -172,10 +172,94 @@ void loops_without_bytes_end() {
     CHECK(agrees(Network(1), "a ", 2));
 }
 
+// "add", a free text, "to" and "now": 3 reads the text, words of any letters.
+Network shopping() {
+    Network network(8);
+    network.word(0, "add", 1).arc(1, EV_ARC_SEPARATOR, 0, 2).arc(2, EV_ARC_CALL, 3, 4);
+    network.arc(3, EV_ARC_RANGE, 0x21 | 0x7E << 8, 5);
+    network.arc(5, EV_ARC_EPSILON, 0, 6).arc(5, EV_ARC_RANGE, 0x21 | 0x7E << 8, 5);
+    network.arc(5, EV_ARC_SEPARATOR, 0, 3).arc(6, EV_ARC_LABEL, 1, 7).arc(7, EV_ARC_RETURN, 0, 0);
+    network.arc(4, EV_ARC_SEPARATOR, 0, 8).arc(4, EV_ARC_ACCEPT, 1, 0);
+    network.nodes.resize(11);
+    network.word(8, "to", 9).arc(9, EV_ARC_SEPARATOR, 0, 10).nodes.emplace_back();
+    return network.word(10, "now", 11).arc(11, EV_ARC_ACCEPT, 2, 0);
+}
+
+void free_text_is_as_short_as_the_sentence_allows() {
+    const Network network = shopping();
+    CHECK(reads(network, "add Milk to now", {{2, {{1, 8}}}}));
+    CHECK(reads(network, "add milk to go to now.", {{2, {{1, 14}}}}));
+    CHECK(reads(network, "add milk.", {{1, {{1, 8}}}}));     // the mark is not of the text
+    CHECK(reads(network, "add 3.5, a-b", {{1, {{1, 12}}}})); // all else is
+    CHECK(reads(network, "add to now", {{1, {{1, 10}}}}));   // never empty
+    CHECK(reads(network, "add to to now", {{2, {{1, 6}}}}));
+    for (const char *text : {"add", "add ", "add  x", "addx", "add x ", "add x\x7f", "add x\n"})
+        CHECK(reads(network, text, {}));
+    CHECK(agrees(network, "ad to", 6, false));
+}
+
+void fewer_free_texts_are_better() {
+    Network network(6); // {a} or {a} "x" {a}; 4 reads letters and spaces as the text
+    network.arc(0, EV_ARC_CALL, 4, 1).arc(1, EV_ARC_ACCEPT, 1, 0).word(1, "x", 2);
+    network.arc(2, EV_ARC_CALL, 4, 3).arc(3, EV_ARC_ACCEPT, 2, 0);
+    network.arc(4, EV_ARC_RANGE, 'a' | 'z' << 8, 5).arc(5, EV_ARC_RETURN, 0, 0);
+    network.arc(5, EV_ARC_RANGE, 'a' | 'z' << 8, 5);
+    CHECK(reads(network, "axb", {{1, {}}}));
+    CHECK(reads(network, "aXb", {{2, {}}})); // a range has no upper case
+    CHECK(agrees(network, "axbX", 5, false));
+}
+
+void ranges_are_ranges() {
+    Network network(2);
+    network.arc(0, EV_ARC_RANGE, 0x80 | 0xFF << 8, 1).arc(1, EV_ARC_ACCEPT, 0, 0);
+    network.arc(0, EV_ARC_RANGE, 'B' | 'B' << 8, 1).arc(0, EV_ARC_RANGE, 0, 1);
+    const auto automaton = network.automaton();
+    ev::Dfa dfa(automaton);
+    for (int byte = 0; byte < 256; ++byte) {
+        const bool inside = byte >= 0x80 || byte == 'B' || byte == 0;
+        const std::string text(1, char(byte));
+        CHECK(
+            reads(network, text, inside ? std::vector<Reading>{{0, {}}} : std::vector<Reading>{}));
+        CHECK(dfa.possible(dfa.start())[size_t(byte)] == (inside || byte == ' '));
+    }
+}
+
+// Where the search must not list the tokens; and few states however long the text.
+void states_of_free_text_are_free_and_few() {
+    const auto automaton = shopping().automaton();
+    ev::Dfa dfa(automaton);
+    int32_t state = dfa.start();
+    std::string before;
+    for (const char byte : std::string("add milk, to n")) {
+        CHECK(dfa.free(state) == (before.size() >= 3));
+        state = dfa.step(state, uint8_t(byte));
+        before += byte;
+    }
+    CHECK(dfa.free(state));
+    Random random(11);
+    for (int i = 0; i < 100'000; ++i) {
+        const int32_t next = dfa.step(state, uint8_t(random.pick("abnotw ,-.")));
+        if (next != ev::Dfa::dead)
+            state = next;
+    }
+    CHECK(dfa.size() < 60);
+
+    Network plain(2);
+    plain.word(0, "a", 1).arc(1, EV_ARC_ACCEPT, 0, 0);
+    ev::Dfa other(plain.automaton());
+    CHECK(!other.free(other.start()));
+}
+
 void random_networks_agree() {
     Random random(3);
     for (int round = 0; round < 50 && failures == 0; ++round) {
-        CHECK(agrees(random_network(random, "ab%", false), "ab% ", 4));
+        const Network network = random_network(random, "ab%", false);
+        bool free = false; // readings with as much free text have no order in the reference
+        for (const auto &arcs : network.nodes) {
+            for (const ev::Arc &arc : arcs)
+                free = free || arc.kind == EV_ARC_RANGE;
+        }
+        CHECK(agrees(network, "ab% ", 4, !free));
         CHECK(agrees(random_network(random, "a ,-.", false), "aA ,-.", 4, false));
     }
 }
@@ -197,19 +281,21 @@ void contradictory_tables_are_refused() {
     CHECK(!refused(good, first, 2));
     CHECK(!refused({}, {0, 0}, 1));
     CHECK(refused({}, {0}, 0));
-    CHECK(refused(good, {0, 1, 1}, 2));                                  // an arc of nobody
-    CHECK(refused(good, {1, 1, 2}, 2));                                  // likewise
-    CHECK(refused(good, {0, 1, 3}, 2));                                  // more arcs than there are
-    CHECK(refused(good, {0, 2, 1, 2}, 3));                               // decreases
-    CHECK(refused(good, {0, UINT32_MAX, 2}, 2));                         // likewise
-    CHECK(refused({byte, 'a', 2, accept, 0, 0}, first, 2));              // target is no node
-    CHECK(refused({byte, 'a', UINT32_MAX, accept, 0, 0}, first, 2));     // likewise
-    CHECK(refused({byte, 0x10000, 1, accept, 0, 0}, first, 2));          // no byte
-    CHECK(refused({EV_ARC_GLUE, 0x10000, 1, accept, 0, 0}, first, 2));   // likewise
-    CHECK(refused({call, 2, 1, accept, 0, 0}, first, 2));                // calls no node
-    CHECK(refused({EV_ARC_KINDS, 0, 1, accept, 0, 0}, first, 2));        // no kind
-    CHECK(refused({UINT32_MAX, 0, 1, accept, 0, 0}, first, 2));          // likewise
-    CHECK(refused({EV_ARC_LABEL, 1u << 31, 1, accept, 0, 0}, first, 2)); // labels are int32_t
+    CHECK(refused(good, {0, 1, 1}, 2));                                 // an arc of nobody
+    CHECK(refused(good, {1, 1, 2}, 2));                                 // likewise
+    CHECK(refused(good, {0, 1, 3}, 2));                                 // more arcs than there are
+    CHECK(refused(good, {0, 2, 1, 2}, 3));                              // decreases
+    CHECK(refused(good, {0, UINT32_MAX, 2}, 2));                        // likewise
+    CHECK(refused({byte, 'a', 2, accept, 0, 0}, first, 2));             // target is no node
+    CHECK(refused({byte, 'a', UINT32_MAX, accept, 0, 0}, first, 2));    // likewise
+    CHECK(refused({byte, 0x10000, 1, accept, 0, 0}, first, 2));         // no byte
+    CHECK(refused({EV_ARC_GLUE, 0x10000, 1, accept, 0, 0}, first, 2));  // likewise
+    CHECK(refused({EV_ARC_RANGE, 0x10000, 1, accept, 0, 0}, first, 2)); // likewise
+    CHECK(refused({EV_ARC_RANGE, 2 | 1 << 8, 1, accept, 0, 0}, first, 2)); // runs backwards
+    CHECK(refused({call, 2, 1, accept, 0, 0}, first, 2));                  // calls no node
+    CHECK(refused({EV_ARC_KINDS, 0, 1, accept, 0, 0}, first, 2));          // no kind
+    CHECK(refused({UINT32_MAX, 0, 1, accept, 0, 0}, first, 2));            // likewise
+    CHECK(refused({EV_ARC_LABEL, 1u << 31, 1, accept, 0, 0}, first, 2));   // labels are int32_t
     CHECK(refused({byte, 'a', 1, accept, 1u << 31, 0}, first, 2));
 }
 
@@ -297,6 +383,10 @@ void test_automaton() {
     each_accept_is_reported_once_in_the_order_of_the_grammar();
     of_two_ways_the_first_in_the_grammar_wins();
     loops_without_bytes_end();
+    free_text_is_as_short_as_the_sentence_allows();
+    fewer_free_texts_are_better();
+    ranges_are_ranges();
+    states_of_free_text_are_free_and_few();
     random_networks_agree();
     contradictory_tables_are_refused();
     endless_calls_end_in_an_error();
