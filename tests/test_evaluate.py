@@ -414,8 +414,8 @@ def measure(edgevoice: Edgevoice, folder: Path, jobs: int) -> Measured:
     done = edgevoice(
         "eval", folder, "--grammar", folder / "grammar.yaml",
         "--noise", folder / "hiss.wav", "--snr", "3,12",
-        "--rir", folder / "room.wav", "--negatives", folder / "others", "--near-misses", "name", "--seed", "7",
-        "--jobs", str(jobs), "--out", out,
+        "--rir", folder / "room.wav", "--negatives", folder / "others", "--near-misses", "name",
+        "--seed", "7", "--jobs", str(jobs), "--out", out,
     )  # fmt: skip
     return Measured(
         done.returncode,
