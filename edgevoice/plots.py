@@ -75,7 +75,7 @@ def accuracy_by_snr(models: Sequence[dict[str, Any]]) -> str:
         axes.set_ylim(top=100.5)
         axes.grid(visible=False, axis="x")
         if len(names) > 1:
-            axes.legend(loc="lower right")
+            _legend(figure)
         return _svg(figure, "accuracy by noise")
 
 
@@ -136,7 +136,7 @@ def trade_off(model: dict[str, Any], threshold: float) -> str:
         axes.minorticks_off()
         axes.set_xlabel("false accepts an hour")
         axes.set_ylabel("right and accepted, %")
-        axes.legend(loc="lower right")
+        _legend(figure)
         return _svg(figure, "trade-off")
 
 
@@ -158,7 +158,7 @@ def by_threshold(model: dict[str, Any], threshold: float) -> str:
         axes.set_ylim(-2, 102)
         axes.set_xlabel("threshold of confidence")
         axes.set_ylabel("accepted, %")
-        axes.legend(loc="center left")
+        _legend(figure)
         return _svg(figure, "by threshold")
 
 
@@ -184,7 +184,7 @@ def latency(model: dict[str, Any]) -> str:
         axes.set_ylim(-0.6, len(stages) - 0.4)
         axes.set_xlim(0, 1.1 * max(each["max"] for each in stages.values()))
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel("ms; number: median, dark up to it, pale to 95 %, line to the longest")
+        axes.set_xlabel("ms")
         return _svg(figure, "computing time")
 
 
@@ -209,13 +209,17 @@ def not_right(groups: Sequence[dict[str, Any]]) -> str:
         axes.set_xlim(0, max(*left, 1) * 1.05)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("% of the commands")
-        figure.legend(loc="outside upper left", ncols=3, fontsize=9, handlelength=1, columnspacing=1.2)
+        _legend(figure)
         return _svg(figure, "not right")
 
 
 def _figure(height_in: float) -> tuple[Figure, Axes]:
     figure = Figure((_WIDTH_IN, height_in), layout="constrained")
     return figure, figure.add_subplot()
+
+
+def _legend(figure: Figure) -> None:
+    figure.legend(loc="outside upper left", ncols=3, fontsize=9, handlelength=1, columnspacing=1.2)
 
 
 def _svg(figure: Figure, name: str) -> str:

@@ -48,7 +48,6 @@ lists:
 
 ORDERS: tuple[dict[str, object], ...] = (
     {"audio": "turn-on-desk-lamp.flac", "intent": "HassTurnOn", "slots": {"name": " desk lamp "}},
-    {"audio": "turn-off-fan.flac", "intent": "HassTurnOff", "slots": {"name": "fan"}},
     {"audio": "set-pizza-timer-twelve.flac", "intent": "HassStartTimer", "slots": {"minutes": "12"}},
     {"audio": "what-time-is-it.flac", "intent": "HassTurnOn", "slots": {"name": "fan"}},
 )
@@ -309,8 +308,8 @@ class TestNearMisses:
         grammar.write_text(GRAMMAR, encoding="utf-8")
         orders = recordings.orders(write_manifest(tmp_path / "m.jsonl", at_samples(ORDERS)))
         tasks = evaluate.near_misses(orders, "name", grammar, tmp_path)
-        assert [task.recording.slots["name"] for task in tasks] == ["desk lamp", "fan", "fan"]
-        lamp, fan, _ = (grammar_file.load(task.grammar).lists["name"].values for task in tasks)  # type: ignore[attr-defined]
+        assert [task.recording.slots["name"] for task in tasks] == ["desk lamp", "fan"]
+        lamp, fan = (grammar_file.load(task.grammar).lists["name"].values for task in tasks)  # type: ignore[attr-defined]
         assert [value.value_out for value in lamp] == ["fan", "pizza", "on"]
         assert [value.value_out for value in fan] == ["desk lamp", "pizza", "on"]
 
@@ -414,8 +413,8 @@ def measure(edgevoice: Edgevoice, folder: Path, jobs: int) -> Measured:
     done = edgevoice(
         "eval", folder, "--grammar", folder / "grammar.yaml",
         "--noise", folder / "hiss.wav", "--snr", "3,12",
-        "--rir", folder / "room.wav", "--negatives", folder / "others", "--near-misses", "name", "--seed", "7",
-        "--jobs", str(jobs), "--out", out,
+        "--rir", folder / "room.wav", "--negatives", folder / "others", "--near-misses", "name",
+        "--seed", "7", "--jobs", str(jobs), "--out", out,
     )  # fmt: skip
     return Measured(
         done.returncode,
@@ -435,12 +434,12 @@ class TestCommand:
     """The command as users start it."""
 
     def test_figures(self, measured: Measured) -> None:
-        """Three of four commands fit the grammar; the recording that is a command is a false accept."""
+        """Two of three commands fit the grammar; the recording that is a command is a false accept."""
         model = measured.results["models"][0]
         names = [condition["name"] for condition in model["conditions"]]
         assert names == ["clean", "far field", "hiss 3 dB", "hiss 12 dB"]
         clean = model["conditions"][0]
-        assert (clean["right"]["count"], clean["right"]["of"]) == (3, 4)
+        assert (clean["right"]["count"], clean["right"]["of"]) == (2, 3)
         assert clean["slots"]["minutes"]["rate"] == 1
         assert sum(clean["refusals"].values()) + clean["wrong_accepted"]["count"] == 1
         false = model["false_accepts"]
@@ -449,7 +448,7 @@ class TestCommand:
                        SAMPLES / "refused-weather-talk.flac"))  # fmt: skip
         assert false["utterances"]["hours"] * 3600 == pytest.approx(length_s, abs=0.1)
         assert [Path(line["file"]).name for line in false["accepted"]] == ["turn-off-fan.flac"]
-        assert model["near_misses"]["accepted"]["of"] == 3
+        assert model["near_misses"]["accepted"]["of"] == 2
         assert model["latency_ms"]["total"]["p50"] > 0
         assert model["peak_memory_bytes"] > 50e6
 
@@ -474,13 +473,13 @@ class TestCommand:
 
     def test_table(self, measured: Measured) -> None:
         """The table says for each condition how many were right."""
-        assert re.search(r"clean\s+│\s+3/4 75\.0 %", measured.stdout)
+        assert re.search(r"clean\s+│\s+2/3 66\.7 %", measured.stdout)
         assert "false accepts: 1 of 2 recordings" in measured.stdout
 
     def test_records(self, measured: Measured) -> None:
         """One record for each recording and condition, with what came out."""
         records = measured.results["records"]
-        assert len(records) == 5 * 4 + 2 + 3
+        assert len(records) == 4 * 4 + 2 + 2
         right = next(record for record in records if record["verdict"] == "right")
         assert right["expected"] == {"intent": "HassTurnOn", "slots": {"name": "desk lamp"}}
         assert right["results"][0]["intent"] == "HassTurnOn"
