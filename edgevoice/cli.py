@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn
 
-from edgevoice import __version__
+from edgevoice import __version__, cli_eval
 from edgevoice.errors import AudioError, CheckFailedError, EdgevoiceError, ModelError
 
 if TYPE_CHECKING:
@@ -155,6 +155,11 @@ def recognize(options: argparse.Namespace) -> int:
     finally:
         pipeline.close()
     return exit_code
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """How well commands are understood, and how often something else is taken for one."""
+    return cli_eval.run(options, _config(options))
 
 
 def models_list(options: argparse.Namespace) -> None:
@@ -388,6 +393,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("files", nargs="+", metavar="FILE", help="WAV, FLAC, ...; - is raw s16le mono on stdin")
     sub.add_argument("--json", action="store_true", help="one JSON object a line")
+
+    sub = add(commands, "eval", evaluate, "measure on recordings: commands, noise, and what must be refused")
+    cli_eval.add_arguments(sub)
 
     sub = add(commands, "devices", devices, "microphones, with the name to put in the configuration")
     sub.add_argument("--json", action="store_true", help="as JSON")

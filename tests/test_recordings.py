@@ -1,4 +1,4 @@
-"""Real people, at the thresholds that are shipped: a part of what bench/acceptance.py measures in full."""
+"""Real people, at the thresholds that are shipped: a part of what `edgevoice eval` measures in full."""
 
 from __future__ import annotations
 
