@@ -48,7 +48,7 @@ def main() -> int:
     parser.add_argument("--clips", type=int, help="only the first N orders")
     parser.add_argument("--threads", type=int, default=1, help="default: 1")
     parser.add_argument("--snr", type=float, default=6.0, help="of the noisy half, in dB (default: 6)")
-    parser.add_argument("--seed", type=int, default=1, help="chooses the pieces of noise (default: 1)")
+    parser.add_argument("--seed", type=int, default=0, help="chooses the pieces of noise (default: 0)")
     parser.add_argument("--out", type=Path, help="write every turn and the table here")
     options = parser.parse_args()
     if not (root := os.environ.get("EDGEVOICE_EVAL_DATA")):

@@ -89,7 +89,7 @@ def main() -> int:
     parser.add_argument("--clips", type=int, help="only the first N orders")
     parser.add_argument("--threads", default="1,2", help="numbers of threads, a pass each (default: 1,2)")
     parser.add_argument("--snr", type=float, default=6.0, help="of the noisy half, in dB (default: 6)")
-    parser.add_argument("--seed", type=int, default=1, help="chooses the pieces of noise (default: 1)")
+    parser.add_argument("--seed", type=int, default=0, help="chooses the pieces of noise (default: 0)")
     parser.add_argument("--model", default="tiny.en", help="edgevoice's (default: tiny.en)")
     parser.add_argument("--out", type=Path, help="write every turn and the summaries here")
     options = parser.parse_args()
