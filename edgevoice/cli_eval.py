@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import importlib.util
 import json
+import math
 import os
 import platform
 import re
@@ -23,7 +24,6 @@ from edgevoice.errors import CheckFailedError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from rich.console import Console
     from rich.progress import Progress
 
     from edgevoice.config import Config
@@ -36,6 +36,8 @@ FORMAT: Final = 1
 
 SNRS_DB: Final = (6.0, 9.0, 12.0, 15.0, 18.0, 21.0, 24.0)
 """Those of the published benchmark."""
+
+_MOST_RATIOS: Final = 100  # more than anyone waits for
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,14 +74,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--near-misses", metavar="LIST", help="take each value said out of this list of the grammar, in turn")
     add("--limit", type=_positive, metavar="N", help="only the first N recordings of each folder")
     add("--jobs", type=_positive, default=1, metavar="N", help="processes (default 1); the same numbers")
-    add("--out", type=Path, metavar="FOLDER", help="write results.json there")
+    add("--out", type=Path, metavar="FOLDER", help="write results.json and report.html there")
     add("--json", action="store_true", help="the summary as JSON in place of a table")
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
     """Measure, print, write."""
     _check_usage(options)
-    from edgevoice import evaluate, models, recordings, scores  # noqa: PLC0415 - quick to say what is wrong
+    from edgevoice import evaluate, models, recordings, report_text, scores  # noqa: PLC0415 - quick to say what is wrong
     from edgevoice.recognise import shipped_grammar  # noqa: PLC0415
 
     seed = options.seed or 0
@@ -124,7 +126,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
     if options.json:
         print(json.dumps(summary, ensure_ascii=False))
     else:
-        _print(summary)
+        report_text.show(summary)
     return _report_errors(records)
 
 
@@ -232,6 +234,8 @@ def _advance(progress: Progress, bar: Any) -> Callable[[Task, Outcome], None]:
 
 
 def _write(folder: Path, summary: dict[str, Any], records: Sequence[Sequence[Record]]) -> None:
+    from edgevoice import report  # noqa: PLC0415 - it needs matplotlib
+
     results = {
         **summary,
         "records": [
@@ -241,6 +245,7 @@ def _write(folder: Path, summary: dict[str, Any], records: Sequence[Sequence[Rec
         ],
     }
     (folder / "results.json").write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    (folder / "report.html").write_text(report.page(summary), "utf-8")
 
 
 def _report_errors(records: Sequence[Sequence[Record]]) -> int:
@@ -257,85 +262,6 @@ def _report_errors(records: Sequence[Sequence[Record]]) -> int:
     return next((outcome.exit_code for outcome in failed.values()), 0)
 
 
-def _print(summary: dict[str, Any]) -> None:
-    from rich.console import Console  # noqa: PLC0415
-
-    width = None if sys.stdout.isatty() else 110
-    console = Console(highlight=False, width=width)
-    for model in summary["models"]:
-        _print_model(console, model)
-
-
-def _print_model(console: Console, model: dict[str, Any]) -> None:
-    from rich.table import Table  # noqa: PLC0415
-
-    table = Table(title=model["name"], title_justify="left", title_style="bold")
-    table.add_column("condition", no_wrap=True)
-    for title in ("right", "95 %", "best guess", "wrong"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("refused")
-    for group in groups(model):
-        right = group["right"]
-        table.add_row(
-            group["name"],
-            f"{right['count']}/{right['of']} {percent(right['rate'])}",
-            f"{percent(right['low'])} - {percent(right['high'])}",
-            percent(group["right_before_threshold"]["rate"]),
-            str(group["wrong_accepted"]["count"]),
-            ", ".join(f"{reason} {count}" for reason, count in group["refusals"].items()) or "0",
-        )
-    console.print(table)
-    if found := model["false_accepts"]:
-        clips, hours = found["clips"], found["utterances"]
-        console.print(
-            f"false accepts: {clips['count']} of {clips['of']} recordings "
-            f"({percent(clips['rate'])}; 95 %: {percent(clips['low'])} - {percent(clips['high'])}), "
-            f"{hours['count']} in {hours['hours']:.2f} h: {number(hours['per_hour'])} an hour "
-            f"(95 %: {number(hours['low'])} - {number(hours['high'])})",
-            soft_wrap=True,
-        )
-        for line in found["accepted"]:
-            console.print(
-                f'  {line["confidence"]:.2f} {line["file"]}: "{line["text"]}"', markup=False, soft_wrap=True
-            )
-    if near := model["near_misses"]:
-        accepted = near["accepted"]
-        console.print(
-            f"near misses accepted: {accepted['count']} of {accepted['of']} ({percent(accepted['rate'])}; "
-            f"95 %: {percent(accepted['low'])} - {percent(accepted['high'])})",
-            soft_wrap=True,
-        )
-    if total := model["latency_ms"].get("total"):
-        console.print(
-            "computing time of a command, ms: "
-            + ", ".join(f"{name} {value:.0f}" for name, value in total.items())
-            + f"; real-time factor {number(model['real_time_factor'])}, "
-            f"peak memory {model['peak_memory_bytes'] / 1e6:.0f} MB",
-            soft_wrap=True,
-        )
-
-
-def groups(model: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the conditions, then what several of them make together, each group once."""
-    noisy = [condition for condition in model["conditions"] if condition["noise"]]
-    together = [{**noise, "name": f"{noise['name']}, all"} for noise in model["noises"]]
-    return [
-        *model["conditions"],
-        *(together if len(noisy) > len(together) > 1 else ()),
-        *([model["all_noises"]] if len(noisy) > 1 else ()),
-    ]
-
-
-def percent(rate: float | None) -> str:
-    """A proportion for people."""
-    return "-" if rate is None else f"{100 * rate:.1f} %"
-
-
-def number(value: float | None) -> str:
-    """A rate for people."""
-    return "-" if value is None else f"{value:.2f}"
-
-
 # ---- arguments ----
 
 
@@ -346,19 +272,20 @@ def _positive(text: str) -> int:
 
 
 def _ratios(text: str) -> tuple[float, ...]:
-    """Numbers with commas; a, b, ... , z counts on from a and b."""
+    """Numbers with commas; "..." before the last counts on to it from the two before."""
     parts = [part.strip() for part in text.split(",")]
     try:
-        if "..." in parts:
-            first, second, dots, last = parts
-            start, step, stop = float(first), float(second) - float(first), float(last)
-            count = round((stop - start) / step) + 1
-            values = [start + step * index for index in range(count)] if dots == "..." and count < 100 else []
+        if parts[-2:-1] == ["..."]:
+            *values, last = (float(part) for part in parts if part != "...")
+            start, step = values[-1], values[-1] - values[-2]
+            count = min(max(round((last - start) / step), 0), _MOST_RATIOS)  # a tiny step is no endless list
+            values += [start + step * (index + 1) for index in range(count)]
+            values = values if math.isclose(values[-1], last) else []
         else:
             values = [float(part) for part in parts]
-    except (ValueError, ZeroDivisionError, OverflowError):
+    except (ValueError, IndexError, ZeroDivisionError, OverflowError):
         values = []
-    if not values or not all(-60 <= value <= 100 for value in values):
+    if not 0 < len(values) <= _MOST_RATIOS or not all(-60 <= value <= 100 for value in values):
         raise argparse.ArgumentTypeError(
             f"must be numbers of dB from -60 to 100 such as 6,12,18 or 6,9,...,24, got {text[:60]!r}"
         )

@@ -12,8 +12,10 @@ The way of one recording:
 from __future__ import annotations
 
 import multiprocessing
+import os
 import resource
 import signal
+import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -315,7 +317,15 @@ _worker: _Worker | None = None
 
 def _start(config: Config, seed: int) -> None:
     global _worker  # noqa: PLW0603 - the only way from a pool's initializer to its tasks
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _worker = _Worker(config, seed)
+
+
+def _end_with_parent() -> None:
+    """Leave no worker behind a parent that was killed."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def _run(task: Task) -> Outcome:

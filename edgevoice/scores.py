@@ -158,12 +158,22 @@ def summary(records: Sequence[Record]) -> dict[str, Any]:
     misses = [record for record in heard if record.task.kind == "near_miss"]
     chosen = list(dict.fromkeys(record.task.condition for record in records if record.task.kind == "order"))
     noises = dict.fromkeys(condition.noise for condition in chosen if condition.noise)
+    ratios = dict.fromkeys(condition.snr_db for condition in chosen if condition.snr_db is not None)
     errors = [record for record in records if record.verdict == "error"]
     return {
         "conditions": [_condition(condition, orders) for condition in chosen],
         "noises": [
             _group(noise, [record for record in orders if record.task.condition.noise == noise])
             for noise in noises
+        ],
+        "ratios": [
+            {
+                **_group(
+                    f"{snr_db:g} dB", [record for record in orders if record.task.condition.snr_db == snr_db]
+                ),
+                "snr_db": snr_db,
+            }
+            for snr_db in ratios
         ],
         "all_noises": _group("all noises", [record for record in orders if record.task.condition.noise])
         if noises
