@@ -24,18 +24,34 @@ struct ev_vad {
     std::unique_ptr<ev::Vad> vad;
 };
 
+// Longest text: 128 tokens are some 100 words, more than anybody says in 28 s without a pause.
+constexpr int32_t max_tokens = 128;
+
 struct ev_session {
     ev_session(std::shared_ptr<const ev::Model> model, std::shared_ptr<const ev::Automaton> grammar,
                const ev_options &chosen)
-        : options(chosen), decoder(model, chosen.threads, std::max(chosen.beam, chosen.n_best)),
-          search(model, grammar) {}
+        : options(chosen),
+          prompt(model->prompt(chosen.language, chosen.context ? chosen.context : "")),
+          decoder(model, chosen.threads,
+                  max_tokens * std::max(chosen.beam, chosen.n_best) + int32_t(prompt.size())),
+          search(model, grammar) {
+        options.context = nullptr; // the caller's
+    }
 
     ev_options options;
+    std::vector<ev::Token> prompt;
     ev::Decoder decoder;
     ev::Search search;
     std::atomic<bool> cancelled{false};
-    std::vector<ev::Found> found;
+    ev::Found found;
     std::vector<ev_hypothesis> hypotheses;
+    ev::Found::Sentence written;
+    int32_t max_tokens_now = 0; // of the audio in the decoder; 0: none, or transcribed already
+
+    ev::Stop stop() {
+        return {&cancelled, options.timeout_ms > 0,
+                std::chrono::steady_clock::now() + std::chrono::milliseconds(options.timeout_ms)};
+    }
 };
 
 namespace {
@@ -109,7 +125,13 @@ int32_t audio_ctx_for(size_t n_samples, int32_t most) {
 // Nobody speaks more tokens: 10 in a second is twice the fastest of the coffee recordings.
 int32_t max_tokens_for(size_t n_samples) {
     return int32_t(
-        std::min<size_t>(8 + n_samples * 10 / sample_rate_hz, size_t(ev::Decoder::max_tokens)));
+        std::min<size_t>(8 + n_samples * 10 / sample_rate_hz, size_t(max_tokens)));
+}
+
+ev_status stopped(ev_status status) {
+    return fail(status, status == EV_ERR_CANCELLED  ? "recognition was cancelled"
+                        : status == EV_ERR_DEADLINE ? "recognition took too long"
+                                                    : "the decoder failed; see the log");
 }
 
 } // namespace
@@ -235,14 +257,10 @@ ev_status ev_session_recognise(ev_session *session, const float *samples, size_t
             }
         }
         session->cancelled = false;
+        session->max_tokens_now = 0;
         const Clock::time_point start = Clock::now();
         const ev_options &options = session->options;
-        const ev::Stop stop{&session->cancelled, options.timeout_ms > 0,
-                            start + std::chrono::milliseconds(options.timeout_ms)};
-        const auto stopped = [](ev_status status) {
-            return fail(status, status == EV_ERR_CANCELLED ? "recognition was cancelled"
-                                                           : "recognition took too long");
-        };
+        const ev::Stop stop = session->stop();
         const ev::Model &model = session->decoder.model();
         *out = ev_result{};
 
@@ -261,26 +279,44 @@ ev_status ev_session_recognise(ev_session *session, const float *samples, size_t
         out->encode_ms = ms_since(encode_start);
 
         const Clock::time_point search_start = Clock::now();
-        const ev::SearchOptions search{
-            options.beam, options.n_best,       max_tokens_for(n_samples),
-            1.0f,         options.token_reward, options.lm_weight};
-        const ev_status status =
-            session->search.run(session->decoder, model.prompt(options.language), search, stop,
-                                session->found, out->no_speech_probability, out->steps);
-        if (status == EV_ERR_INFERENCE)
-            return fail(status, "the decoder failed; see the log");
+        const int32_t most = max_tokens_for(n_samples);
+        const ev::SearchOptions search{options.beam, options.n_best,       most,
+                                       1.0f,         options.token_reward, options.lm_weight};
+        const ev::Found &found = session->found;
+        const ev_status status = session->search.run(session->decoder, session->prompt, search,
+                                                     stop, session->found);
         if (status != EV_OK)
             return stopped(status);
         out->search_ms = ms_since(search_start);
+        session->max_tokens_now = most;
 
         session->hypotheses.clear();
-        for (const ev::Found &found : session->found) {
-            session->hypotheses.push_back({found.text.c_str(), found.score, found.log_probability,
-                                           found.tokens, found.worst_gap, found.second_gap,
-                                           found.end_gap});
+        for (const ev::Found::Sentence &sentence : found.sentences) {
+            session->hypotheses.push_back({sentence.text.c_str(), sentence.score,
+                                           sentence.log_probability, sentence.tokens});
         }
         out->hypotheses = session->hypotheses.data();
         out->n_hypotheses = int32_t(session->hypotheses.size());
+        out->tokens = found.tokens.data();
+        out->n_tokens = int32_t(found.tokens.size());
+        out->no_speech_probability = found.no_speech_probability;
+        out->steps = found.steps;
+        return EV_OK;
+    });
+}
+
+ev_status ev_session_transcribe(ev_session *session, ev_hypothesis *out) {
+    return guarded([&]() -> ev_status {
+        if (session->max_tokens_now == 0)
+            return fail(EV_ERR_ARGUMENT, "there is no recognition to transcribe");
+        const int32_t most = session->max_tokens_now;
+        session->max_tokens_now = 0;
+        const ev_status status = session->search.transcribe(
+            session->decoder, session->prompt, most, session->stop(), session->written);
+        if (status != EV_OK)
+            return stopped(status);
+        const ev::Found::Sentence &written = session->written;
+        *out = {written.text.c_str(), written.score, written.log_probability, written.tokens};
         return EV_OK;
     });
 }

@@ -122,25 +122,30 @@ typedef struct ev_options {
     float token_reward; // nats added for each token: plain scores prefer short sentences
     float lm_weight;    // share of the internal language model that is subtracted, 0-1
     int32_t timeout_ms; // whole call; 0 = none
+    const char *context; // UTF-8, taken for what was said before; NULL: nothing. Copied.
 } ev_options;
 
-// Exact for the best hypothesis. Of the others, log_probability is normalised over the tokens the
-// search looked at and so an upper bound, and the gaps are 0.
 typedef struct ev_hypothesis {
     const char *text;       // UTF-8, as Whisper spells it, without the leading space
     double score;           // what hypotheses are ranked by, nats
-    double log_probability; // of all tokens with end-of-text, unconstrained vocabulary, nats
+    double log_probability; // of all tokens with end-of-text, nats: exact for the best hypothesis,
+                            // of others normalised over the tokens the search looked at, an upper
+                            // bound
     int32_t tokens;         // end-of-text included
-    // A gap is how far a token of the sentence falls behind the likeliest token at its place: 0 or
-    // negative, in nats.
-    float worst_gap;
-    float second_gap; // the next worst
-    float end_gap;    // of end-of-text: far behind, where the speaker went on
 } ev_hypothesis;
+
+// One token of the best hypothesis, in its place of the unconstrained vocabulary.
+typedef struct ev_token {
+    int32_t end;           // bytes of the text up to here; end-of-text, the last, has all
+    float log_probability; // nats
+    float best;            // log-probability of the likeliest token at this place, nats
+} ev_token;
 
 typedef struct ev_result {
     const ev_hypothesis *hypotheses; // best first; valid until the next call on the session
     int32_t n_hypotheses;            // 0: the search found no sentence of the grammar
+    const ev_token *tokens;          // of the best hypothesis; valid as long
+    int32_t n_tokens;
     float no_speech_probability;
     double mel_ms;
     double encode_ms;
@@ -157,6 +162,10 @@ ev_status ev_session_set_grammar(ev_session *session, ev_grammar *grammar);
 // Recognises 16 kHz mono samples in [-1, 1]: 1 to 28 * 16000 of them, finite.
 ev_status ev_session_recognise(ev_session *session, const float *samples, size_t n_samples,
                                ev_result *out);
+// What the model would have written of the same audio without a grammar; once after each
+// recognition that ended with EV_OK, otherwise EV_ERR_ARGUMENT. `out` as the hypotheses above, with
+// the log-probability for a score.
+ev_status ev_session_transcribe(ev_session *session, ev_hypothesis *out);
 // Asks a recognition that runs on another thread to stop at its next step. Thread-safe.
 void ev_session_cancel(ev_session *session);
 void ev_session_free(ev_session *session);

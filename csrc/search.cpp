@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <unordered_map>
 
 namespace ev {
 
@@ -26,6 +25,10 @@ constexpr int32_t overtake_tokens = 6;
 // Sentences this much behind the best of the first pass are not scored again.
 constexpr double rescore_nats = 12.0;
 
+// In free text, how many of the likeliest tokens each hypothesis may go on with: twice the largest
+// beam that was measured.
+constexpr size_t free_candidates = 16;
+
 bool is_separator(uint8_t byte) {
     return byte == ' ' || byte == ',' || byte == '-' || byte == '.' || byte == '?' || byte == '!';
 }
@@ -41,7 +44,12 @@ Search::Search(std::shared_ptr<const Model> model, std::shared_ptr<const Automat
     : model_(std::move(model)), dfa_(std::move(grammar)), column_(model_->n_vocab()) {}
 
 void Search::set_grammar(std::shared_ptr<const Automaton> grammar) {
+    forget();
     dfa_ = Dfa(std::move(grammar));
+}
+
+void Search::forget() {
+    dfa_.clear();
     allowed_.clear();
     allowed_known_.clear();
 }
@@ -102,316 +110,394 @@ uint64_t Search::fold(uint64_t hash, const std::string &bytes) {
     return hash;
 }
 
+int32_t Search::step(int32_t state, Token token) {
+    for (const char byte : model_->bytes(token)) {
+        state = dfa_.step(state, uint8_t(byte));
+        if (state == Dfa::dead)
+            break;
+    }
+    return state;
+}
+
 void Search::assign_columns(std::vector<Token> &extra) {
     extra.push_back(model_->end_of_text());
     std::sort(extra.begin(), extra.end());
     extra.erase(std::unique(extra.begin(), extra.end()), extra.end());
-    for (size_t i = 0; i < extra.size(); ++i) {
+    extra.erase(extra.begin(),
+                std::lower_bound(extra.begin(), extra.end(), Decoder::frequent_tokens));
+    for (size_t i = 0; i < extra.size(); ++i)
         column_[extra[i]] = Decoder::frequent_tokens + int32_t(i);
-    }
 }
 
-std::vector<Token> Search::extra_tokens(const std::vector<Hypothesis> &live) {
-    std::vector<Token> extra;
-    for (const Hypothesis &hypothesis : live) {
-        for (const Allowed &step : allowed(hypothesis.state)) {
-            if (step.token >= Decoder::frequent_tokens)
-                extra.push_back(step.token);
+float Search::logit(const float *row, Token token) const {
+    return row[all_rows_ || token < Decoder::frequent_tokens ? token : column_[token]];
+}
+
+bool Search::decode(Decoder &decoder, const std::vector<Decoder::Input> &inputs,
+                    const std::vector<Hypothesis> &live) {
+    all_rows_ = std::any_of(live.begin(), live.end(),
+                            [&](const Hypothesis &h) { return dfa_.free(h.state); });
+    extra_.clear();
+    if (!all_rows_) {
+        for (const Hypothesis &hypothesis : live) {
+            for (const Allowed &step : allowed(hypothesis.state))
+                extra_.push_back(step.token);
+        }
+        assign_columns(extra_);
+    }
+    return decoder.run(inputs, Decoder::Audio::heard,
+                       all_rows_ ? Decoder::Rows::all : Decoder::Rows::some, extra_);
+}
+
+namespace {
+
+// Whether a sequence that ends in `token` and goes on backwards from `cell` says the same thing
+// over and over: one token five times, or two to eight tokens three times. A grammar cannot loop,
+// free text can.
+bool repeats(const Decoder &decoder, int32_t cell, Token token) {
+    constexpr size_t longest = 8, times = 3, single_times = 5;
+    Token tail[longest * times]; // last token first
+    size_t n = 0;
+    tail[n++] = token;
+    for (; cell >= 0 && n < longest * times; cell = decoder.at(cell).parent)
+        tail[n++] = decoder.at(cell).token;
+    for (size_t period = 1; period <= longest; ++period) {
+        const size_t length = period * (period == 1 ? single_times : times);
+        if (length <= n && std::equal(tail + period, tail + length, tail))
+            return true;
+    }
+    return false;
+}
+
+} // namespace
+
+// What one hypothesis may go on with.
+void Search::candidates_of(const Decoder &decoder, size_t index, const float *row, double log_sum,
+                           double reward) {
+    const Hypothesis &hypothesis = live_[index];
+    const auto add = [&](const Allowed &step, double more) {
+        const double token = double(logit(row, step.token)) - log_sum;
+        const double score = hypothesis.mass + token + reward * hypothesis.rewarded + more;
+        candidates_.push_back({index, step, score, token});
+    };
+    if (!dfa_.free(hypothesis.state)) {
+        for (const Allowed &step : allowed(hypothesis.state))
+            add(step, reward);
+        return;
+    }
+    const Token end_of_text = model_->end_of_text();
+    const float least = *std::max_element(row, row + end_of_text) - float(prune_nats);
+    extra_.clear();
+    for (Token token = 0; token < end_of_text; ++token) {
+        if (row[token] >= least)
+            extra_.push_back(token);
+    }
+    const size_t keep = std::min(extra_.size(), free_candidates);
+    std::partial_sort(extra_.begin(), extra_.begin() + int64_t(keep), extra_.end(),
+                      [&](Token a, Token b) { return row[a] != row[b] ? row[a] > row[b] : a < b; });
+    for (size_t i = 0; i < keep; ++i) {
+        const int32_t next = step(hypothesis.state, extra_[i]);
+        if (next != Dfa::dead && !model_->bytes(extra_[i]).empty() &&
+            !repeats(decoder, hypothesis.cell, extra_[i])) {
+            add({extra_[i], next}, 0.0);
         }
     }
-    assign_columns(extra);
-    return extra;
 }
 
-ev_status Search::first_pass(Decoder &decoder, size_t n_prompt, const SearchOptions &options,
-                             const Stop &stop, std::vector<Finished> &finished, int32_t &steps) {
-    struct Candidate {
-        size_t parent;
-        Allowed step;
-        double score, log_probability;
-    };
-    const Token end_of_text = model_->end_of_text();
-    const size_t beam = size_t(options.beam);
-    std::vector<Hypothesis> live(1), next;
-    std::vector<Candidate> candidates;
-    std::vector<Decoder::Input> inputs;
-    std::unordered_map<uint64_t, size_t> merged, finished_by_text;
+void Search::finish(const Decoder &decoder, const Hypothesis &hypothesis, double end) {
+    const uint64_t folded = hypothesis.folded & ~uint64_t(1);
+    const auto same = std::find_if(finished_.begin(), finished_.end(),
+                                   [&](const Finished &f) { return f.folded == folded; });
+    const bool is_new = same == finished_.end();
+    if (is_new)
+        finished_.emplace_back();
+    Finished &done = is_new ? finished_.back() : *same;
+    const double best = hypothesis.best + end;
+    done.mass = is_new ? hypothesis.mass + end : log_add(done.mass, hypothesis.mass + end);
+    if (!is_new && best <= done.best)
+        return;
+    done.folded = folded;
+    done.best = best;
+    done.rewarded = hypothesis.rewarded + 1;
+    done.tokens.clear();
+    for (int32_t cell = hypothesis.cell; decoder.at(cell).token < model_->end_of_text();
+         cell = decoder.at(cell).parent) {
+        done.tokens.push_back(decoder.at(cell).token);
+    }
+    std::reverse(done.tokens.begin(), done.tokens.end());
+}
 
-    live[0].state = dfa_.start();
-    if (live[0].state == Dfa::dead)
+// Fills next_ with the best candidates, one for each text.
+void Search::keep_best(const Decoder &decoder, size_t beam) {
+    // More candidates than the beam, because spellings of one text will be merged.
+    const size_t keep = std::min(candidates_.size(), beam * 8);
+    std::partial_sort(candidates_.begin(), candidates_.begin() + int64_t(keep), candidates_.end(),
+                      [](const Candidate &a, const Candidate &b) {
+                          return a.score != b.score ? a.score > b.score
+                                                    : a.step.token < b.step.token;
+                      });
+    next_.clear();
+    inputs_.clear();
+    for (size_t i = 0; i < keep; ++i) {
+        const Candidate &c = candidates_[i];
+        const Hypothesis &parent = live_[c.parent];
+        const uint64_t folded = fold(parent.folded, model_->bytes(c.step.token));
+        const double mass = parent.mass + c.log_probability;
+        const auto same = std::find_if(next_.begin(), next_.end(), [&](const Hypothesis &h) {
+            return h.folded == folded && h.state == c.step.next;
+        });
+        if (same != next_.end()) {
+            same->mass = log_add(same->mass, mass);
+            continue;
+        }
+        if (next_.size() == beam)
+            continue;
+        const int32_t rewarded = parent.rewarded + (dfa_.free(parent.state) ? 0 : 1);
+        next_.push_back({mass, parent.best + c.log_probability, rewarded, c.step.next, folded,
+                         decoder.next_cell() + int32_t(next_.size())});
+        inputs_.push_back({c.step.token, parent.cell});
+    }
+    live_.swap(next_);
+}
+
+ev_status Search::first_pass(Decoder &decoder, const std::vector<Token> &prompt,
+                             const SearchOptions &options, const Stop &stop, int32_t &steps) {
+    const double reward = options.search_reward;
+    constexpr double never = -std::numeric_limits<double>::infinity();
+    live_.clear();
+    finished_.clear();
+    const int32_t start = dfa_.start();
+    if (start == Dfa::dead)
         return EV_OK;
-    for (size_t i = 0; i < n_prompt; ++i)
-        live[0].cells.push_back(int32_t(i));
+    live_.push_back({0.0, 0.0, 0, start, 0, int32_t(prompt.size()) - 1});
+
+    decoder.rewind();
+    inputs_.clear();
+    for (size_t i = 0; i < prompt.size(); ++i)
+        inputs_.push_back({prompt[i], int32_t(i) - 1});
+    if (!decode(decoder, inputs_, live_))
+        return EV_ERR_INFERENCE;
 
     for (int32_t length = 1;; ++length) {
         if (const ev_status status = stop.check(); status != EV_OK)
             return status;
-        const bool whole = length == 1; // the first logits are those of the prompt
-        candidates.clear();
-        for (size_t i = 0; i < live.size(); ++i) {
-            const Hypothesis &hypothesis = live[i];
-            const float *logits = whole ? first_logits_.data() : decoder.logits(i);
-            const LogSum sum =
-                log_sum_exp(logits, whole ? first_logits_.size() : decoder.n_columns());
+        candidates_.clear();
+        for (size_t i = 0; i < live_.size(); ++i) {
+            const float *row = decoder.logits(length == 1 ? prompt.size() - 1 : i);
+            const LogSum sum = log_sum_exp(row, decoder.n_columns());
             if (!std::isfinite(sum.log))
                 return EV_ERR_INFERENCE;
-            const auto log_probability = [&](Token token) {
-                const bool direct = whole || token < Decoder::frequent_tokens;
-                return double(logits[direct ? token : column_[token]]) - sum.log;
-            };
-            if (dfa_.accepting(hypothesis.state)) {
-                const double end = log_probability(end_of_text);
-                const double score = hypothesis.score + end + options.search_reward;
-                const double whole_sentence = hypothesis.log_probability + end;
-                const uint64_t key = hypothesis.folded & ~uint64_t(1);
-                const auto [it, added] = finished_by_text.try_emplace(key, finished.size());
-                if (added) {
-                    finished.push_back({hypothesis.tokens, score, score, whole_sentence});
-                } else {
-                    Finished &same = finished[it->second];
-                    same.total = log_add(same.total, score);
-                    if (score > same.score) {
-                        same.score = score;
-                        same.log_probability = whole_sentence;
-                        same.tokens = hypothesis.tokens;
-                    }
-                }
-            }
-            if (length > options.max_tokens)
-                continue;
-            for (const Allowed &step : allowed(hypothesis.state)) {
-                const double token = log_probability(step.token);
-                candidates.push_back({i, step, hypothesis.score + token + options.search_reward,
-                                      hypothesis.log_probability + token});
-            }
+            if (dfa_.accepting(live_[i].state))
+                finish(decoder, live_[i], double(logit(row, model_->end_of_text())) - sum.log);
+            if (length <= options.max_tokens)
+                candidates_of(decoder, i, row, sum.log, reward);
         }
 
         // What can still come: a token never adds more than its reward, and a sentence that ended
         // wrongly has paid for it, so that a right one overtakes it within a few tokens.
-        double bar = -std::numeric_limits<double>::infinity();
-        for (const Finished &done : finished)
-            bar = std::max(bar, done.total);
-        bar -= double(options.search_reward) *
-               std::min(options.max_tokens + 1 - length, overtake_tokens);
-        double best = -std::numeric_limits<double>::infinity();
-        for (const Candidate &c : candidates)
+        double bar = never, best = never;
+        for (const Finished &done : finished_)
+            bar = std::max(bar, done.mass + reward * done.rewarded);
+        bar -= reward * std::min(options.max_tokens + 1 - length, overtake_tokens);
+        for (const Candidate &c : candidates_)
             best = std::max(best, c.score);
         bar = std::max(bar, best - prune_nats);
-        candidates.erase(std::remove_if(candidates.begin(), candidates.end(),
-                                        [&](const Candidate &c) { return !(c.score > bar); }),
-                         candidates.end());
-        if (candidates.empty())
+        candidates_.erase(std::remove_if(candidates_.begin(), candidates_.end(),
+                                         [&](const Candidate &c) { return !(c.score > bar); }),
+                          candidates_.end());
+        if (candidates_.empty())
             return EV_OK;
 
-        // More candidates than the beam, because spellings of one text will be merged.
-        const size_t keep = std::min(candidates.size(), beam * 8);
-        const auto better = [](const Candidate &a, const Candidate &b) {
-            return a.score != b.score ? a.score > b.score : a.step.token < b.step.token;
-        };
-        std::partial_sort(candidates.begin(), candidates.begin() + keep, candidates.end(), better);
-
-        next.clear();
-        merged.clear();
-        for (size_t i = 0; i < keep; ++i) {
-            const Candidate &c = candidates[i];
-            const uint64_t folded = fold(live[c.parent].folded, model_->bytes(c.step.token));
-            if (const auto it = merged.find(folded); it != merged.end()) {
-                Hypothesis &same = next[it->second];
-                same.score = log_add(same.score, c.score);
-                continue;
-            }
-            if (next.size() == beam)
-                continue;
-            merged.emplace(folded, next.size());
-            Hypothesis hypothesis = live[c.parent];
-            hypothesis.tokens.push_back(c.step.token);
-            hypothesis.score = c.score;
-            hypothesis.log_probability = c.log_probability;
-            hypothesis.state = c.step.next;
-            hypothesis.folded = folded;
-            next.push_back(std::move(hypothesis));
-        }
-        live.swap(next);
-
-        inputs.clear();
-        for (const Hypothesis &hypothesis : live) {
-            inputs.push_back(
-                {hypothesis.tokens.back(), int32_t(hypothesis.cells.size()), &hypothesis.cells});
-        }
-        const int32_t first_cell = decoder.next_cell();
-        if (!decoder.run(inputs, Decoder::Audio::heard, Decoder::Rows::some, extra_tokens(live))) {
+        keep_best(decoder, size_t(options.beam));
+        if (!decode(decoder, inputs_, live_))
             return EV_ERR_INFERENCE;
-        }
-        for (size_t i = 0; i < live.size(); ++i)
-            live[i].cells.push_back(first_cell + int32_t(i));
         ++steps;
     }
 }
 
-ev_status Search::score_tree(Decoder &decoder, const std::vector<Token> &prompt,
-                             Decoder::Audio audio, std::vector<Finished> &finished) {
-    // The tree of all prefixes: node i holds a token; its logits say what follows.
-    struct Node {
-        Token token;
-        std::vector<int32_t> ancestors; // cells
-        std::unordered_map<Token, int32_t> children;
-    };
-    const bool heard = audio == Decoder::Audio::heard;
-    const int32_t n_prompt = int32_t(prompt.size());
-    decoder.rewind(n_prompt); // the first pass is over; its cells are free
-    const int32_t base = decoder.next_cell();
-
-    std::vector<Node> nodes;
-    std::unordered_map<Token, int32_t> roots;
-    const auto child = [&](int32_t parent, Token token) {
-        auto &children = parent < 0 ? roots : nodes[parent].children;
-        const auto [it, added] = children.try_emplace(token, int32_t(nodes.size()));
-        const int32_t id = it->second;
-        if (added) {
-            Node node{token, {}, {}};
-            if (parent >= 0) {
-                node.ancestors = nodes[parent].ancestors;
-                node.ancestors.push_back(base + parent);
-            } else if (heard) {
-                for (int32_t i = 0; i < n_prompt; ++i)
-                    node.ancestors.push_back(i);
-            }
-            nodes.push_back(std::move(node));
-        }
-        return id;
-    };
-    // With the audio the prompt is in the cache; without, it begins the tree.
-    int32_t start = -1;
-    if (!heard) {
-        for (const Token token : prompt)
-            start = child(start, token);
+// Ranks what the first pass found, the internal language model taken out.
+ev_status Search::subtract_language(Decoder &decoder, const std::vector<Token> &prompt,
+                                    const SearchOptions &options) {
+    for (Finished &done : finished_)
+        done.score = done.mass + double(options.token_reward) * done.rewarded;
+    const auto better = [](const Finished &a, const Finished &b) { return a.score > b.score; };
+    std::sort(finished_.begin(), finished_.end(), better);
+    size_t keep = 0;
+    while (keep < finished_.size() && keep < size_t(options.n_best) &&
+           finished_[keep].score > finished_[0].score - rescore_nats) {
+        ++keep;
     }
-    std::vector<Token> extra;
-    for (const Finished &done : finished) {
+    finished_.resize(keep);
+    if (keep == 1 || options.lm_weight == 0.0f)
+        return EV_OK;
+
+    // The tree of all prefixes; cell i holds node i. Its logits say what follows.
+    decoder.rewind();
+    inputs_.clear();
+    const auto child = [&](int32_t parent, Token token) {
+        for (size_t i = 0; i < inputs_.size(); ++i) {
+            if (inputs_[i].parent == parent && inputs_[i].token == token)
+                return int32_t(i);
+        }
+        inputs_.push_back({token, parent});
+        return int32_t(inputs_.size()) - 1;
+    };
+    int32_t start = -1;
+    for (const Token token : prompt)
+        start = child(start, token);
+    extra_.clear();
+    for (const Finished &done : finished_) {
         int32_t at = start;
         for (const Token token : done.tokens) {
             at = child(at, token);
-            if (token >= Decoder::frequent_tokens)
-                extra.push_back(token);
+            extra_.push_back(token);
         }
     }
-    assign_columns(extra);
-
-    std::vector<Decoder::Input> inputs;
-    for (const Node &node : nodes) {
-        inputs.push_back({node.token, int32_t(node.ancestors.size()), &node.ancestors});
-    }
-    const Decoder::Rows rows = heard ? Decoder::Rows::all : Decoder::Rows::some;
-    if (!decoder.run(inputs, audio, rows, extra))
+    assign_columns(extra_);
+    all_rows_ = false;
+    if (!decoder.run(inputs_, Decoder::Audio::left_out, Decoder::Rows::some, extra_))
         return EV_ERR_INFERENCE;
 
-    std::vector<LogSum> sums;
-    for (size_t i = 0; i < nodes.size(); ++i) {
-        sums.push_back(log_sum_exp(decoder.logits(i), decoder.n_columns()));
-        if (!std::isfinite(sums.back().log)) {
+    std::vector<float> sums;
+    for (size_t i = 0; i < inputs_.size(); ++i) {
+        sums.push_back(log_sum_exp(decoder.logits(i), decoder.n_columns()).log);
+        if (!std::isfinite(sums.back()))
             return EV_ERR_INFERENCE;
-        }
     }
-    const LogSum first_sum = log_sum_exp(first_logits_.data(), first_logits_.size());
-    for (Finished &done : finished) {
+    for (Finished &done : finished_) {
         int32_t at = start;
-        double total = 0.0;
+        double language = 0.0;
         for (size_t i = 0; i <= done.tokens.size(); ++i) {
             const Token token = i < done.tokens.size() ? done.tokens[i] : model_->end_of_text();
-            const float *logits = at < 0 ? first_logits_.data() : decoder.logits(at);
-            const LogSum &sum = at < 0 ? first_sum : sums[at];
-            const bool direct = heard || token < Decoder::frequent_tokens;
-            const float logit = logits[direct ? token : column_[token]];
-            total += double(logit) - sum.log;
-            if (heard) {
-                const float gap = logit - sum.max;
-                done.end_gap = gap; // the last one stays
-                if (gap < done.gap1) {
-                    done.gap2 = done.gap1;
-                    done.gap1 = gap;
-                } else if (gap < done.gap2) {
-                    done.gap2 = gap;
-                }
-            }
+            language += double(logit(decoder.logits(at), token)) - sums[at];
             if (i < done.tokens.size())
                 at = child(at, token);
         }
-        (heard ? done.log_probability : done.language) = total;
+        done.score -= double(options.lm_weight) * language;
     }
+    std::sort(finished_.begin(), finished_.end(), better);
+    return EV_OK;
+}
+
+// Runs prompt and the best sentence, if there is one, over the whole vocabulary.
+ev_status Search::score_exactly(Decoder &decoder, const std::vector<Token> &prompt, Found &found) {
+    chosen_.clear();
+    if (!finished_.empty())
+        chosen_ = finished_[0].tokens;
+    std::vector<Token> tokens = prompt;
+    tokens.insert(tokens.end(), chosen_.begin(), chosen_.end());
+    decoder.rewind();
+    inputs_.clear();
+    for (size_t i = 0; i < tokens.size(); ++i)
+        inputs_.push_back({tokens[i], int32_t(i) - 1});
+    if (!decoder.run(inputs_, Decoder::Audio::heard, Decoder::Rows::all, {}))
+        return EV_ERR_INFERENCE;
+
+    const size_t n_vocab = decoder.n_columns();
+    const size_t transcript =
+        size_t(std::find(prompt.begin(), prompt.end(), model_->start_of_transcript()) -
+               prompt.begin());
+    const float no_speech = log_sum_exp(decoder.logits(transcript), n_vocab).log;
+    if (!std::isfinite(no_speech))
+        return EV_ERR_INFERENCE;
+    found.no_speech_probability =
+        std::exp(decoder.logits(transcript)[model_->no_speech()] - no_speech);
+    if (finished_.empty())
+        return EV_OK;
+
+    tokens.push_back(model_->end_of_text());
+    double total = 0.0;
+    size_t bytes = 0;
+    for (size_t i = prompt.size(); i < tokens.size(); ++i) {
+        const float *row = decoder.logits(i - 1);
+        const LogSum sum = log_sum_exp(row, n_vocab);
+        if (!std::isfinite(sum.log))
+            return EV_ERR_INFERENCE;
+        if (i + 1 < tokens.size())
+            bytes += model_->bytes(tokens[i]).size();
+        const float log_probability = row[tokens[i]] - sum.log;
+        total += log_probability;
+        found.tokens.push_back({int32_t(bytes), log_probability, sum.max - sum.log});
+    }
+    finished_[0].best = total;
+    return EV_OK;
+}
+
+ev_status Search::transcribe(Decoder &decoder, const std::vector<Token> &prompt,
+                             int32_t max_tokens, const Stop &stop, Found::Sentence &out) {
+    const Token end_of_text = model_->end_of_text();
+    // score_exactly() left prompt and chosen sentence in the first cells, and their logits.
+    const int32_t n_known = int32_t(prompt.size() + chosen_.size());
+    if (decoder.next_cell() != n_known)
+        return EV_ERR_INFERENCE;
+    int32_t cell = int32_t(prompt.size()) - 1;
+    bool known = true; // this cell's logits are among those left
+    double spoken = 0.0, best = -std::numeric_limits<double>::infinity();
+    std::vector<Token> tokens;
+    size_t length = 0;
+    for (;;) {
+        if (const ev_status status = stop.check(); status != EV_OK)
+            return status;
+        const float *row = decoder.logits(known ? size_t(cell) : 0);
+        const LogSum sum = log_sum_exp(row, decoder.n_columns());
+        if (!std::isfinite(sum.log))
+            return EV_ERR_INFERENCE;
+        // A text may end at any token; where it loops, that is before the loop.
+        const double ended = spoken + double(row[end_of_text]) - sum.log;
+        if (ended > best) {
+            best = ended;
+            length = tokens.size();
+        }
+        const Token token = Token(std::max_element(row, row + end_of_text + 1) - row);
+        if (token == end_of_text || int32_t(tokens.size()) == max_tokens ||
+            repeats(decoder, cell, token)) {
+            break;
+        }
+        spoken += double(row[token]) - sum.log;
+        tokens.push_back(token);
+        const size_t said = tokens.size();
+        known = known && said <= chosen_.size() && chosen_[said - 1] == token;
+        if (known) {
+            ++cell;
+            continue;
+        }
+        inputs_.assign(1, {token, cell});
+        cell = decoder.next_cell();
+        if (!decoder.run(inputs_, Decoder::Audio::heard, Decoder::Rows::all, {}))
+            return EV_ERR_INFERENCE;
+    }
+    tokens.resize(length);
+    out = {text(tokens), best, best, int32_t(length) + 1};
     return EV_OK;
 }
 
 ev_status Search::run(Decoder &decoder, const std::vector<Token> &prompt,
-                      const SearchOptions &options, const Stop &stop, std::vector<Found> &found,
-                      float &no_speech_probability, int32_t &steps) {
-    found.clear();
-    steps = 0;
-    if (dfa_.size() > max_cached_states) {
-        dfa_.clear();
-        allowed_.clear();
-        allowed_known_.clear();
-    }
-
-    decoder.rewind(0);
-    std::vector<std::vector<int32_t>> ancestors(prompt.size());
-    std::vector<Decoder::Input> inputs;
-    for (size_t i = 0; i < prompt.size(); ++i) {
-        for (size_t j = 0; j < i; ++j)
-            ancestors[i].push_back(int32_t(j));
-        inputs.push_back({prompt[i], int32_t(i), &ancestors[i]});
-    }
-    if (!decoder.run(inputs, Decoder::Audio::heard, Decoder::Rows::all, {}))
-        return EV_ERR_INFERENCE;
-    const size_t n_vocab = decoder.n_columns();
-    const LogSum sum = log_sum_exp(decoder.logits(0), n_vocab);
-    no_speech_probability = std::exp(decoder.logits(0)[model_->no_speech()] - sum.log);
-    const float *last = decoder.logits(prompt.size() - 1);
-    first_logits_.assign(last, last + n_vocab);
-
-    std::vector<Finished> finished;
-    if (const ev_status status = first_pass(decoder, prompt.size(), options, stop, finished, steps);
+                      const SearchOptions &options, const Stop &stop, Found &found) {
+    found = Found{};
+    if (dfa_.size() > max_cached_states)
+        forget();
+    if (const ev_status status = first_pass(decoder, prompt, options, stop, found.steps);
         status != EV_OK) {
         return status;
     }
-    if (finished.empty())
-        return EV_OK;
-
-    const auto by_total = [](const Finished &a, const Finished &b) { return a.total > b.total; };
-    std::sort(finished.begin(), finished.end(), by_total);
-    size_t keep = 0;
-    while (keep < finished.size() && keep < size_t(options.n_best) &&
-           finished[keep].total > finished[0].total - rescore_nats) {
-        ++keep;
-    }
-    finished.resize(keep);
-
-    if (keep > 1 && options.lm_weight > 0.0f) {
+    if (!finished_.empty()) {
+        if (const ev_status status = subtract_language(decoder, prompt, options); status != EV_OK)
+            return status;
         if (const ev_status status = stop.check(); status != EV_OK)
             return status;
-        if (const ev_status status =
-                score_tree(decoder, prompt, Decoder::Audio::left_out, finished);
-            status != EV_OK) {
-            return status;
-        }
-        for (Finished &done : finished) {
-            // Other spellings count by the share the first pass saw.
-            done.total += done.log_probability - done.score - options.lm_weight * done.language +
-                          options.token_reward * double(done.tokens.size() + 1);
-        }
-        std::sort(finished.begin(), finished.end(), by_total);
     }
+    if (const ev_status status = score_exactly(decoder, prompt, found); status != EV_OK)
+        return status;
 
-    if (const ev_status status = stop.check(); status != EV_OK)
-        return status;
-    std::vector<Finished> winner{finished[0]};
-    if (const ev_status status = score_tree(decoder, prompt, Decoder::Audio::heard, winner);
-        status != EV_OK) {
-        return status;
+    for (const Finished &done : finished_) {
+        found.sentences.push_back(
+            {text(done.tokens), done.score, done.best, int32_t(done.tokens.size()) + 1});
     }
-    finished[0] = winner[0];
-    for (const Finished &done : finished) {
-        found.push_back({text(done.tokens), done.total, done.log_probability,
-                         int32_t(done.tokens.size()) + 1, done.gap1, done.gap2, done.end_gap});
+    // text() leaves the space of the first token out.
+    if (!finished_.empty() && !finished_[0].tokens.empty() &&
+        model_->bytes(finished_[0].tokens[0])[0] == ' ') {
+        for (ev_token &token : found.tokens)
+            --token.end;
     }
     return EV_OK;
 }

@@ -5,8 +5,11 @@
 // end only where a sentence may end. Its score is the log-probability plus a reward for each token,
 // because plain scores prefer short sentences. Probabilities are normalised over the tokens that
 // any hypothesis may take and the most frequent ones of the vocabulary, which costs a tenth of the
-// whole. Hypotheses that differ only in case and punctuation are one: the better one stays and
-// their probabilities add up.
+// whole. Hypotheses that differ only in case and punctuation are one: the likelier spelling stays
+// and their probabilities add up.
+//
+// Inside free text nearly every token is allowed, so there the likeliest are tried one by one, the
+// whole vocabulary normalises, nothing is rewarded, and a text that repeats itself ends.
 //
 // Second pass. The sentences found are scored together as one tree without the audio, which is
 // what Whisper believes about text in general (the internal language model); a share of that is
@@ -32,12 +35,18 @@ struct SearchOptions {
     float lm_weight;
 };
 
+// What a search ends with.
 struct Found {
-    std::string text;
-    double score;
-    double log_probability;
-    int32_t tokens;
-    float worst_gap, second_gap, end_gap;
+    struct Sentence {
+        std::string text;
+        double score;
+        double log_probability;
+        int32_t tokens; // end-of-text included
+    };
+    std::vector<Sentence> sentences; // best first
+    std::vector<ev_token> tokens;    // of the best sentence, exact
+    float no_speech_probability = 0.0f;
+    int32_t steps = 0; // decoder steps of the first pass
 };
 
 // Stop conditions, looked at between steps.
@@ -65,53 +74,82 @@ class Search {
     // The decoder holds the encoder output. On EV_OK `found` has at most n_best sentences, best
     // first, each different after folding case and punctuation.
     ev_status run(Decoder &decoder, const std::vector<Token> &prompt, const SearchOptions &options,
-                  const Stop &stop, std::vector<Found> &found, float &no_speech_probability,
-                  int32_t &steps);
+                  const Stop &stop, Found &found);
+
+    // What the model would have written without a grammar, for the same audio and right after run():
+    // greedy, over the whole vocabulary. Where it agrees with the best sentence nothing is computed
+    // again.
+    ev_status transcribe(Decoder &decoder, const std::vector<Token> &prompt, int32_t max_tokens,
+                         const Stop &stop, Found::Sentence &out);
 
   private:
     struct Allowed {
         Token token;
-        int32_t next;
+        int32_t next; // state of the DFA
     };
 
     struct Hypothesis {
-        double score = 0.0;
-        double log_probability = 0.0; // of this spelling
-        int32_t state = 0;            // of the DFA
-        uint64_t folded = 0;          // hash of the text without case and punctuation
-        std::vector<int32_t> cells;   // of prompt and tokens in the decoder's cache
-        std::vector<Token> tokens;
+        double mass;      // log-sum of the probabilities of all spellings, nats
+        double best;      // log-probability of the likeliest spelling
+        int32_t rewarded; // tokens
+        int32_t state;    // of the DFA
+        uint64_t folded;  // hash of the text without case and punctuation
+        int32_t cell;     // of the last token in the decoder's cache
+    };
+
+    struct Candidate {
+        size_t parent;
+        Allowed step;
+        double score;
+        double log_probability; // of the token
     };
 
     struct Finished {
-        std::vector<Token> tokens;
-        double score;                   // of the best spelling
-        double total;                   // log-sum of all spellings
-        double log_probability;         // of the best spelling
-        double language = 0.0;          // log-probability without the audio
-        float gap1 = 0.0f, gap2 = 0.0f; // the two worst gaps, gap1 <= gap2 <= 0
-        float end_gap = 0.0f;
+        std::vector<Token> tokens; // of the likeliest spelling
+        double mass, best;         // as in Hypothesis
+        int32_t rewarded;
+        uint64_t folded;
+        double score = 0.0;
     };
 
+    void forget();
     const std::vector<Allowed> &allowed(int32_t state);
     void walk(const VocabTrie::Node &node, int32_t state, std::vector<Allowed> &out);
+    int32_t step(int32_t state, Token token);
     std::string text(const std::vector<Token> &tokens) const;
     static uint64_t fold(uint64_t hash, const std::string &bytes);
-    ev_status first_pass(Decoder &decoder, size_t n_prompt, const SearchOptions &options,
-                         const Stop &stop, std::vector<Finished> &finished, int32_t &steps);
-    ev_status score_tree(Decoder &decoder, const std::vector<Token> &prompt, Decoder::Audio audio,
-                         std::vector<Finished> &finished);
+
+    // Runs a batch with the rows that `live` hypotheses need next.
+    bool decode(Decoder &decoder, const std::vector<Decoder::Input> &inputs,
+                const std::vector<Hypothesis> &live);
+    float logit(const float *row, Token token) const;
+    ev_status first_pass(Decoder &decoder, const std::vector<Token> &prompt,
+                         const SearchOptions &options, const Stop &stop, int32_t &steps);
+    void candidates_of(const Decoder &decoder, size_t index, const float *row, double log_sum,
+                       double reward);
+    void keep_best(const Decoder &decoder, size_t beam);
+    void finish(const Decoder &decoder, const Hypothesis &hypothesis, double end);
+    ev_status subtract_language(Decoder &decoder, const std::vector<Token> &prompt,
+                                const SearchOptions &options);
+    ev_status score_exactly(Decoder &decoder, const std::vector<Token> &prompt, Found &found);
     // Adds end-of-text, makes the tokens unique, and notes which column of the logits each will
     // have.
     void assign_columns(std::vector<Token> &extra);
-    std::vector<Token> extra_tokens(const std::vector<Hypothesis> &live);
 
     std::shared_ptr<const Model> model_;
     Dfa dfa_;
     std::vector<std::vector<Allowed>> allowed_; // by DFA state, empty: not yet computed
     std::vector<bool> allowed_known_;
-    std::vector<int32_t> column_;     // by token, of the decoder's logits; valid for extra tokens
-    std::vector<float> first_logits_; // over the whole vocabulary, for the first token
+    std::vector<int32_t> column_; // by token, of the decoder's logits; valid for extra tokens
+    bool all_rows_ = false;       // the last batch has a column for every token
+
+    // Of the search under way; kept between searches for their memory.
+    std::vector<Hypothesis> live_, next_;
+    std::vector<Candidate> candidates_;
+    std::vector<Finished> finished_;
+    std::vector<Decoder::Input> inputs_;
+    std::vector<Token> extra_;
+    std::vector<Token> chosen_; // the best sentence of the last run(), in the decoder's first cells
 };
 
 } // namespace ev

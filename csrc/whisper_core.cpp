@@ -46,6 +46,9 @@ void forward_log(ggml_log_level level, const char *text, void *) {
 // audio the model was found stable on.
 constexpr size_t min_samples = WHISPER_SAMPLE_RATE * 11 / 10;
 
+// Half of the text window less one, as upstream keeps.
+constexpr int32_t max_context = 223;
+
 } // namespace
 
 void redirect_log(void (*sink)(char, const char *)) {
@@ -69,6 +72,7 @@ std::shared_ptr<const Model> Model::load(const char *path) {
     model->n_vocab_ = vocab.n_vocab;
     model->end_of_text_ = vocab.token_eot;
     model->no_speech_ = vocab.token_nosp;
+    model->start_of_transcript_ = vocab.token_sot;
     model->bytes_.resize(vocab.token_eot);
     for (Token id = 0; id < vocab.token_eot; ++id)
         model->bytes_[id] = vocab.id_to_token.at(id);
@@ -84,9 +88,16 @@ ev_model_info Model::info() const {
             h.n_audio_layer, h.ftype,       context_->vocab.is_multilingual() ? 1 : 0};
 }
 
-std::vector<Token> Model::prompt(int32_t language) const {
+std::vector<Token> Model::prompt(int32_t language, const std::string &context) const {
     const whisper_vocab &vocab = context_->vocab;
-    std::vector<Token> tokens{vocab.token_sot};
+    std::vector<Token> tokens;
+    if (!context.empty()) {
+        const std::vector<Token> said = tokenize(vocab, context);
+        const size_t kept = std::min(said.size(), size_t(max_context));
+        tokens.push_back(vocab.token_prev);
+        tokens.insert(tokens.end(), said.end() - int64_t(kept), said.end());
+    }
+    tokens.push_back(vocab.token_sot);
     if (vocab.is_multilingual()) {
         tokens.push_back(vocab.token_sot + 1 + language);
         tokens.push_back(vocab.token_transcribe);
@@ -95,21 +106,24 @@ std::vector<Token> Model::prompt(int32_t language) const {
     return tokens;
 }
 
-Decoder::Decoder(std::shared_ptr<const Model> model, int32_t threads, int32_t sequences)
+Decoder::Decoder(std::shared_ptr<const Model> model, int32_t threads, int32_t cells)
     : model_(std::move(model)), threads_(threads) {
     whisper_context *context = model_->context();
     state_ = whisper_init_state(context);
     if (state_ == nullptr)
         throw std::bad_alloc();
 
-    // Upstream sizes the cache for one sequence. Some cells more for the prompt.
+    // Upstream sizes the cache for one sequence.
     const whisper_hparams &h = context->model.hparams;
+    cells = GGML_PAD(cells, 256);
     whisper_kv_cache_free(state_->kv_self);
     if (!whisper_kv_cache_init(state_->kv_self, state_->backends[0], context->itype, h.n_text_state,
-                               h.n_text_layer, GGML_PAD((max_tokens + 1) * sequences + 16, 256))) {
+                               h.n_text_layer, cells)) {
         whisper_free_state(state_);
         throw std::bad_alloc();
     }
+    cells_.resize(size_t(cells));
+    positions_.resize(size_t(cells));
 }
 
 Decoder::~Decoder() { whisper_free_state(state_); }
@@ -252,20 +266,19 @@ bool Decoder::run(const std::vector<Input> &inputs, Audio audio, Rows rows,
     ggml_backend_sched_t sched = state_->sched_decode.sched;
     if (!ggml_backend_sched_alloc_graph(sched, graph))
         return false;
-    std::vector<int32_t> values(n);
-    for (int32_t i = 0; i < n; ++i)
-        values[i] = inputs[i].token;
-    ggml_backend_tensor_set(tokens, values.data(), 0, n * sizeof(int32_t));
-    for (int32_t i = 0; i < n; ++i)
-        values[i] = inputs[i].position;
-    ggml_backend_tensor_set(positions, values.data(), 0, n * sizeof(int32_t));
+    values_.clear();
     mask_.assign(size_t(n_kv) * n, -INFINITY);
     for (int32_t i = 0; i < n; ++i) {
+        const int32_t parent = inputs[i].parent;
+        cells_[first + i] = inputs[i];
+        positions_[first + i] = parent < 0 ? 0 : positions_[parent] + 1;
+        values_.push_back(inputs[i].token);
         float *row = mask_.data() + size_t(i) * n_kv;
-        row[first + i] = 0.0f;
-        for (const int32_t cell : *inputs[i].ancestors)
+        for (int32_t cell = first + i; cell >= 0; cell = cells_[cell].parent)
             row[cell] = 0.0f;
     }
+    ggml_backend_tensor_set(tokens, values_.data(), 0, n * sizeof(int32_t));
+    ggml_backend_tensor_set(positions, positions_.data() + first, 0, n * sizeof(int32_t));
     ggml_backend_tensor_set(mask, mask_.data(), 0, mask_.size() * sizeof(float));
     if (wanted)
         ggml_backend_tensor_set(wanted, extra.data(), 0, n_extra * sizeof(int32_t));

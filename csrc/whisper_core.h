@@ -34,8 +34,10 @@ class Model {
     int32_t n_vocab() const { return n_vocab_; }
     Token end_of_text() const { return end_of_text_; }
     Token no_speech() const { return no_speech_; }
-    // Start of transcript, language and task where the model has them, no timestamps.
-    std::vector<Token> prompt(int32_t language) const;
+    Token start_of_transcript() const { return start_of_transcript_; }
+    // Start of transcript, language and task where the model has them, no timestamps; before that
+    // `context` (UTF-8) as what was said before, its last tokens if it is long.
+    std::vector<Token> prompt(int32_t language, const std::string &context) const;
     const std::string &bytes(Token token) const { return bytes_[token]; }
     const VocabTrie &trie() const { return *trie_; }
     whisper_context *context() const { return context_; }
@@ -47,6 +49,7 @@ class Model {
     int32_t n_vocab_ = 0;
     Token end_of_text_ = 0;
     Token no_speech_ = 0;
+    Token start_of_transcript_ = 0;
     std::vector<std::string> bytes_; // text tokens only
     std::unique_ptr<VocabTrie> trie_;
 };
@@ -54,21 +57,19 @@ class Model {
 // Encoder output and key-value cache of one recognition at a time.
 //
 // The decoder's graph is our own, over upstream's weights: a batch is a piece of a *tree* of
-// tokens, each input naming the cache cells of its ancestors, so that hypotheses share prefixes
-// without copying and N-best lists are scored in one pass. It computes only the rows of the output
-// matrix that are asked for (all of them are two thirds of a step's time), and it can leave out
-// the audio: what remains is the internal language model.
+// tokens, each input naming the cache cell of the token before it, so that hypotheses share
+// prefixes without copying and N-best lists are scored in one pass. It computes only the rows of
+// the output matrix that are asked for (all of them are two thirds of a step's time), and it can
+// leave out the audio: what remains is the internal language model.
 class Decoder {
   public:
-    // Longest sequence after the prompt: 64 tokens are some 50 words, far longer than a command.
-    static constexpr int32_t max_tokens = 64;
     // The first tokens of the vocabulary are its most frequent: byte pairs were merged in that
     // order. Their rows are one block, no gathering needed.
     static constexpr int32_t frequent_tokens = 2048;
 
-    // Throws std::bad_alloc when there is no memory for the state, or for a cache that holds
-    // `sequences` sequences of max_tokens that share nothing.
-    Decoder(std::shared_ptr<const Model> model, int32_t threads, int32_t sequences);
+    // Room for `cells` tokens of all sequences together, prompt included. Throws std::bad_alloc
+    // when there is no memory for them or for the state.
+    Decoder(std::shared_ptr<const Model> model, int32_t threads, int32_t cells);
     ~Decoder();
     Decoder(const Decoder &) = delete;
     Decoder &operator=(const Decoder &) = delete;
@@ -82,8 +83,8 @@ class Decoder {
 
     struct Input {
         Token token;
-        int32_t position;
-        const std::vector<int32_t> *ancestors; // cells, of earlier batches or earlier in this one
+        int32_t parent; // cell of the token before it, from an earlier batch or earlier in this
+                        // one; -1: none, it begins a sequence
     };
     enum class Audio { heard, left_out };
     enum class Rows { all, some };
@@ -99,8 +100,10 @@ class Decoder {
     size_t n_columns() const { return n_columns_; }
 
     int32_t next_cell() const { return next_cell_; }
-    // Forgets all cells from `cell` on.
-    void rewind(int32_t cell) { next_cell_ = cell; }
+    // What was run in a cell. Forgotten by rewind().
+    const Input &at(int32_t cell) const { return cells_[cell]; }
+    // Forgets all cells.
+    void rewind() { next_cell_ = 0; }
 
   private:
     std::shared_ptr<const Model> model_;
@@ -108,6 +111,9 @@ class Decoder {
     int32_t threads_;
     int32_t next_cell_ = 0;
     size_t n_columns_ = 0;
+    std::vector<Input> cells_;
+    std::vector<int32_t> positions_; // of each cell in its sequence
+    std::vector<int32_t> values_;    // of the batch, for the graph
     std::vector<float> logits_;
     std::vector<float> mask_;
 };

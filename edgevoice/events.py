@@ -92,11 +92,7 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """One sentence the decoder considered, complete and of the grammar.
-
-    `log_probability` and the gaps are exact for the best one; for the others the first is an upper bound and
-    the gaps are 0.
-    """
+    """One sentence the decoder considered, complete and of the grammar."""
 
     text: str
     """As Whisper spells it."""
@@ -105,19 +101,30 @@ class Hypothesis:
     """What the search ranks by, in nats."""
 
     log_probability: float
-    """Sum over tokens, end-of-text included, of the unconstrained log-probability, in nats."""
+    """Sum over tokens, end-of-text included, of the unconstrained log-probability, in nats. Exact for the
+    best hypothesis; for the others an upper bound."""
 
     tokens: int
     """Number of tokens, end-of-text included."""
 
-    worst_gap: float = 0.0
-    """A gap is how far a token falls behind the likeliest one at its place, in nats, <= 0: the worst."""
 
-    second_gap: float = 0.0
-    """The next worst."""
+@dataclass(frozen=True, slots=True)
+class TokenScore:
+    """How well one token of the best hypothesis fits the audio, in its place of the whole vocabulary."""
 
-    end_gap: float = 0.0
-    """Of end-of-text: far behind where the speaker went on."""
+    end_bytes: int
+    """UTF-8 bytes of the text up to and with this token; the last one, end-of-text, has all."""
+
+    log_probability: float
+    """Nats."""
+
+    best: float
+    """Log-probability of the likeliest token at this place, nats."""
+
+    @property
+    def gap(self) -> float:
+        """How far the token falls behind the likeliest one, nats, <= 0."""
+        return self.log_probability - self.best
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +132,9 @@ class Transcript:
     """What the decoder made of one utterance: hypotheses best first, none if nothing of the grammar fits."""
 
     hypotheses: tuple[Hypothesis, ...]
+    tokens: tuple[TokenScore, ...]
+    """Of the best hypothesis."""
+
     no_speech_probability: float
     """Whisper's own, 0-1."""
 

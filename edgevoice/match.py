@@ -53,6 +53,26 @@ def interpret(grammar: Grammar, text: str, score: float = 0.0) -> list[Interpret
     return [meaning.interpretation for meaning in meanings]
 
 
+def free_text(grammar: Grammar, text: str) -> list[tuple[int, int]]:
+    """Return where free text stands in a text of the grammar, as ranges of UTF-8 bytes."""
+    labels = grammar.compiled.labels
+    if FreeText() not in labels:
+        return []
+    spans: list[tuple[int, int]] = []
+    for reading in grammar.match(text)[:1]:
+        start, is_free = 0, False
+        for number, position in reading[:-1]:
+            label = labels[number]
+            if isinstance(label, SlotOpen):
+                start, is_free = position, False
+            elif isinstance(label, FreeText):
+                is_free = True
+            elif isinstance(label, SlotClose) and is_free:
+                spans.append((start, position))
+                is_free = False
+    return spans
+
+
 def _freedom(meaning: _Meaning) -> tuple[int, int]:
     return meaning.free_texts, meaning.free_letters
 

@@ -37,7 +37,7 @@ from edgevoice.errors import (
     NativeError,
     UsageError,
 )
-from edgevoice.events import Hypothesis, Samples, Timings, Transcript
+from edgevoice.events import Hypothesis, Samples, Timings, TokenScore, Transcript
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -276,6 +276,10 @@ class SessionOptions:
     timeout_s: float = 10.0
     """For one recognition; 0 = none."""
 
+    context: str = ""
+    """Taken by Whisper for what was said before, so that it expects these words; at most its last 223 tokens
+    count."""
+
 
 class Session(_Handle):
     """A decoder: encoder output, caches and grammar states of one recognition at a time.
@@ -286,6 +290,7 @@ class Session(_Handle):
     """
 
     def __init__(self, model: Model, grammar: Grammar, options: SessionOptions) -> None:
+        context = ffi.new("char[]", options.context.encode())
         try:
             c_options = ffi.new(
                 "ev_options *",
@@ -297,6 +302,7 @@ class Session(_Handle):
                     "token_reward": options.token_reward,
                     "lm_weight": options.lm_weight,
                     "timeout_ms": math.ceil(options.timeout_s * 1000),
+                    "context": context,
                 },
             )
         except (OverflowError, TypeError, ValueError) as error:  # too large for C, no number, NaN
@@ -324,29 +330,46 @@ class Session(_Handle):
             data = ffi.from_buffer("float[]", samples)
             check(lib.ev_session_recognise(pointer, data, len(samples), result))
             # Copied while the session is ours: C reuses the memory at the next call.
-            hypotheses = tuple(
-                Hypothesis(
-                    text=ffi.string(h.text).decode("utf-8", "replace"),
-                    score=h.score,
-                    log_probability=h.log_probability,
-                    tokens=h.tokens,
-                    worst_gap=h.worst_gap,
-                    second_gap=h.second_gap,
-                    end_gap=h.end_gap,
-                )
-                for h in (result.hypotheses[i] for i in range(result.n_hypotheses))
+            hypotheses = tuple(_hypothesis(result.hypotheses[i]) for i in range(result.n_hypotheses))
+            tokens = tuple(
+                TokenScore(t.end, t.log_probability, t.best)
+                for t in (result.tokens[i] for i in range(result.n_tokens))
             )
         return Transcript(
             hypotheses=hypotheses,
+            tokens=tokens,
             no_speech_probability=result.no_speech_probability,
             timings=Timings(mel=result.mel_ms, encode=result.encode_ms, search=result.search_ms),
         )
+
+    def transcribe(self) -> Hypothesis:
+        """Return what Whisper would have written of the samples last recognised if there were no grammar.
+
+        Greedy; what it shares with the best hypothesis is not computed again. Once after each recognition.
+
+        Raises:
+            UsageError: there was no recognition, it failed, or this was asked already.
+            DeadlineError, EngineBusyError, EngineClosedError, InferenceError: as named.
+        """
+        out = ffi.new("ev_hypothesis *")
+        with self._use() as pointer:
+            check(lib.ev_session_transcribe(pointer, out))
+            return _hypothesis(out)
 
     def cancel(self) -> None:
         """Stop a recognition that runs on another thread at its next step; without one, nothing."""
         pointer = self._pointer
         if pointer is not None:
             lib.ev_session_cancel(pointer)
+
+
+def _hypothesis(c_hypothesis: Any) -> Hypothesis:
+    return Hypothesis(
+        text=ffi.string(c_hypothesis.text).decode("utf-8", "replace"),
+        score=c_hypothesis.score,
+        log_probability=c_hypothesis.log_probability,
+        tokens=c_hypothesis.tokens,
+    )
 
 
 class VoiceDetector(_Handle):

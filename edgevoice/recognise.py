@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from edgevoice import grammar as grammar_compiler
 from edgevoice import grammar_file, models
+from edgevoice.confidence import confidence_model
 from edgevoice.decide import Decision, decide
 from edgevoice.errors import ConfigError, DeadlineError
 from edgevoice.events import SAMPLE_RATE_HZ, Reason, Result, Timings, Utterance
@@ -53,6 +54,7 @@ class Recogniser:
             ),
         )
         self._min_confidence = config.recognition.min_confidence
+        self._confidence = confidence_model(Path(config.model.name).name)
 
     def recognise(self, utterance: Utterance, vad_ms: float = 0.0) -> Result:
         """Return the accepted intent or the refusal for an utterance; its timings take over `vad_ms`."""
@@ -65,7 +67,9 @@ class Recogniser:
             spent_ms = (time.perf_counter() - started) * 1000
             return refused("timeout", utterance, Timings(vad=vad_ms, search=spent_ms))
         started = time.perf_counter()
-        decision = decide(transcript, self.grammar, self._min_confidence)
+        decision = decide(
+            transcript, self.grammar, self._min_confidence, self._confidence, self._session.transcribe
+        )
         match_ms = (time.perf_counter() - started) * 1000
         return _result(decision, utterance, replace(transcript.timings, vad=vad_ms, match=match_ms))
 

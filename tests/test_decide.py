@@ -14,7 +14,7 @@ from edgevoice.decide import (
     confidence_of,
     decide,
 )
-from edgevoice.events import Hypothesis, Timings, Transcript
+from edgevoice.events import Hypothesis, Timings, TokenScore, Transcript
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,16 +51,31 @@ def grammar(make_grammar: MakeGrammar) -> Iterator[Grammar]:
 
 def sure(text: str, score: float = -1.0) -> Hypothesis:
     """A sentence that Whisper would have written itself."""
-    return Hypothesis(text=text, score=score, log_probability=-0.1, tokens=6, worst_gap=0.0)
+    return Hypothesis(text=text, score=score, log_probability=-0.1, tokens=6)
 
 
 def unsure(text: str, score: float = -9.0) -> Hypothesis:
     """A sentence that Whisper was forced into."""
-    return Hypothesis(text=text, score=score, log_probability=-60.0, tokens=6, worst_gap=-15.0)
+    return Hypothesis(text=text, score=score, log_probability=-60.0, tokens=6)
+
+
+def scores(text: str, *log_probabilities: float) -> tuple[TokenScore, ...]:
+    """Tokens of equal length, each where Whisper would have written another one with probability 0.9."""
+    n = len(log_probabilities)
+    size = len(text.encode())
+    return tuple(
+        TokenScore(size * (i + 1) // n, log_probability, max(log_probability, -0.1))
+        for i, log_probability in enumerate(log_probabilities)
+    )
 
 
 def transcript(*hypotheses: Hypothesis, no_speech: float = 0.01) -> Transcript:
-    return Transcript(hypotheses=hypotheses, no_speech_probability=no_speech, timings=Timings())
+    tokens = (
+        scores(hypotheses[0].text, *[hypotheses[0].log_probability / hypotheses[0].tokens] * 6)
+        if hypotheses
+        else ()
+    )
+    return Transcript(hypotheses, tokens, no_speech_probability=no_speech, timings=Timings())
 
 
 def test_sure_sentence_is_accepted(grammar: Grammar) -> None:

@@ -205,7 +205,7 @@ class TestAudio:
         assert 0 <= transcript.no_speech_probability <= 1
         for hypothesis in transcript.hypotheses:
             assert match.interpret(home_grammar, hypothesis.text), hypothesis.text
-            assert np.isfinite([hypothesis.score, hypothesis.log_probability, hypothesis.worst_gap]).all()
+            assert np.isfinite([hypothesis.score, hypothesis.log_probability]).all()
             assert hypothesis.tokens >= 1
 
     def test_absurd_level_ends_in_a_result_or_an_error(

@@ -1,0 +1,288 @@
+"""Fit the weights of edgevoice/confidence.json on recordings of people.
+
+    EDGEVOICE_EVAL_DATA=DIR python bench/fit_confidence.py --collect FILE [--model tiny.en] [--limit N]
+    python bench/fit_confidence.py --fit FILE [--model tiny.en] [--write]
+
+The first runs recordings through detector, endpointer and decoder and keeps the evidence of every utterance:
+commands in quiet and in noise, near misses (a word taken out of the grammar), single words and read sentences
+of which half are in the grammar, and other speech and sounds against two grammars. The second fits both
+logistic functions and prints what they would do to recordings they were not fitted on (five-fold, by
+recording). The bias is then set so that a confidence of 0.5 lets NEAR_MISSES of the near misses through.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import random
+import sys
+import tempfile
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import yaml
+from scipy.optimize import minimize
+
+from edgevoice import grammar_file, match, mixing, models
+from edgevoice.audio import frames, read_audio
+from edgevoice.confidence import WEIGHTS_FILE, Evidence
+from edgevoice.endpoint import Endpointer, EndpointOptions
+from edgevoice.grammar import compile_grammar
+from edgevoice.native import Grammar, Model, Session, SessionOptions
+from edgevoice.recognise import shipped_grammar
+from edgevoice.vad import Vad
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    import numpy.typing as npt
+
+    from edgevoice.events import Samples, Utterance
+
+    Floats = npt.NDArray[np.float64]
+
+NEAR_MISSES: Final = 0.04
+"""Of the near misses may be accepted at 0.5; they are the hardest negatives, other speech hardly gets near."""
+
+FIRST: Final = ("per_token", "worst_gap", "second_gap")
+SECOND: Final = ("free_lead", "free_per_token", "worst_gap", "second_gap")
+
+TEXTS: Final = (
+    "commands_gsc_mini", "digits_fsdd", "spelled_an4", "wakewords_en", "nonwake_speech_precise",
+    "read_librispeech_test_other",
+)  # fmt: skip
+"""Folders whose manifest has what is said: half of the texts become a grammar."""
+
+OTHERS: Final = (
+    "read_librispeech_test_other", "read_librispeech_train_notext", "nonwake_speech_precise", "noise_esc10",
+    "longform_ami_segmented",
+)  # fmt: skip
+FOLDS: Final = 5
+
+
+def main() -> int:
+    """Collect evidence, or fit."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--collect", type=Path, metavar="FILE")
+    what.add_argument("--fit", type=Path, metavar="FILE")
+    parser.add_argument("--model", default="tiny.en")
+    parser.add_argument("--limit", type=int, help="only the first N recordings of each folder")
+    parser.add_argument("--write", action="store_true", help="into edgevoice/confidence.json")
+    options = parser.parse_args()
+    if options.fit:
+        return fit(options.fit, options.model, write=options.write)
+    if not (root := os.environ.get("EDGEVOICE_EVAL_DATA")):
+        print("set EDGEVOICE_EVAL_DATA to the folder of recordings", file=sys.stderr)
+        return 2
+    with options.collect.open("w", encoding="utf-8") as out:
+        for case in Collector(Path(root), options.model, options.limit).cases():
+            out.write(json.dumps(case) + "\n")
+            out.flush()
+    return 0
+
+
+# ---- collecting ----
+
+
+class Collector:
+    """Runs recordings as the pipeline would and keeps the evidence."""
+
+    def __init__(self, data: Path, model: str, limit: int | None) -> None:
+        self.data, self.limit = data, limit
+        self.model = Model(models.find(model))
+        self.vad = Vad()
+
+    def cases(self) -> Iterator[dict[str, Any]]:
+        """Yield the evidence of every utterance, with the truth."""
+        coffee = self.data / "coffee_commands" / "grammar.yaml"
+        yield from self.orders("quiet", coffee)
+        noise = read_audio(self.data / "noise_picovoice" / "kitchen.flac")
+        yield from self.near_misses(coffee)
+        for snr_db in (6, 12):
+            yield from self.orders(f"{snr_db} dB", coffee, noise, snr_db)
+        for folder in TEXTS:
+            yield from self.texts(folder)
+        for name, path in (("coffee", coffee), ("home", shipped_grammar())):
+            session = self.session(path.read_text("utf-8"))
+            for folder in OTHERS:
+                for entry in self.manifest(folder):
+                    samples = read_audio(self.data / folder / entry["audio"])
+                    yield from self.run(f"other, {name}", entry["audio"], session, samples, lambda _: False)
+
+    def orders(
+        self, tag: str, path: Path, noise: Samples | None = None, snr_db: float = 0.0
+    ) -> Iterator[dict[str, Any]]:
+        """Orders, right or wrong."""
+        session = self.session(path.read_text("utf-8"))
+        for entry in self.manifest("coffee_commands"):
+            samples = read_audio(self.data / "coffee_commands" / entry["audio"])
+            if noise is not None:  # with another seed than `edgevoice eval` has by default
+                choice = mixing.generator(1000, tag, entry["audio"])
+                samples = mixing.mix(samples, mixing.noise_piece(noise, len(samples), choice), snr_db)
+            said = {name: value.strip() for name, value in entry["slots"].items()}
+            yield from self.run(
+                f"order, {tag}", entry["audio"], session, samples,
+                lambda slots, said=said: said.items() <= slots.items(),
+            )  # fmt: skip
+
+    def near_misses(self, path: Path) -> Iterator[dict[str, Any]]:
+        """Orders for a drink that the grammar does not have."""
+        described = yaml.safe_load(path.read_text("utf-8"))
+        drinks = described["lists"]["coffeeDrink"]["values"]
+        entries = self.manifest("coffee_commands")
+        for drink in drinks:
+            described["lists"]["coffeeDrink"]["values"] = [other for other in drinks if other != drink]
+            session = self.session(yaml.safe_dump(described, sort_keys=False))
+            for entry in entries:
+                if entry["slots"]["coffeeDrink"].strip() == drink:
+                    samples = read_audio(self.data / "coffee_commands" / entry["audio"])
+                    yield from self.run("near miss", entry["audio"], session, samples, lambda _: False)
+
+    def texts(self, folder: str) -> Iterator[dict[str, Any]]:
+        """Words and sentences, half of them in the grammar."""
+        entries = self.manifest(folder)
+        known = sorted({entry["text"] for entry in entries})
+        random.Random(folder).shuffle(known)  # noqa: S311 - a choice to repeat, no secret
+        inside = known[: len(known) // 2]
+        described = {
+            "language": "en",
+            "intents": {"Said": {"data": [{"sentences": ["{text}"]}]}},
+            "lists": {"text": {"values": [{"in": text, "out": text} for text in inside]}},
+        }
+        session = self.session(yaml.safe_dump(described, sort_keys=False, allow_unicode=True))
+        for entry in entries:
+            samples = read_audio(self.data / folder / entry["audio"])
+            text = entry["text"]
+            tag = f"text, {folder}, {'in' if text in inside else 'out'}"
+            yield from self.run(
+                tag, entry["audio"], session, samples, lambda slots, text=text: slots.get("text") == text
+            )
+
+    def run(
+        self,
+        tag: str,
+        name: str,
+        session: tuple[Session, Grammar],
+        samples: Samples,
+        is_right: Callable[[dict[str, object]], bool],
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the evidence of each utterance; of a command cut in pieces, only of the one that is right."""
+        decoder, grammar = session
+        utterances = self.utterances(samples)
+        for utterance in utterances:
+            transcript = decoder.recognise(utterance.samples)
+            heard = transcript.hypotheses[:1]
+            meanings = match.interpret(grammar, heard[0].text) if heard else []
+            if not meanings:
+                continue
+            right = is_right(meanings[0].slots)
+            if not right and len(utterances) > 1 and not tag.startswith(("other", "near")):
+                continue
+            free = decoder.transcribe()
+            evidence = Evidence.of(transcript.tokens).against(transcript.tokens, free)
+            yield {
+                "tag": tag,
+                "name": name,
+                "right": right,
+                "text": heard[0].text,
+                "free": free.text,
+                "evidence": dataclasses.asdict(evidence),
+            }
+
+    def utterances(self, samples: Samples) -> list[Utterance]:
+        """Cut a recording with the defaults."""
+        self.vad.reset()
+        return list(Endpointer(EndpointOptions()).utterances(map(self.vad.score, frames([samples]))))
+
+    def session(self, text: str) -> tuple[Session, Grammar]:
+        """Open a session for a grammar given as text."""
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            grammar = Grammar(compile_grammar(grammar_file.load(Path(file.name))))
+        return Session(self.model, grammar, SessionOptions()), grammar
+
+    def manifest(self, folder: str) -> list[dict[str, Any]]:
+        """Return the entries of a folder."""
+        lines = (self.data / folder / "manifest.jsonl").read_text("utf-8").splitlines()
+        return [json.loads(line) for line in lines[: self.limit]]
+
+
+# ---- fitting ----
+
+
+def fit(path: Path, model: str, *, write: bool) -> int:
+    """Fit both functions, print what they do to recordings left out, write them if asked."""
+    cases = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    fitted = json.loads(WEIGHTS_FILE.read_text("utf-8")) if WEIGHTS_FILE.exists() else {}
+    fitted[model] = {}
+    right = np.array([float(case["right"]) for case in cases])
+    fold = np.array([zlib.crc32(case["name"].encode()) % FOLDS for case in cases])
+    near = np.array([case["tag"] == "near miss" for case in cases])
+    weight = balance(cases)
+    for question, names in (("first", FIRST), ("second", SECOND)):
+        x = np.array([[case["evidence"][name] for name in names] for case in cases])
+        left_out = np.zeros(len(cases))
+        for k in range(FOLDS):
+            bias, *slopes = logistic(x, right, weight * (fold != k))
+            left_out[fold == k] = x[fold == k] @ slopes + bias
+        shift = float(np.quantile(left_out[near], 1 - NEAR_MISSES))
+        print(f"{question}: {', '.join(names)}")
+        report(cases, left_out - shift)
+        bias, *slopes = logistic(x, right, weight)
+        values = {"bias": bias - shift, **dict(zip(names, slopes, strict=True))}
+        fitted[model][question] = {name: round(float(value), 3) for name, value in values.items()}
+    print(json.dumps(fitted[model], indent=2))
+    if write:
+        WEIGHTS_FILE.write_text(json.dumps(fitted, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def balance(cases: Iterable[dict[str, Any]]) -> Floats:
+    """Weigh each case so that every kind of recording counts alike, however many there are of it."""
+    kinds = [(case["tag"], case["right"]) for case in cases]
+    count = {kind: kinds.count(kind) for kind in set(kinds)}
+    # A handful of wrong orders among hundreds of right ones must not count as much as these.
+    return np.array([1.0 / max(count[kind], 100) for kind in kinds])
+
+
+def logistic(x: Floats, y: Floats, weight: Floats) -> Floats:
+    """Return bias and slopes of a weighted logistic regression with a little ridge."""
+    mean, spread = x.mean(axis=0), x.std(axis=0) + 1e-9
+    z = (x - mean) / spread
+
+    def loss(parameters: Floats) -> tuple[float, Floats]:
+        logit = z @ parameters[1:] + parameters[0]
+        error = weight * (1 / (1 + np.exp(-logit)) - y)
+        value = np.sum(weight * (np.logaddexp(0, logit) - y * logit)) + 0.01 * np.sum(parameters[1:] ** 2)
+        return float(value), np.concatenate([[error.sum()], z.T @ error + 0.02 * parameters[1:]])
+
+    found: Floats = minimize(loss, np.zeros(x.shape[1] + 1), jac=True).x
+    slopes = found[1:] / spread
+    return np.concatenate([[found[0] - slopes @ mean], slopes])
+
+
+def report(cases: list[dict[str, Any]], logit: Floats) -> None:
+    """Print the share accepted at 0.5 of each kind, and how many are settled at once."""
+    for tag in dict.fromkeys(case["tag"] for case in cases):
+        for right in (True, False):
+            chosen = np.array([case["tag"] == tag and case["right"] is right for case in cases])
+            if not chosen.any():
+                continue
+            accepted, n = int((logit[chosen] > 0).sum()), int(chosen.sum())
+            print(
+                f"  {tag:45} {'right' if right else 'wrong'}: {accepted:4} of {n:4} accepted "
+                f"({100 * accepted / n:5.1f} %); above logit 2, 3, 4: "
+                + ", ".join(f"{100 * float((logit[chosen] > least).mean()):.0f} %" for least in (2, 3, 4))
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
