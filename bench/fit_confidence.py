@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
 
 NEAR_MISSES: Final = 0.04
-"""Of the near misses may be accepted at 0.5; they are the hardest negatives, other speech hardly gets near."""
+"""Of the near misses may be accepted at 0.5; they are the hardest negatives, other speech is far off."""
 
 FIRST: Final = ("per_token", "worst_gap", "second_gap")
 SECOND: Final = ("free_lead", "free_per_token", "worst_gap", "second_gap")

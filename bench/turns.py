@@ -11,6 +11,7 @@ import numpy as np
 
 from edgevoice import models, recordings, scores
 from edgevoice.audio import frames, read_audio
+from edgevoice.confidence import confidence_model
 from edgevoice.decide import decide
 from edgevoice.endpoint import Endpointer, EndpointOptions
 from edgevoice.events import SAMPLE_RATE_HZ
@@ -82,6 +83,7 @@ class Ours:
         self._grammar = Grammar(compile_grammar(file))
         self._model = Model(models.find(model))
         self._session = Session(self._model, self._grammar, SessionOptions(threads=threads, timeout_s=0))
+        self._confidence = confidence_model(model)
 
     def __enter__(self) -> Self:
         return self
@@ -95,7 +97,7 @@ class Ours:
         """Answer, with the time of recognition, matching and decision."""
         started = time.perf_counter()
         transcript = self._session.recognise(samples)
-        decision = decide(transcript, self._grammar, 0.0)
+        decision = decide(transcript, self._grammar, 0.5, self._confidence, self._session.transcribe)
         ms = (time.perf_counter() - started) * 1000
         timings, meaning = transcript.timings, decision.meaning
         if meaning is None:

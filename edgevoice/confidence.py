@@ -114,7 +114,7 @@ class ConfidenceModel:
 def confidence_model(model: str) -> ConfidenceModel:
     """Return the functions fitted for a model of this name ("tiny.en-q8_0" has those of "tiny.en").
 
-    Another model gets those of the multilingual or English one that was fitted: its numbers are alike, not equal.
+    A model that was not fitted gets those of tiny.en: its numbers are alike, not equal.
     """
     fitted = json.loads(WEIGHTS_FILE.read_text("utf-8"))
     name = max((known for known in fitted if model.startswith(known)), key=len, default="tiny.en")

@@ -7,13 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgevoice.decide import (
-    AMBIGUOUS_NATS,
-    NO_SPEECH_PROBABILITY,
-    OUT_OF_GRAMMAR_CONFIDENCE,
-    confidence_of,
-    decide,
-)
+from edgevoice import decide as decide_module
+from edgevoice.confidence import SETTLED, Evidence, confidence_model
+from edgevoice.decide import AMBIGUOUS_NATS, NO_SPEECH_PROBABILITY, OUT_OF_GRAMMAR_CONFIDENCE, Decision
 from edgevoice.events import Hypothesis, Timings, TokenScore, Transcript
 
 if TYPE_CHECKING:
@@ -76,6 +72,16 @@ def transcript(*hypotheses: Hypothesis, no_speech: float = 0.01) -> Transcript:
         else ()
     )
     return Transcript(hypotheses, tokens, no_speech_probability=no_speech, timings=Timings())
+
+
+def decide(heard: Transcript, grammar: Grammar, min_confidence: float) -> Decision:
+    """Decide with the shipped weights; what is transcribed without the grammar is twice as likely a token."""
+
+    def transcribe() -> Hypothesis:
+        total = sum(token.log_probability for token in heard.tokens)
+        return Hypothesis("free text", total / 2, total / 2, max(1, len(heard.tokens)))
+
+    return decide_module.decide(heard, grammar, min_confidence, confidence_model("tiny.en"), transcribe)
 
 
 def test_sure_sentence_is_accepted(grammar: Grammar) -> None:
@@ -176,14 +182,45 @@ def test_alternatives_are_ranked(grammar: Grammar) -> None:
     assert scores == sorted(scores, reverse=True)
 
 
-def test_confidence_falls_with_each_doubt() -> None:
-    """It is a probability, higher for likelier tokens and smaller gaps."""
+def test_settled_sentence_is_not_transcribed_again(grammar: Grammar) -> None:
+    """The second question is asked of the unsure only, and its answer is told."""
+    settled = decide(transcript(sure("turn on fan")), grammar, MIN_CONFIDENCE)
+    assert settled.confidence >= SETTLED
+    assert settled.heard is None
+    assert decide(transcript(unsure("turn on fan")), grammar, MIN_CONFIDENCE).heard == "free text"
+    assert decide(transcript(), grammar, MIN_CONFIDENCE).heard == "free text"
+
+
+@pytest.mark.parametrize("model", ["tiny.en", "tiny.en-q8_0", "base", "mine.bin"])
+def test_confidence_falls_with_each_doubt(model: str) -> None:
+    """It is a probability, higher for likelier tokens and smaller gaps, whatever the model is called."""
+    doubts = [(-0.1,) * 5, (-1.0,) * 5, (-1.0, -5.0, -1.0, -1.0, -1.0), (-8.0,) * 5, (-1e6,) * 5]
     confidences = [
-        confidence_of(Hypothesis("x", 0.0, log_probability, 5, gap))
-        for log_probability, gap in ((-0.1, 0.0), (-5.0, 0.0), (-5.0, -4.0), (-40.0, -10.0), (-1e6, -1e6))
+        confidence_model(model).confidence(Evidence.of(scores("turn on fan", *doubt))) for doubt in doubts
     ]
     assert confidences == sorted(confidences, reverse=True)
-    assert len(set(confidences)) == len(confidences)
     assert all(0 <= confidence <= 1 for confidence in confidences)
     assert confidences[0] > 0.9
     assert confidences[-1] < 0.01
+
+
+def test_likelier_free_text_speaks_against_a_sentence() -> None:
+    """The same sentence is believed where Whisper by itself could write nothing likelier."""
+    tokens = scores("turn on fan", *(-2.0,) * 5)
+    as_likely, likelier = (
+        confidence_model("tiny.en").confidence(
+            Evidence.of(tokens).against(tokens, Hypothesis("turn on fan", 0.0, log_probability, 5))
+        )
+        for log_probability in (-10.0, -1.0)
+    )
+    assert likelier < as_likely
+
+
+def test_free_text_is_no_evidence() -> None:
+    """Tokens inside a slot of free text are left out: there Whisper is never forced."""
+    text = "add milk to it"
+    tokens = scores(text, -5.0, -5.0, -0.1, -0.1, -5.0, -5.0, -5.0)  # two bytes each
+    whole, without = Evidence.of(tokens), Evidence.of(tokens, [(4, 8)])
+    assert whole.per_token == pytest.approx(-25.2 / 7)
+    assert without.per_token == pytest.approx(-5.0)
+    assert Evidence.of(tokens, [(0, len(text))]).per_token == pytest.approx(-5.0)  # end-of-text alone
