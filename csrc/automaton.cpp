@@ -44,11 +44,19 @@ bool can_end(const Automaton &automaton, const Config &config) {
            accepts(automaton, config);
 }
 
-// Successors of a configuration without reading a byte: calls `emit(Config, const Arc &)`.
+// Successors of a configuration without reading a byte: calls `emit(Config, const Arc &)`, twice
+// for a separator at which words may be skipped.
 template <typename Emit>
 void follow(const Automaton &automaton, CallStacks &stacks, const Config &config, Emit emit) {
     if (config.mode == Mode::end || config.mode == Mode::comma)
         return;
+    const auto call = [&](Config &next, const Arc &arc) {
+        if (stacks.depth(config.stack) >= max_call_depth) {
+            throw std::length_error("the grammar nests rules and lists deeper than 64 levels");
+        }
+        next.stack = stacks.push(config.stack, arc.target);
+        next.node = arc.value;
+    };
     for (const Arc *arc = automaton.begin(config.node); arc != automaton.end(config.node); ++arc) {
         Config next{arc->target, config.stack, config.mode};
         switch (arc->kind) {
@@ -58,13 +66,13 @@ void follow(const Automaton &automaton, CallStacks &stacks, const Config &config
         case EV_ARC_SEPARATOR:
             if (config.mode == Mode::word)
                 next.mode = Mode::pending;
+            if (arc->value != 0) {
+                emit(next, *arc);
+                call(next, *arc);
+            }
             break;
         case EV_ARC_CALL:
-            if (stacks.depth(config.stack) >= max_call_depth) {
-                throw std::length_error("the grammar nests rules and lists deeper than 64 levels");
-            }
-            next.stack = stacks.push(config.stack, arc->target);
-            next.node = arc->value;
+            call(next, *arc);
             break;
         case EV_ARC_RETURN:
             if (config.stack == 0)
@@ -157,7 +165,8 @@ std::shared_ptr<const Automaton> Automaton::make(const uint32_t *arcs, size_t n_
         const bool byte = arc.kind == EV_ARC_BYTE || arc.kind == EV_ARC_GLUE || range;
         if (arc.kind >= EV_ARC_KINDS || arc.target >= n_nodes || (byte && arc.value > 0xFFFF) ||
             (range && low_byte(arc) > high_byte(arc)) ||
-            (arc.kind == EV_ARC_CALL && arc.value >= n_nodes) || arc.value > INT32_MAX) {
+            ((arc.kind == EV_ARC_CALL || arc.kind == EV_ARC_SEPARATOR) && arc.value >= n_nodes) ||
+            arc.value > INT32_MAX) {
             error = "arc " + std::to_string(i) + " is out of range";
             return nullptr;
         }
@@ -174,9 +183,11 @@ std::shared_ptr<const Automaton> Automaton::make(const uint32_t *arcs, size_t n_
 
 std::vector<ev_label> Automaton::match(const char *text, size_t length) const {
     // Breadth-first over positions; within one, cheapest first and depth-first, so that of two ways
-    // into the same configuration the one with less free text wins, and of two with as much the
-    // one the grammar names first.
-    constexpr uint64_t one_text = uint64_t(1) << 32; // a free text costs more than all its bytes
+    // into the same configuration the one with less free text and fewer skipped words wins, and of
+    // two with as much the one the grammar names first.
+    constexpr uint64_t one_skip = 1, one_byte = uint64_t(1) << 20, one_text = uint64_t(1) << 44;
+    if (length >= one_byte) // a free text costs more than all its bytes, and a byte than all skips
+        return {};
     struct Item {
         Config config;
         uint64_t cost;
@@ -216,8 +227,11 @@ std::vector<ev_label> Automaton::match(const char *text, size_t length) const {
                         reached.passed = int32_t(passed.size());
                         passed.push_back({item.passed, int32_t(arc.value), position});
                     }
-                    if (arc.kind == EV_ARC_CALL && free(arc.value)) { // its turn comes later
+                    if (arc.kind == EV_ARC_CALL && free(arc.value))
                         reached.cost += one_text;
+                    if (arc.kind == EV_ARC_SEPARATOR && next.stack != item.config.stack)
+                        reached.cost += one_skip;
+                    if (reached.cost > item.cost) { // its turn comes later
                         const auto after = std::upper_bound(roots.begin() + int64_t(i) + 1,
                                                             roots.end(), reached, cheaper);
                         roots.insert(after, reached);
@@ -236,7 +250,8 @@ std::vector<ev_label> Automaton::match(const char *text, size_t length) const {
         roots.clear();
         for (const Item &item : current) {
             advance(*this, item.config, uint8_t(text[i]), [&](const Config &next, const Arc &arc) {
-                roots.push_back({next, item.cost + (arc.kind == EV_ARC_RANGE), item.passed});
+                const uint64_t cost = item.cost + (arc.kind == EV_ARC_RANGE ? one_byte : 0);
+                roots.push_back({next, cost, item.passed});
             });
         }
         close(int32_t(i + 1));

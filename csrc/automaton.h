@@ -42,6 +42,7 @@ class CallStacks {
     uint32_t parent(uint32_t stack) const { return frames_[stack].parent; }
     uint32_t return_node(uint32_t stack) const { return frames_[stack].return_node; }
     uint32_t depth(uint32_t stack) const { return frames_[stack].depth; }
+    size_t size() const { return frames_.size(); }
     void clear();
 
   private:
@@ -102,7 +103,8 @@ class Dfa {
     // Free text may go on here, at once or after a separator: nearly the whole vocabulary is
     // allowed, so try single tokens in place of listing them.
     bool free(int32_t state) const { return states_[state].free; }
-    size_t size() const { return states_.size(); }
+    // States and call stacks: what is kept and clear() frees.
+    size_t size() const { return states_.size() + stacks_.size(); }
     // Forgets all states. Numbers handed out before are void.
     void clear();
 

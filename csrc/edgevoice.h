@@ -80,7 +80,8 @@ typedef enum ev_arc {
                         // cases differ in their last UTF-8 byte
     EV_ARC_GLUE = 1,    // as BYTE, and a pending word separator may be left out before it ("50%")
     EV_ARC_EPSILON = 2, // value unused
-    EV_ARC_SEPARATOR = 3, // a word boundary: space, hyphen or comma, written before the next byte
+    EV_ARC_SEPARATOR = 3, // a word boundary: space, hyphen or comma, written before the next byte;
+                          // value: 0, or a network that may be run here, of words to skip
     EV_ARC_CALL = 4,      // value: first node of the network to run before going on at `target`
     EV_ARC_RETURN = 5,    // end of a called network; target unused
     EV_ARC_LABEL = 6,     // value: a label for ev_grammar_match
@@ -105,8 +106,9 @@ typedef struct ev_label {
 
 // The readings of a text, at most one for each ACCEPT value, in the order of the grammar. Of two
 // readings the one with fewer free texts (calls of a node with RANGE arcs) is better, then the one
-// with fewer bytes in them; only the best are returned. Writes up to `capacity` labels and always
-// the number there are; zero labels: not in the grammar.
+// with fewer bytes in them, then the one that skips words at fewer places; only the best are
+// returned. Writes up to `capacity` labels and always the number there are; zero labels: not in the
+// grammar.
 ev_status ev_grammar_match(const ev_grammar *grammar, const char *text, size_t length,
                            ev_label *labels, size_t capacity, size_t *n_labels);
 

@@ -82,7 +82,17 @@ class FreeText:
     """Label: the words themselves were said, whatever they are."""
 
 
-Label = SlotOpen | SlotClose | SlotValue | FreeText
+@dataclass(frozen=True, slots=True)
+class SkipOpen:
+    """Label: words follow that mean nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class SkipClose:
+    """Label: such words end here."""
+
+
+Label = SlotOpen | SlotClose | SlotValue | FreeText | SkipOpen | SkipClose
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,6 +158,12 @@ class _Compiler:
     compiling: list[_Network] = field(default_factory=list)
     template: Template | None = None
     has_free_text: bool = False
+    skip_network: int = 0
+    """First node of the network of skip words, 0 when there are none."""
+
+    skipping: int = 0
+    """The same where words may be skipped: the value of SEPARATOR arcs."""
+
     top: _Network = field(default_factory=lambda: _Network("", 0))
 
     # ---- graph ----
@@ -174,6 +190,10 @@ class _Compiler:
     def separator(self, source: int, target: int) -> int:
         return self.arc(source, SEPARATOR, 0, target)
 
+    def gap(self, source: int) -> int:
+        """A word boundary where words may be skipped."""
+        return self.arc(source, SEPARATOR, self.skipping)
+
     def byte_range(self, source: int, low: int, high: int, target: int) -> int:
         return self.arc(source, RANGE, low | high << 8, target)
 
@@ -192,7 +212,9 @@ class _Compiler:
 
     def compile(self) -> CompiledGrammar:
         top = _Scope("", self.file.rules, self.file.lists, frozenset())
-        skipped = self.skipping(0)
+        self.skip_network = self.skip_words_body()
+        self.skipping = self.skip_network
+        skipped = self.gap(0) if self.skipping else 0
         top_checker = free_text.Checker(top.rules, top.lists)
         for number, block in enumerate(self.file.blocks):
             own = frozenset(f"<{name}>" for name in block.rules) | frozenset(
@@ -205,24 +227,28 @@ class _Compiler:
             for template in block.templates:
                 self.template = template
                 expression = template.sentence.expression
-                # As in hassil, free text at an edge of a sentence has its skip words.
+                # As in hassil, free text at an edge of a sentence may hold its skip words.
                 edges = expression.items if isinstance(expression, Group) else [expression]
                 first, last = (free_text.is_reference(edges[i], scope.lists) for i in (0, -1))
+                self.skipping = 0 if first or last else self.skip_network
                 end = self.expression(expression, self.arc(0 if first else skipped, EPSILON), scope)
-                self.arc(end if last else self.skipping(end), ACCEPT, number, 0)
+                self.skipping = 0 if last else self.skip_network
+                self.arc(self.gap(end) if self.skipping else end, ACCEPT, number, 0)
                 if self.has_free_text and (problem := checker.problem(expression)):
                     raise self.error(problem)
         return self.tables()
 
-    def skipping(self, at: int) -> int:
-        """Allow any number of the grammar's skip words around a sentence."""
-        words = [TextChunk(word) for word in self.file.skip_words if word.strip()]
+    def skip_words_body(self) -> int:
+        """Compile the network of one or more skip words and return its first node; 0 without skip words."""
+        words = [word for word in self.file.skip_words if word.strip()]
         if not words:
-            return at
-        start = self.arc(at, EPSILON)
-        before = self.arc(start, SEPARATOR)
+            return 0
+        start, end = self.node(), self.node()
+        first = self.arc(start, LABEL, self.label(SkipOpen()))
         for word in words:
-            self.arc(self.text(word.text, before), SEPARATOR, 0, start)
+            self.arc(self.text(word, self.arc(first, EPSILON)), SEPARATOR, 0, end)
+        self.arc(end, EPSILON, 0, first)
+        self.arc(self.arc(end, LABEL, self.label(SkipClose())), RETURN, 0, 0)
         return start
 
     def tables(self) -> CompiledGrammar:
@@ -327,7 +353,10 @@ class _Compiler:
                 )
             network = self.networks[key] = _Network(name, self.node())
             self.compiling.append(network)
+            # It may be called from where words may be skipped.
+            skipping, self.skipping = self.skipping, self.skip_network
             self.arc(body(network.start), RETURN, 0, 0)
+            self.skipping = skipping
             self.compiling.pop()
             network.complete = True
         elif not network.complete:
@@ -428,7 +457,8 @@ class _Compiler:
     def trie_text(self, text: str, at: int, trie: dict[tuple[int, int, int], int]) -> int:
         """Add a text that shares its beginning with others of the same trie."""
         for (symbols,) in _characters(text):
-            for kind, value in symbols:
+            for kind, byte in symbols:
+                value = self.skipping if kind == SEPARATOR else byte
                 key = (at, kind, value)
                 if key not in trie:
                     trie[key] = self.arc(at, kind, value)
@@ -444,11 +474,11 @@ class _Compiler:
         words = _words(text)
         # A sign may stand apart from its number, and its words do.
         if text.lstrip(EDGE_PUNCTUATION)[:1].isspace() or (words and words[0][0] in GLUED_SIGNS):
-            at = self.arc(at, SEPARATOR)
+            at = self.gap(at)
         i = 0
         while i < len(words):
             if i:
-                at = self.arc(at, SEPARATOR)
+                at = self.gap(at)
             for length in range(min(longest, len(words) - i), 0, -1):
                 phrase = tuple(words[i : i + length])
                 if phrase in known:
@@ -458,7 +488,7 @@ class _Compiler:
                 self.arc(self.plain(other, at), EPSILON, 0, end)
             at, i = end, i + length
         if words and text.rstrip(EDGE_PUNCTUATION)[-1:].isspace():
-            at = self.arc(at, SEPARATOR)
+            at = self.gap(at)
         return at
 
     def plain(self, text: str, at: int) -> int:
@@ -468,7 +498,8 @@ class _Compiler:
                 node = at
                 for kind, value in symbols[:-1]:
                     node = self.arc(node, kind, value)
-                self.arc(node, *symbols[-1], end)
+                kind, value = symbols[-1]
+                self.arc(node, kind, self.skipping if kind == SEPARATOR else value, end)
             at = end
         return at
 

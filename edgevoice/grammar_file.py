@@ -72,7 +72,7 @@ _SUPPORTED: Final[dict[str, frozenset[str]]] = {
             "refused",
         }
     ),
-    "intent": frozenset({"data", "description"}),
+    "intent": frozenset({"data", "description", "metadata"}),
     "block": frozenset(
         {
             "sentences",
@@ -120,6 +120,11 @@ class Block:
     rules: Rules
     lists: Lists
     line: int
+    min_confidence: float | None = None
+    """Below it these sentences are refused, 0-1; None: as configured."""
+
+    confirm: bool = False
+    """Whether to ask back before anything is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,8 +290,10 @@ class _Reader:
         for name, intent in intents.items():
             at: Path_ = ("intents", name)
             body = self.mapping(intent, at, "intent")
+            of_intent = self.mapping(body.get("metadata", {}), (*at, "metadata"))
+            self.metadata(of_intent, (*at, "metadata"))
             for i, block in enumerate(self.sequence(body.get("data", []), (*at, "data"))):
-                blocks.append(self.block(name, block, (*at, "data", i)))
+                blocks.append(self.block(name, block, (*at, "data", i), of_intent))
         if not any(block.templates for block in blocks):
             raise self.error(
                 ("intents",), "no sentences; add at least one under intents: NAME: data: - sentences:"
@@ -301,10 +308,23 @@ class _Reader:
             examples=self.examples(root),
         )
 
-    def block(self, intent: str, value: object, at: Path_) -> Block:
+    def metadata(self, value: dict[str, Any], at: Path_) -> tuple[float | None, bool]:
+        """Return min_confidence and confirm; other keys are anybody's, as in hassil."""
+        least = value.get("min_confidence")
+        if least is not None and (
+            isinstance(least, bool) or not isinstance(least, (int, float)) or not 0 <= least <= 1
+        ):
+            raise self.error(
+                (*at, "min_confidence"), f"'min_confidence' must be a number from 0 to 1, got {shown(least)}"
+            )
+        return least, self.flag(value, "confirm", at, default=False)
+
+    def block(self, intent: str, value: object, at: Path_, of_intent: dict[str, Any]) -> Block:
         body = self.mapping(value, at, "block")
         self.check_settings(body.get("settings", {}), (*at, "settings"))
         where = (*at, "sentences")
+        own = self.mapping(body.get("metadata", {}), (*at, "metadata"))
+        min_confidence, confirm = self.metadata({**of_intent, **own}, (*at, "metadata"))
         templates = [
             Template(self.sentence(text, (*where, i)), self.line((*where, i)))
             for i, text in enumerate(self.texts(body.get("sentences", []), where))
@@ -316,6 +336,8 @@ class _Reader:
             rules=self.rules(body.get("expansion_rules", {}), (*at, "expansion_rules")),
             lists=self.lists_of(body.get("lists", {}), (*at, "lists")),
             line=self.line(at),
+            min_confidence=min_confidence,
+            confirm=confirm,
         )
 
     def rules(self, value: object, at: Path_) -> Rules:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Final
 from hassil.util import normalize_text, remove_punctuation
 
 from edgevoice.events import Interpretation
-from edgevoice.grammar import FreeText, SlotClose, SlotOpen, SlotValue
+from edgevoice.grammar import FreeText, SkipClose, SkipOpen, SlotClose, SlotOpen, SlotValue
 from edgevoice.grammar_file import EDGE_PUNCTUATION
 
 if TYPE_CHECKING:
+    from edgevoice.grammar import Label
     from edgevoice.native import Grammar
 
 _INITIALISM: Final = re.compile(r"(.*\W)?([^\W\d]\.)+[^\W\d]", re.DOTALL)
@@ -98,6 +99,7 @@ def _meaning(grammar: Grammar, text: str, reading: list[tuple[int, int]], score:
     slots: dict[str, object] = dict(block.slots)
     raw: dict[str, str] = {}
     started: list[tuple[str, int]] = []
+    skipped = _skipped(compiled.labels, labels)
     free_texts: list[str] = []
     value: object = None
     is_free = False
@@ -117,16 +119,32 @@ def _meaning(grammar: Grammar, text: str, reading: list[tuple[int, int]], score:
                 said = _free_text(said, data[position:])
                 free_texts.append(_plain(said))
                 value = free_texts[-1]
-            else:
-                said = said.strip(" ,-")
-            raw[slot] = said
-            slots[slot] = said.lower() if value is None else value
+            elif value is None:
+                value = _without(data, start, position, skipped).lower()
+            raw[slot] = said if is_free else said.strip(" ,-")
+            slots[slot] = value
             value, is_free = None, False
     if not all(free_texts):
         return None
     found = Interpretation(text=text, intent=block.intent, slots=slots, slots_raw=raw, score=score)
     letters = sum(character.isalnum() for text in free_texts for character in text)
     return _Meaning(found, len(free_texts), letters)
+
+
+def _skipped(known: tuple[Label, ...], labels: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return where skipped words begin and end."""
+    begins = [position for number, position in labels if isinstance(known[number], SkipOpen)]
+    ends = [position for number, position in labels if isinstance(known[number], SkipClose)]
+    return list(zip(begins, ends, strict=True))
+
+
+def _without(data: bytes, start: int, end: int, skipped: list[tuple[int, int]]) -> str:
+    """Return data[start:end] without the words skipped in it."""
+    for first, last in reversed(skipped):
+        if start <= first < end:
+            data = data[:first] + data[last:]
+            end -= last - first
+    return data[start:end].decode("utf-8", "replace").strip(" ,-")
 
 
 def _free_text(said: str, rest: bytes) -> str:

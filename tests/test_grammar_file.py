@@ -198,6 +198,22 @@ REFUSED = [
     ),
     ("expected without intent", sentence("on", "expected: [{say: a}]\n"), 7, "needs 'say' and 'intent'"),
     ("refused as text", sentence("on", "refused: off\n"), 7, "must be a list"),
+    ("metadata as list", sentence("on", "        metadata: [a]\n"), 7, "metadata must be"),
+    (
+        "confidence of a block out of range",
+        sentence("on", "        metadata: {min_confidence: 1.5}\n"),
+        7,
+        "'min_confidence' must be a number from 0 to 1, got 1.5",
+    ),
+    (
+        "confidence of an intent as text",
+        "language: en\nintents:\n  A:\n    metadata: {min_confidence: high}\n    data: []\n",
+        4,
+        "'min_confidence' must be a number from 0 to 1, got 'high'",
+    ),
+    ("confidence true", sentence("on", "        metadata: {min_confidence: true}\n"), 7, "got True"),
+    ("confidence nan", sentence("on", "        metadata: {min_confidence: .nan}\n"), 7, "got nan"),
+    ("confirm as text", sentence("on", "        metadata: {confirm: 'yes'}\n"), 7, "'confirm' must be true"),
     ("skip words as text", sentence("on", "skip_words: please\n"), 7, "must be a list"),
     ("undefined alias", "language: *x\n", 1, "not valid YAML"),
     ("file that holds itself", "language: en\nintents: &a\n  A: *a\n", 2, ""),
@@ -344,4 +360,21 @@ def test_file_is_read_as_written(tmp_path: Path) -> None:
     assert [(example.say, example.intent, example.line) for example in file.examples] == [
         ("hello", "Other", 15),
         ("goodbye", None, 17),
+    ]
+
+
+def test_metadata_of_intent_and_block(tmp_path: Path) -> None:
+    """A block's own goes before its intent's; what hassil's users keep there is no concern of ours."""
+    compiled = load(
+        tmp_path,
+        "language: en\nintents:\n  A:\n    metadata: {min_confidence: 0.8, confirm: true, x: 1}\n    data:\n"
+        "      - {sentences: [one]}\n"
+        "      - {sentences: [two], metadata: {min_confidence: 1, confirm: false, y: [2]}}\n"
+        "  B: {data: [{sentences: [three]}, {sentences: [four], metadata: {confirm: true}}]}\n",
+    )
+    assert [(block.min_confidence, block.confirm) for block in compiled.blocks] == [
+        (0.8, True),
+        (1, False),
+        (None, False),
+        (None, True),
     ]

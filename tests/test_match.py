@@ -3,15 +3,14 @@
 hassil is the oracle. Where the two differ on purpose:
 
 we alone accept       numbers as digits or words in any text ("12 ounce", "channel five", "the 3rd"); "%" and
-                      "°" for their words; "minus 5" for "-5", "5 and a half", "5 point five"; contractions and second spellings ("what's",
-                      "colour"); a hyphen between words; nothing for an empty alternative: (a|), which
-                      hassil takes in [a] only
-                      free text after which a number follows ("add 5 eggs 5 times")
-hassil alone accepts  a word run on to the list value before it ("kitchenlights on"); leading zeros ("08");
-                      skip words in the middle of a sentence
+                      "°" for their words; "minus 5" for "-5", "5 and a half", "5 point five"; contractions
+                      and second spellings ("what's", "colour"); a hyphen between words; nothing for an empty
+                      alternative: (a|), which hassil takes in [a] only; free text after which a number
+                      follows ("add 5 eggs 5 times")
+hassil alone accepts  a word run on to the list value before it ("kitchenlights on"); leading zeros ("08")
 several readings      hassil gives all, we give the first of each block of sentences; with free text only
                       those with fewest and shortest free texts, where hassil's best counts literal text
-                      first, but not that of list values
+                      first, but not that of list values; and only those that skip the fewest words
 """
 
 from __future__ import annotations
@@ -212,6 +211,18 @@ class TestReadyMadeGrammars:
         grammar, _, data = shipped
         said = [example.say for example in grammar.compiled.file.examples]
         assert said == [example["say"] for example in data["expected"]] + data["refused"]
+
+    def test_skip_words_between_any_two(self, shipped: tuple[Grammar, Oracle, dict[str, Any]]) -> None:
+        """A skip word before, after or inside of a sentence changes as much as it does in hassil."""
+        grammar, oracle, data = shipped
+        chance = seeded(4)
+        for _ in range(SENTENCES // 2):
+            words = oracle.sentence(chance).split()
+            for _ in range(chance.randint(1, 2)):
+                words.insert(chance.randint(0, len(words)), chance.choice(data["skip_words"]))
+            text = " ".join(words)
+            assert understood(grammar, text), text
+            assert_same(grammar, oracle, text)
 
     @pytest.mark.parametrize("ending", [".", "?", "!"])
     def test_shouted_and_punctuated(
@@ -432,6 +443,24 @@ def test_surface_forms(forms: Grammar, text: str, intent: str | None, slots: dic
     """The ways a transcript may write the same words have one meaning; other words have none."""
     found = [(meaning.intent, meaning.slots) for meaning in match.interpret(forms, text)]
     assert found == ([(intent, slots)] if intent else [])
+
+
+def test_sentence_with_a_skip_word_of_its_own(make_grammar: MakeGrammar) -> None:
+    """It goes before one in which the word is skipped, which hassil's best does, too."""
+    data = {
+        "language": "en",
+        "skip_words": ["can you", "please"],
+        "intents": {
+            "Short": {"data": [{"sentences": ["hear me [now]"]}]},
+            "Long": {"data": [{"sentences": ["can you hear me"]}]},
+        },
+    }
+    oracle = Oracle(data)
+    with make_grammar(yaml.safe_dump(data)) as grammar:
+        for text in ("can you hear me", "please hear me please", "please hear please me"):
+            assert understood(grammar, text) == [oracle.best(text)], text
+        assert understood(grammar, "hear please can you me now") == [("Short", {})]
+        assert understood(grammar, "can hear me") == understood(grammar, "please") == []
 
 
 def test_spoken_words_of_a_slot_are_kept(forms: Grammar) -> None:

@@ -1,6 +1,7 @@
 #include "reference.h"
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <stdexcept>
 #include <tuple>
@@ -51,8 +52,8 @@ class Reference {
   public:
     Reference(const Network &network, const std::string &text) : network_(network), text_(text) {}
 
-    // Free texts, and the bytes in them.
-    using Cost = std::pair<size_t, size_t>;
+    // Free texts, the bytes in them, places with skipped words.
+    using Cost = std::array<size_t, 3>;
 
     // `at` bytes of the text are read, the last of them a byte of a word. `gap`: a separator was
     // passed since then.
@@ -75,7 +76,7 @@ class Reference {
     }
 
     std::vector<Reading> cheapest() const {
-        Cost least{SIZE_MAX, SIZE_MAX};
+        Cost least{SIZE_MAX, SIZE_MAX, SIZE_MAX};
         for (const auto &[reading, cost] : found_)
             least = std::min(least, cost);
         std::vector<Reading> best;
@@ -116,7 +117,7 @@ class Reference {
             return;
         if (!matches(arc, uint8_t(text_[byte])))
             return;
-        cost.second += arc.kind == EV_ARC_RANGE;
+        cost[1] += arc.kind == EV_ARC_RANGE;
         const std::vector<Label> before = labels_;
         for (Label &label : labels_) {
             if (label.in_gap)
@@ -157,14 +158,21 @@ class Reference {
             labels_.pop_back();
             return;
         case EV_ARC_SEPARATOR:
-            return visit(arc.target, std::move(stack), at > 0, at, cost);
+            visit(arc.target, stack, at > 0, at, cost);
+            if (arc.value == 0)
+                return;
+            if (stack.size() >= max_call_depth)
+                throw std::length_error("deep");
+            stack.push_back(arc.target);
+            ++cost[2];
+            return visit(arc.value, std::move(stack), at > 0, at, cost);
         case EV_ARC_CALL:
             if (stack.size() >= max_call_depth)
                 throw std::length_error("deep");
             stack.push_back(arc.target);
             for (const ev::Arc &inside : network_.nodes[arc.value]) {
                 if (inside.kind == EV_ARC_RANGE) {
-                    ++cost.first;
+                    ++cost[0];
                     break;
                 }
             }
@@ -273,7 +281,9 @@ Network random_network(Random &random, const std::string &letters, bool wild) {
             // Tame calls lead to the last node, which reads a byte and returns.
             value = wild ? random.below(n) : n - 1;
         }
-        if (kind == EV_ARC_CALL && !wild && from == n - 1)
+        if (kind == EV_ARC_SEPARATOR)
+            value = wild ? random.below(n) : random.one_in(2) ? n - 1 : 0;
+        if ((kind == EV_ARC_CALL || kind == EV_ARC_SEPARATOR) && !wild && from == n - 1)
             continue;
         network.nodes[from].push_back({kind, value, to});
     }

@@ -42,7 +42,8 @@ struct Reading {
 // The first reading for each ACCEPT value, in the order of the grammar: at a node, arcs that read
 // or accept come before those that do not, otherwise first things first. Written as a search for
 // paths whose words and separators spell the text; shares no code with the automaton.
-// Only the readings with least free text are kept: fewest free texts, then fewest bytes in them.
+// Only the readings with least free text are kept: fewest free texts, then fewest bytes in
+// them, then fewest places where words are skipped.
 //
 // Throws std::length_error when calls nest deeper than the automaton allows.
 std::vector<Reading> reference_readings(const Network &network, const std::string &text);

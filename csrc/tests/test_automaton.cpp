@@ -224,6 +224,30 @@ void ranges_are_ranges() {
     }
 }
 
+void words_may_be_skipped_at_a_separator() {
+    Network network(7); // "a b"; 4 reads "x" and "b" to be skipped
+    network.word(0, "a", 1).arc(1, EV_ARC_SEPARATOR, 4, 2).word(2, "b", 3);
+    network.arc(2, EV_ARC_LABEL, 7, 2).arc(3, EV_ARC_SEPARATOR, 4, 3).arc(3, EV_ARC_ACCEPT, 0, 0);
+    network.word(4, "x", 5).word(4, "b", 5).arc(5, EV_ARC_SEPARATOR, 0, 6);
+    network.arc(6, EV_ARC_EPSILON, 0, 4).arc(6, EV_ARC_RETURN, 0, 0);
+    for (const char *text : {"a b", "a x b", "a, x-x b.", "a b x", "a b b", "a x b x"})
+        CHECK(reads(network, text, {{0, {}}}));
+    for (const char *text : {"a xb", "ax b", "x a b", "a x", "a  b", "a b  x"})
+        CHECK(reads(network, text, {}));
+    CHECK(agrees(network, "abx ,", 6, false));
+}
+
+void skipping_is_the_last_resort() {
+    Network network(4); // "a" (1) and "a x" (2), skipping "x"
+    network.word(0, "a", 1).arc(1, EV_ARC_SEPARATOR, 3, 1).arc(1, EV_ARC_ACCEPT, 1, 0);
+    network.arc(1, EV_ARC_SEPARATOR, 0, 2).nodes.resize(7);
+    network.word(2, "x", 4).arc(4, EV_ARC_ACCEPT, 2, 0);
+    network.word(3, "x", 5).arc(5, EV_ARC_RETURN, 0, 0);
+    CHECK(reads(network, "a", {{1, {}}}));
+    CHECK(reads(network, "a x", {{2, {}}}));
+    CHECK(agrees(network, "ax ", 6, false));
+}
+
 // Where the search must not list the tokens; and few states however long the text.
 void states_of_free_text_are_free_and_few() {
     const auto automaton = shopping().automaton();
@@ -254,12 +278,14 @@ void random_networks_agree() {
     Random random(3);
     for (int round = 0; round < 50 && failures == 0; ++round) {
         const Network network = random_network(random, "ab%", false);
-        bool free = false; // readings with as much free text have no order in the reference
+        bool costs = false; // readings with as much free text have no order in the reference
         for (const auto &arcs : network.nodes) {
-            for (const ev::Arc &arc : arcs)
-                free = free || arc.kind == EV_ARC_RANGE;
+            for (const ev::Arc &arc : arcs) {
+                costs = costs || arc.kind == EV_ARC_RANGE ||
+                        (arc.kind == EV_ARC_SEPARATOR && arc.value != 0);
+            }
         }
-        CHECK(agrees(network, "ab% ", 4, !free));
+        CHECK(agrees(network, "ab% ", 4, !costs));
         CHECK(agrees(random_network(random, "a ,-.", false), "aA ,-.", 4, false));
     }
 }
@@ -292,6 +318,7 @@ void contradictory_tables_are_refused() {
     CHECK(refused({EV_ARC_GLUE, 0x10000, 1, accept, 0, 0}, first, 2));  // likewise
     CHECK(refused({EV_ARC_RANGE, 0x10000, 1, accept, 0, 0}, first, 2)); // likewise
     CHECK(refused({EV_ARC_RANGE, 2 | 1 << 8, 1, accept, 0, 0}, first, 2)); // runs backwards
+    CHECK(refused({EV_ARC_SEPARATOR, 2, 1, accept, 0, 0}, first, 2));      // skips no network
     CHECK(refused({call, 2, 1, accept, 0, 0}, first, 2));                  // calls no node
     CHECK(refused({EV_ARC_KINDS, 0, 1, accept, 0, 0}, first, 2));          // no kind
     CHECK(refused({UINT32_MAX, 0, 1, accept, 0, 0}, first, 2));            // likewise
@@ -387,6 +414,8 @@ void test_automaton() {
     fewer_free_texts_are_better();
     ranges_are_ranges();
     states_of_free_text_are_free_and_few();
+    words_may_be_skipped_at_a_separator();
+    skipping_is_the_last_resort();
     random_networks_agree();
     contradictory_tables_are_refused();
     endless_calls_end_in_an_error();
