@@ -250,7 +250,10 @@ void Search::keep_best(const Decoder &decoder, size_t beam) {
             same->mass = log_add(same->mass, mass);
             continue;
         }
-        if (next_.size() == beam)
+        const bool is_late = std::any_of(reached_.begin(), reached_.end(), [&](const Reached &r) {
+            return r.folded == folded && r.state == c.step.next && r.mass >= mass;
+        });
+        if (is_late || next_.size() == beam)
             continue;
         const int32_t rewarded = parent.rewarded + (dfa_.free(parent.state) ? 0 : 1);
         next_.push_back({mass, parent.best + c.log_probability, rewarded, c.step.next, folded,
@@ -258,6 +261,8 @@ void Search::keep_best(const Decoder &decoder, size_t beam) {
         inputs_.push_back({c.step.token, parent.cell});
     }
     live_.swap(next_);
+    for (const Hypothesis &h : live_)
+        reached_.push_back({h.folded, h.state, h.mass});
 }
 
 ev_status Search::first_pass(Decoder &decoder, const std::vector<Token> &prompt,
@@ -265,6 +270,7 @@ ev_status Search::first_pass(Decoder &decoder, const std::vector<Token> &prompt,
     const double reward = options.search_reward;
     constexpr double never = -std::numeric_limits<double>::infinity();
     live_.clear();
+    reached_.clear();
     finished_.clear();
     const int32_t start = dfa_.start();
     if (start == Dfa::dead)
@@ -309,6 +315,8 @@ ev_status Search::first_pass(Decoder &decoder, const std::vector<Token> &prompt,
             return EV_OK;
 
         keep_best(decoder, size_t(options.beam));
+        if (live_.empty()) // nothing but late spellings
+            return EV_OK;
         if (!decode(decoder, inputs_, live_))
             return EV_ERR_INFERENCE;
         ++steps;

@@ -5,8 +5,8 @@
 // end only where a sentence may end. Its score is the log-probability plus a reward for each token,
 // because plain scores prefer short sentences. Probabilities are normalised over the tokens that
 // any hypothesis may take and the most frequent ones of the vocabulary, which costs a tenth of the
-// whole. Hypotheses that differ only in case and punctuation are one: the likelier spelling stays
-// and their probabilities add up.
+// whole. Hypotheses that differ only in case and punctuation are one, whether they come to a text
+// in the same step or one after the other: the beam holds different sentences, not spellings.
 //
 // Inside free text nearly every token is allowed, so there the likeliest are tried one by one, the
 // whole vocabulary normalises, nothing is rewarded, and a text that repeats itself ends.
@@ -97,6 +97,15 @@ class Search {
         int32_t cell;     // of the last token in the decoder's cache
     };
 
+    // A text that an earlier step led to. A spelling of more tokens that comes there later and is
+    // less likely adds little, and would go on beside it to the end: before this rule most of a
+    // beam was spellings of one sentence.
+    struct Reached {
+        uint64_t folded;
+        int32_t state;
+        double mass;
+    };
+
     struct Candidate {
         size_t parent;
         Allowed step;
@@ -145,6 +154,7 @@ class Search {
 
     // Of the search under way; kept between searches for their memory.
     std::vector<Hypothesis> live_, next_;
+    std::vector<Reached> reached_;
     std::vector<Candidate> candidates_;
     std::vector<Finished> finished_;
     std::vector<Decoder::Input> inputs_;

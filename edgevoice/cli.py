@@ -311,7 +311,8 @@ def _line(result: Result) -> str:
     heard = f'"{result.text}" ' if result.text else ""
     sure = f"confidence {result.confidence:.2f}, {result.timings.total:.0f} ms"
     if not result.accepted:
-        return f"refused ({result.reason}) {heard}{sure}"
+        free = f'without the grammar "{result.heard}" ' if result.heard else ""
+        return f"refused ({result.reason}) {heard}{free}{sure}"
     slots = "".join(f" {name}={value}" for name, value in result.slots.items())
     return f"{heard}-> {result.intent}{slots} {sure}"
 

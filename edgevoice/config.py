@@ -159,7 +159,10 @@ class EndpointConfig:
 
 @dataclass(frozen=True, slots=True)
 class RecognitionConfig:
-    """When a sentence is believed."""
+    """How an utterance is understood, and when a sentence is believed."""
+
+    mode: Literal["grammar", "prompt", "free"] = "grammar"
+    """What the decoder is told: only sentences of the grammar; examples of them; nothing."""
 
     min_confidence: Annotated[float, Range(0, 1)] = 0.5
     timeout_s: Annotated[float, Range(0.1, 300)] = 10.0

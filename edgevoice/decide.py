@@ -75,7 +75,9 @@ def decide(
         "no_speech" if transcript.no_speech_probability >= NO_SPEECH_PROBABILITY else "out_of_grammar"
     )
     if not meanings:
-        return Decision(None, 0.0, refusal, (), heard=transcribe().text)
+        # In the modes without a grammar in the decoder, the best text is free text already.
+        free = transcript.hypotheses[0] if transcript.hypotheses else transcribe()
+        return Decision(None, 0.0, refusal, (), heard=free.text)
     first, others = meanings[0], tuple(meanings[1:])
     evidence = Evidence.of(transcript.tokens, match.free_text(grammar, first.text))
     confidence, heard = model.confidence(evidence), None
@@ -85,7 +87,7 @@ def decide(
         evidence = evidence.against(transcript.tokens, free)
         confidence = model.confidence(evidence)
     reason: Reason | None = None
-    if confidence < min_confidence:
+    if confidence < max(min_confidence, first.min_confidence or 0.0):
         reason = refusal if confidence < OUT_OF_GRAMMAR_CONFIDENCE else "low_confidence"
     elif any(other.intent != first.intent and first.score - other.score < AMBIGUOUS_NATS for other in others):
         reason = "ambiguous"

@@ -154,6 +154,11 @@ class Interpretation:
     """Slot name -> the words that were spoken."""
 
     score: float = 0.0
+    min_confidence: float | None = None
+    """What the grammar asks for this sentence, 0-1; None: what is configured."""
+
+    confirm: bool = False
+    """The grammar wants the speaker to be asked back before anything is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,5 +180,11 @@ class Result:
 
     accepted: bool
     reason: Reason | None
+    heard: str | None = None
+    """What Whisper would have written without the grammar; None where the sentence left no doubt."""
+
+    confirm: bool = False
+    """As in Interpretation."""
+
     alternatives: tuple[Interpretation, ...] = ()
     timings: Timings = field(default_factory=Timings)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -25,8 +26,9 @@ from hassil.expression import (
     TextChunk,
 )
 from hassil.intents import RangeSlotList, SlotList, TextSlotList, WildcardSlotList
+from hassil.parse_expression import parse_sentence
 
-from edgevoice import free_text
+from edgevoice import free_text, grammar_file
 from edgevoice.errors import GrammarError
 from edgevoice.grammar_file import EDGE_PUNCTUATION, MAX_RANGE_NUMBERS, can_be_empty, shown
 from edgevoice.numbers import number_texts
@@ -119,6 +121,23 @@ def compile_grammar(file: GrammarFile) -> CompiledGrammar:
             with file, line, and what to do.
     """
     return _Compiler(file).compile()
+
+
+def compile_free_text(language: str) -> CompiledGrammar:
+    """Compile the grammar of everything: one intent without a name, one slot "text"."""
+    template = grammar_file.Template(parse_sentence("{text}"), 0)
+    block = grammar_file.Block(intent="", templates=(template,), slots={}, rules={}, lists={}, line=0)
+    return compile_grammar(
+        grammar_file.GrammarFile(
+            path=Path("free text"),
+            language=language,
+            blocks=(block,),
+            rules={},
+            lists={"text": WildcardSlotList(name="text")},
+            skip_words=(),
+            examples=(),
+        )
+    )
 
 
 @dataclass(frozen=True, slots=True)

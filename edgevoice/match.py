@@ -126,7 +126,15 @@ def _meaning(grammar: Grammar, text: str, reading: list[tuple[int, int]], score:
             value, is_free = None, False
     if not all(free_texts):
         return None
-    found = Interpretation(text=text, intent=block.intent, slots=slots, slots_raw=raw, score=score)
+    found = Interpretation(
+        text=text,
+        intent=block.intent,
+        slots=slots,
+        slots_raw=raw,
+        score=score,
+        min_confidence=block.min_confidence,
+        confirm=block.confirm,
+    )
     letters = sum(character.isalnum() for text in free_texts for character in text)
     return _Meaning(found, len(free_texts), letters)
 

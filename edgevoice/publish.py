@@ -189,6 +189,8 @@ def result_fields(result: Result, site: str = "default") -> dict[str, object]:
         "confidence": result.confidence,
         "accepted": result.accepted,
         "reason": result.reason,
+        "heard": result.heard,
+        "confirm": result.confirm,
         "alternatives": [
             {"text": other.text, "intent": other.intent, "slots": other.slots, "score": other.score}
             for other in result.alternatives

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgevoice import grammar as grammar_compiler
-from edgevoice import grammar_file, models
+from edgevoice import grammar_file, models, prompt
 from edgevoice.confidence import confidence_model
 from edgevoice.decide import Decision, decide
 from edgevoice.errors import ConfigError, DeadlineError
@@ -35,7 +35,8 @@ class Recogniser:
 
     def __init__(self, config: Config, grammar: Path | None = None) -> None:
         path = grammar or config.grammar.file or shipped_grammar()
-        self.grammar = Grammar(grammar_compiler.compile_grammar(grammar_file.load(path)))
+        file = grammar_file.load(path)
+        self.grammar = Grammar(grammar_compiler.compile_grammar(file))
         self._model = Model(models.find(config.model.name))
         language = config.model.language or re.split("[-_]", self.grammar.compiled.file.language)[0].lower()
         if language != "en" and not self._model.info.multilingual:
@@ -43,16 +44,24 @@ class Recogniser:
                 f"model {config.model.name} knows only English, the language to understand is {language!r}; "
                 "pull and configure a model without .en, such as base"
             )
-        self._session = Session(
-            self._model,
-            self.grammar,
-            SessionOptions(
-                threads=config.model.thread_count,
-                language=language,
-                beam=config.model.beam,
-                timeout_s=config.recognition.timeout_s,
-            ),
+        options = SessionOptions(
+            threads=config.model.thread_count,
+            language=language,
+            beam=config.model.beam,
+            timeout_s=config.recognition.timeout_s,
         )
+        network = self.grammar
+        mode = config.recognition.mode
+        if mode != "grammar":
+            # Free text is as likely as Whisper says it is: nothing rewarded, nothing subtracted.
+            options = replace(
+                options,
+                token_reward=0.0,
+                lm_weight=0.0,
+                context=prompt.build(file) if mode == "prompt" else "",
+            )
+            network = Grammar(grammar_compiler.compile_free_text(language))
+        self._session = Session(self._model, network, options)
         self._min_confidence = config.recognition.min_confidence
         self._confidence = confidence_model(Path(config.model.name).name)
 
@@ -91,7 +100,13 @@ def shipped_grammar() -> Path:
     )
 
 
-def refused(reason: Reason, utterance: Utterance | None, timings: Timings, length_samples: int = 0) -> Result:
+def refused(
+    reason: Reason,
+    utterance: Utterance | None,
+    timings: Timings,
+    length_samples: int = 0,
+    heard: str | None = None,
+) -> Result:
     """Return a refusal without a meaning, for an utterance or a whole stream of `length_samples`."""
     start, end = (
         (utterance.speech_start_samples, utterance.speech_end_samples) if utterance else (0, length_samples)
@@ -108,13 +123,14 @@ def refused(reason: Reason, utterance: Utterance | None, timings: Timings, lengt
         confidence=0.0,
         accepted=False,
         reason=reason,
+        heard=heard,
         timings=timings,
     )
 
 
 def _result(decision: Decision, utterance: Utterance, timings: Timings) -> Result:
     if decision.meaning is None:
-        return refused(decision.reason or "out_of_grammar", utterance, timings)
+        return refused(decision.reason or "out_of_grammar", utterance, timings, heard=decision.heard)
     return Result(
         utterance_id=str(uuid.uuid4()),
         time=_now(),
@@ -127,6 +143,8 @@ def _result(decision: Decision, utterance: Utterance, timings: Timings) -> Resul
         confidence=decision.confidence,
         accepted=decision.reason is None,
         reason=decision.reason,
+        heard=decision.heard,
+        confirm=decision.meaning.confirm,
         alternatives=decision.alternatives,
         timings=timings,
     )
