@@ -9,9 +9,9 @@ says how they are run.
 
 from __future__ import annotations
 
-import itertools
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -175,6 +175,10 @@ class _Compiler:
     values: list[Label] = field(default_factory=list)
     networks: dict[tuple[str, str], _Network] = field(default_factory=dict)
     compiling: list[_Network] = field(default_factory=list)
+    spellings: dict[tuple[str, ...], tuple[str, ...]] = field(init=False)
+    longest: int = field(init=False)
+    """Words of the longest phrase with spellings."""
+
     template: Template | None = None
     has_free_text: bool = False
     skip_network: int = 0
@@ -184,6 +188,10 @@ class _Compiler:
     """The same where words may be skipped: the value of SEPARATOR arcs."""
 
     top: _Network = field(default_factory=lambda: _Network("", 0))
+
+    def __post_init__(self) -> None:
+        self.spellings = spellings(self.file.language)
+        self.longest = max(map(len, self.spellings), default=1)
 
     # ---- graph ----
 
@@ -423,11 +431,11 @@ class _Compiler:
     def values_body(self, slot_list: TextSlotList, scope: _Scope) -> Callable[[int], int]:
         def body(start: int) -> int:
             end = self.node()
-            trie: dict[tuple[int, int, int], int] = {}
+            trie: _Trie = {}
             for value in slot_list.values:
                 chunk = value.text_in
-                if isinstance(chunk, TextChunk) and not self.has_spellings(chunk.text):
-                    last = self.trie_text(chunk.text, start, trie)
+                if isinstance(chunk, TextChunk):
+                    last = self.text(chunk.text.strip(), start, trie)
                 else:
                     last = self.expression(chunk, self.arc(start, EPSILON), scope)
                     if can_be_empty(chunk, scope.rules):
@@ -445,7 +453,7 @@ class _Compiler:
 
         def body(start: int) -> int:
             end = self.node()
-            trie: dict[tuple[int, int, int], int] = {}
+            trie: _Trie = {}
             for number in numbers.get_numbers():
                 number = round(number, 1)  # noqa: PLW2901 - hassil adds: -1 + 0.7 is not quite -0.3
                 try:
@@ -468,71 +476,78 @@ class _Compiler:
                     value = int(value)
                 label = self.value_label(value)
                 for text in texts:
-                    self.arc(self.trie_text(text, start, trie), LABEL, label, end)
+                    self.arc(self.plain(text, start, trie), LABEL, label, end)
             return end
 
         return body
 
-    def trie_text(self, text: str, at: int, trie: dict[tuple[int, int, int], int]) -> int:
-        """Add a text that shares its beginning with others of the same trie."""
-        for (symbols,) in _characters(text):
-            for kind, byte in symbols:
-                value = self.skipping if kind == SEPARATOR else byte
-                key = (at, kind, value)
-                if key not in trie:
-                    trie[key] = self.arc(at, kind, value)
-                at = trie[key]
-        return at
-
     # ---- text ----
 
-    def text(self, text: str, at: int) -> int:
-        """Words and the separators around them, each phrase in all its spellings."""
-        known = spellings(self.file.language)
-        longest = max((len(phrase) for phrase in known), default=1)
+    def text(self, text: str, at: int, trie: _Trie | None = None) -> int:
+        """Words and the separators around them, each phrase in all its spellings.
+
+        A trie shares what texts begin with.
+        """
+        trie = {} if trie is None else trie
         words = _words(text)
         # A sign may stand apart from its number, and its words do.
         if text.lstrip(EDGE_PUNCTUATION)[:1].isspace() or (words and words[0][0] in GLUED_SIGNS):
-            at = self.gap(at)
+            at = self.step(at, SEPARATOR, self.skipping, trie)
         i = 0
         while i < len(words):
             if i:
-                at = self.gap(at)
-            for length in range(min(longest, len(words) - i), 0, -1):
+                at = self.step(at, SEPARATOR, self.skipping, trie)
+            for length in range(min(self.longest, len(words) - i), 0, -1):
                 phrase = tuple(words[i : i + length])
-                if phrase in known:
+                if phrase in self.spellings:
+                    at = self.phrase(phrase, at, trie)
                     break
-            end = self.plain(" ".join(phrase), at)
-            for other in known.get(phrase, ()):
-                self.arc(self.plain(other, at), EPSILON, 0, end)
-            at, i = end, i + length
+            else:
+                at = self.word(phrase[0], at, trie)
+            i += length
         if words and text.rstrip(EDGE_PUNCTUATION)[-1:].isspace():
             at = self.gap(at)
         return at
 
-    def plain(self, text: str, at: int) -> int:
-        for character in _characters(text):
-            end = self.node()
-            for symbols in character:
-                node = at
-                for kind, value in symbols[:-1]:
-                    node = self.arc(node, kind, value)
-                kind, value = symbols[-1]
-                self.arc(node, kind, self.skipping if kind == SEPARATOR else value, end)
-            at = end
+    def phrase(self, phrase: tuple[str, ...], at: int, trie: _Trie) -> int:
+        """Add a phrase with its spellings; shared as a whole, so that no part of them means anything else."""
+        if (at, phrase) not in trie:
+            trie[at, phrase] = end = self.plain(" ".join(phrase), at, {})
+            for other in self.spellings[phrase]:
+                self.arc(self.plain(other, at, {}), EPSILON, 0, end)
+        return trie[at, phrase]
+
+    def plain(self, text: str, at: int, trie: _Trie) -> int:
+        """Add a text in one spelling."""
+        for i, word in enumerate(_words(text)):
+            if i:
+                at = self.step(at, SEPARATOR, self.skipping, trie)
+            at = self.word(word, at, trie)
         return at
 
-    def has_spellings(self, text: str) -> bool:
-        """Whether a text has more than one way through the network, so that it cannot be in a trie."""
-        known = spellings(self.file.language)
-        words = _words(text)
-        if not text.isascii() and any(len(character) > 1 for character in _characters(text)):
-            return True
-        return any(
-            tuple(words[i:j]) in known
-            for i, j in itertools.combinations(range(len(words) + 1), 2)
-            if j - i <= 3
-        )
+    def word(self, word: str, at: int, trie: _Trie) -> int:
+        for forms in _characters(word):
+            if len(forms) == 1:
+                for kind, value in forms[0]:
+                    at = self.step(at, kind, value, trie)
+                continue
+            if (at, forms) not in trie:
+                end = trie[at, forms] = self.node()
+                for *front, (kind, value) in forms:
+                    node = at
+                    for symbol in front:
+                        node = self.arc(node, *symbol)
+                    self.arc(node, kind, value, end)
+            at = trie[at, forms]
+        return at
+
+    def step(self, at: int, kind: int, value: int, trie: _Trie) -> int:
+        """Add an arc unless the trie has it, and return where it leads."""
+        key = (at, kind << 32 | value)
+        target = trie.get(key)
+        if target is None:
+            target = trie[key] = self.arc(at, kind, value)
+        return target
 
     def error(self, text: str) -> GrammarError:
         line = self.template.line if self.template else 1
@@ -572,32 +587,37 @@ _HYPHEN: Final = re.compile(r"(?<=\w)-(?=\w)")
 
 def _words(text: str) -> list[str]:
     """Split at white space and hyphens, in lower case, without punctuation at the edges of words."""
-    words = (word.strip(EDGE_PUNCTUATION) for word in _HYPHEN.sub(" ", text.lower()).split())
+    text = text.lower()
+    if "-" in text:
+        text = _HYPHEN.sub(" ", text)
+    words = (word.strip(EDGE_PUNCTUATION) for word in text.split())
     return [word for word in words if word]
 
 
 _Symbols = tuple[tuple[int, int], ...]
 
+_Trie = dict[tuple[int, object], int]
+"""Where an arc, a character in several forms or a phrase leads from a node."""
 
-def _characters(text: str) -> Iterable[tuple[_Symbols, ...]]:
-    """Yield each character of a text as the (kind, value) pairs of its bytes, in every form it may have.
+
+@lru_cache(maxsize=20_000)
+def _characters(word: str) -> tuple[tuple[_Symbols, ...], ...]:
+    """Return each character of a word as the (kind, value) pairs of its bytes, in every form it may have.
 
     Cases of a letter that differ in their last byte only are one form, with both bytes in its value; ASCII
     letters are folded when the network is run. "é" is C3 A9, "É" C3 89.
     """
-    for i, word in enumerate(_words(text)):
-        if i:
-            yield (((SEPARATOR, 0),),)
-        first_kind = GLUE if word[0] in GLUED_SIGNS else BYTE
-        for j, character in enumerate(word):
-            kind = first_kind if j == 0 else BYTE
-            lower, upper = character.encode(), character.upper().encode()
-            if character.isascii() or lower == upper or len(character.upper()) != 1:
-                yield (_bytes(kind, lower),)
-            elif lower[:-1] == upper[:-1]:
-                yield ((*_bytes(kind, lower[:-1]), (BYTE, lower[-1] | upper[-1] << 8)),)
-            else:
-                yield _bytes(kind, lower), _bytes(kind, upper)
+    characters: list[tuple[_Symbols, ...]] = []
+    for i, character in enumerate(word):
+        kind = GLUE if i == 0 and character in GLUED_SIGNS else BYTE
+        lower, upper = character.encode(), character.upper().encode()
+        if character.isascii() or lower == upper or len(character.upper()) != 1:
+            characters.append((_bytes(kind, lower),))
+        elif lower[:-1] == upper[:-1]:
+            characters.append(((*_bytes(kind, lower[:-1]), (BYTE, lower[-1] | upper[-1] << 8)),))
+        else:
+            characters.append((_bytes(kind, lower), _bytes(kind, upper)))
+    return tuple(characters)
 
 
 def _bytes(kind: int, data: bytes) -> _Symbols:
