@@ -19,7 +19,7 @@ from hassil.expression import (
 )
 from hassil.intents import RangeSlotList, SlotList, TextSlotList
 
-from edgevoice.surface import number_words
+from edgevoice.numbers import number_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from edgevoice import match
-from edgevoice.confidence import SETTLED, Evidence
+from edgevoice.confidence import Evidence
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +45,7 @@ class Decision:
     """Behind the confidence."""
 
     heard: str | None = None
-    """What Whisper would have written without the grammar, where that was asked."""
+    """What Whisper would have written without the grammar, of what was refused."""
 
 
 def decide(
@@ -62,7 +62,7 @@ def decide(
         grammar: gives the sentences their meanings.
         min_confidence: from which confidence on a sentence is accepted, unless the grammar asks for more.
         model: weighs the evidence.
-        transcribe: the same audio without the grammar; called when the sentence alone does not settle it.
+        transcribe: the same audio without the grammar, to tell what was refused.
     """
     meanings: list[Interpretation] = []
     for i, hypothesis in enumerate(transcript.hypotheses):
@@ -80,15 +80,11 @@ def decide(
         return Decision(None, 0.0, refusal, (), heard=free.text)
     first, others = meanings[0], tuple(meanings[1:])
     evidence = Evidence.of(transcript.tokens, match.free_text(grammar, first.text))
-    confidence, heard = model.confidence(evidence), None
-    if confidence < SETTLED:
-        free = transcribe()
-        heard = free.text
-        evidence = evidence.against(transcript.tokens, free)
-        confidence = model.confidence(evidence)
+    confidence = model.confidence(evidence)
     reason: Reason | None = None
     if confidence < max(min_confidence, first.min_confidence or 0.0):
         reason = refusal if confidence < OUT_OF_GRAMMAR_CONFIDENCE else "low_confidence"
     elif any(other.intent != first.intent and first.score - other.score < AMBIGUOUS_NATS for other in others):
         reason = "ambiguous"
+    heard = transcribe().text if reason else None
     return Decision(first, confidence, reason, others, evidence, heard)

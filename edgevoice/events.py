@@ -181,7 +181,7 @@ class Result:
     accepted: bool
     reason: Reason | None
     heard: str | None = None
-    """What Whisper would have written without the grammar; None where the sentence left no doubt."""
+    """What Whisper would have written without the grammar, of what was refused."""
 
     confirm: bool = False
     """As in Interpretation."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgevoice import decide as decide_module
-from edgevoice.confidence import SETTLED, Evidence, confidence_model
+from edgevoice.confidence import Evidence, confidence_model
 from edgevoice.decide import AMBIGUOUS_NATS, NO_SPEECH_PROBABILITY, OUT_OF_GRAMMAR_CONFIDENCE, Decision
 from edgevoice.events import Hypothesis, Timings, TokenScore, Transcript
 
@@ -182,13 +182,29 @@ def test_alternatives_are_ranked(grammar: Grammar) -> None:
     assert scores == sorted(scores, reverse=True)
 
 
-def test_settled_sentence_is_not_transcribed_again(grammar: Grammar) -> None:
-    """The second question is asked of the unsure only, and its answer is told."""
-    settled = decide(transcript(sure("turn on fan")), grammar, MIN_CONFIDENCE)
-    assert settled.confidence >= SETTLED
-    assert settled.heard is None
+def test_what_was_refused_is_told_as_whisper_heard_it(grammar: Grammar) -> None:
+    """The transcription without the grammar is made for refusals only: it costs as much as the search."""
+    assert decide(transcript(sure("turn on fan")), grammar, MIN_CONFIDENCE).heard is None
     assert decide(transcript(unsure("turn on fan")), grammar, MIN_CONFIDENCE).heard == "free text"
     assert decide(transcript(), grammar, MIN_CONFIDENCE).heard == "free text"
+
+
+def test_sentence_may_ask_for_more(make_grammar: MakeGrammar) -> None:
+    """The grammar's own threshold is used where it is above the configured one; to confirm is told."""
+    text = """
+language: en
+intents:
+  Open:
+    data:
+      - {sentences: ["open the {door} door"], metadata: {min_confidence: 1.0, confirm: true}}
+      - {sentences: ["look at the {door} door"], metadata: {min_confidence: 0.1}}
+lists: {door: {values: [front, back]}}
+"""
+    with make_grammar(text) as opened:
+        strict = decide(transcript(sure("open the front door")), opened, MIN_CONFIDENCE)
+        lax = decide(transcript(unsure("look at the front door")), opened, MIN_CONFIDENCE)
+    assert (strict.reason, strict.meaning and strict.meaning.confirm) == ("low_confidence", True)
+    assert lax.reason is not None
 
 
 @pytest.mark.parametrize("model", ["tiny.en", "tiny.en-q8_0", "base", "mine.bin"])
@@ -202,18 +218,6 @@ def test_confidence_falls_with_each_doubt(model: str) -> None:
     assert all(0 <= confidence <= 1 for confidence in confidences)
     assert confidences[0] > 0.9
     assert confidences[-1] < 0.01
-
-
-def test_likelier_free_text_speaks_against_a_sentence() -> None:
-    """The same sentence is believed where Whisper by itself could write nothing likelier."""
-    tokens = scores("turn on fan", *(-2.0,) * 5)
-    as_likely, likelier = (
-        confidence_model("tiny.en").confidence(
-            Evidence.of(tokens).against(tokens, Hypothesis("turn on fan", 0.0, log_probability, 5))
-        )
-        for log_probability in (-10.0, -1.0)
-    )
-    assert likelier < as_likely
 
 
 def test_free_text_is_no_evidence() -> None:
