@@ -25,6 +25,10 @@ constexpr int32_t overtake_tokens = 6;
 // Sentences this much behind the best of the first pass are not scored again.
 constexpr double rescore_nats = 12.0;
 
+// At 0.4 of the language model, a token this far behind would have to be e^20 times less likely as
+// text to come first.
+constexpr float rival_nats = 8.0f;
+
 // In free text, how many of the likeliest tokens each hypothesis may go on with: twice the largest
 // beam that was measured.
 constexpr size_t free_candidates = 16;
@@ -388,7 +392,8 @@ ev_status Search::subtract_language(Decoder &decoder, const std::vector<Token> &
 }
 
 // Runs prompt and the best sentence, if there is one, over the whole vocabulary.
-ev_status Search::score_exactly(Decoder &decoder, const std::vector<Token> &prompt, Found &found) {
+ev_status Search::score_exactly(Decoder &decoder, const std::vector<Token> &prompt,
+                                const SearchOptions &options, Found &found) {
     chosen_.clear();
     if (!finished_.empty())
         chosen_ = finished_[0].tokens;
@@ -402,9 +407,8 @@ ev_status Search::score_exactly(Decoder &decoder, const std::vector<Token> &prom
         return EV_ERR_INFERENCE;
 
     const size_t n_vocab = decoder.n_columns();
-    const size_t transcript =
-        size_t(std::find(prompt.begin(), prompt.end(), model_->start_of_transcript()) -
-               prompt.begin());
+    const size_t transcript = size_t(
+        std::find(prompt.begin(), prompt.end(), model_->start_of_transcript()) - prompt.begin());
     const float no_speech = log_sum_exp(decoder.logits(transcript), n_vocab).log;
     if (!std::isfinite(no_speech))
         return EV_ERR_INFERENCE;
@@ -416,6 +420,7 @@ ev_status Search::score_exactly(Decoder &decoder, const std::vector<Token> &prom
     tokens.push_back(model_->end_of_text());
     double total = 0.0;
     size_t bytes = 0;
+    rivals_.clear();
     for (size_t i = prompt.size(); i < tokens.size(); ++i) {
         const float *row = decoder.logits(i - 1);
         const LogSum sum = log_sum_exp(row, n_vocab);
@@ -425,14 +430,36 @@ ev_status Search::score_exactly(Decoder &decoder, const std::vector<Token> &prom
             bytes += model_->bytes(tokens[i]).size();
         const float log_probability = row[tokens[i]] - sum.log;
         total += log_probability;
-        found.tokens.push_back({int32_t(bytes), log_probability, sum.max - sum.log});
+        found.tokens.push_back({int32_t(bytes), log_probability, sum.max - sum.log, 0.0f});
+        // What else may stand here, the language model taken out of both: what is much less likely
+        // than the likeliest cannot win by that.
+        for (Token token = 0; token <= model_->end_of_text(); ++token) {
+            if (row[token] >= sum.max - rival_nats || token == tokens[i])
+                rivals_.push_back({i, token, row[token] - row[tokens[i]]});
+        }
     }
     finished_[0].best = total;
+
+    // The transcript of nothing, over the rivals alone: of differences no normaliser is needed.
+    decoder.rewind();
+    extra_.clear();
+    for (const Rival &rival : rivals_)
+        extra_.push_back(rival.token);
+    assign_columns(extra_);
+    all_rows_ = false;
+    if (!decoder.run(inputs_, Decoder::Audio::left_out, Decoder::Rows::some, extra_))
+        return EV_ERR_INFERENCE;
+    for (const Rival &rival : rivals_) {
+        const float *row = decoder.logits(rival.place - 1);
+        const float language = logit(row, rival.token) - logit(row, tokens[rival.place]);
+        float &gap = found.tokens[rival.place - prompt.size()].acoustic_gap;
+        gap = std::min(gap, options.lm_weight * language - rival.lead);
+    }
     return EV_OK;
 }
 
-ev_status Search::transcribe(Decoder &decoder, const std::vector<Token> &prompt,
-                             int32_t max_tokens, const Stop &stop, Found::Sentence &out) {
+ev_status Search::transcribe(Decoder &decoder, const std::vector<Token> &prompt, int32_t max_tokens,
+                             const Stop &stop, Found::Sentence &out) {
     const Token end_of_text = model_->end_of_text();
     // score_exactly() left prompt and chosen sentence in the first cells, and their logits.
     const int32_t n_known = int32_t(prompt.size() + chosen_.size());
@@ -494,7 +521,7 @@ ev_status Search::run(Decoder &decoder, const std::vector<Token> &prompt,
         if (const ev_status status = stop.check(); status != EV_OK)
             return status;
     }
-    if (const ev_status status = score_exactly(decoder, prompt, found); status != EV_OK)
+    if (const ev_status status = score_exactly(decoder, prompt, options, found); status != EV_OK)
         return status;
 
     for (const Finished &done : finished_) {

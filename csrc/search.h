@@ -76,9 +76,9 @@ class Search {
     ev_status run(Decoder &decoder, const std::vector<Token> &prompt, const SearchOptions &options,
                   const Stop &stop, Found &found);
 
-    // What the model would have written without a grammar, for the same audio and right after run():
-    // greedy, over the whole vocabulary. Where it agrees with the best sentence nothing is computed
-    // again.
+    // What the model would have written without a grammar, for the same audio and right after
+    // run(): greedy, over the whole vocabulary. Where it agrees with the best sentence nothing is
+    // computed again.
     ev_status transcribe(Decoder &decoder, const std::vector<Token> &prompt, int32_t max_tokens,
                          const Stop &stop, Found::Sentence &out);
 
@@ -113,6 +113,13 @@ class Search {
         double log_probability; // of the token
     };
 
+    // A token that may stand at a place of the best sentence.
+    struct Rival {
+        size_t place;
+        Token token;
+        float lead; // of its logit over that of the sentence's token, with the audio
+    };
+
     struct Finished {
         std::vector<Token> tokens; // of the likeliest spelling
         double mass, best;         // as in Hypothesis
@@ -140,7 +147,8 @@ class Search {
     void finish(const Decoder &decoder, const Hypothesis &hypothesis, double end);
     ev_status subtract_language(Decoder &decoder, const std::vector<Token> &prompt,
                                 const SearchOptions &options);
-    ev_status score_exactly(Decoder &decoder, const std::vector<Token> &prompt, Found &found);
+    ev_status score_exactly(Decoder &decoder, const std::vector<Token> &prompt,
+                            const SearchOptions &options, Found &found);
     // Adds end-of-text, makes the tokens unique, and notes which column of the logits each will
     // have.
     void assign_columns(std::vector<Token> &extra);
@@ -159,6 +167,7 @@ class Search {
     std::vector<Finished> finished_;
     std::vector<Decoder::Input> inputs_;
     std::vector<Token> extra_;
+    std::vector<Rival> rivals_;
     std::vector<Token> chosen_; // the best sentence of the last run(), in the decoder's first cells
 };
 

@@ -121,6 +121,10 @@ class TokenScore:
     best: float
     """Log-probability of the likeliest token at this place, nats."""
 
+    acoustic_gap: float
+    """How far the token falls behind the best one there, nats, <= 0, when a share of what the language model
+    says of both is taken out: "iced coffee" is likelier as text than "iced mocha", whatever was said."""
+
     @property
     def gap(self) -> float:
         """How far the token falls behind the likeliest one, nats, <= 0."""

@@ -332,7 +332,7 @@ class Session(_Handle):
             # Copied while the session is ours: C reuses the memory at the next call.
             hypotheses = tuple(_hypothesis(result.hypotheses[i]) for i in range(result.n_hypotheses))
             tokens = tuple(
-                TokenScore(t.end, t.log_probability, t.best)
+                TokenScore(t.end, t.log_probability, t.best, t.acoustic_gap)
                 for t in (result.tokens[i] for i in range(result.n_tokens))
             )
         return Transcript(
