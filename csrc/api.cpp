@@ -124,8 +124,7 @@ int32_t audio_ctx_for(size_t n_samples, int32_t most) {
 
 // Nobody speaks more tokens: 10 in a second is twice the fastest of the coffee recordings.
 int32_t max_tokens_for(size_t n_samples) {
-    return int32_t(
-        std::min<size_t>(8 + n_samples * 10 / sample_rate_hz, size_t(max_tokens)));
+    return int32_t(std::min<size_t>(8 + n_samples * 10 / sample_rate_hz, size_t(max_tokens)));
 }
 
 ev_status stopped(ev_status status) {
@@ -283,8 +282,8 @@ ev_status ev_session_recognise(ev_session *session, const float *samples, size_t
         const ev::SearchOptions search{options.beam, options.n_best,       most,
                                        1.0f,         options.token_reward, options.lm_weight};
         const ev::Found &found = session->found;
-        const ev_status status = session->search.run(session->decoder, session->prompt, search,
-                                                     stop, session->found);
+        const ev_status status =
+            session->search.run(session->decoder, session->prompt, search, stop, session->found);
         if (status != EV_OK)
             return stopped(status);
         out->search_ms = ms_since(search_start);
@@ -292,8 +291,8 @@ ev_status ev_session_recognise(ev_session *session, const float *samples, size_t
 
         session->hypotheses.clear();
         for (const ev::Found::Sentence &sentence : found.sentences) {
-            session->hypotheses.push_back({sentence.text.c_str(), sentence.score,
-                                           sentence.log_probability, sentence.tokens});
+            session->hypotheses.push_back(
+                {sentence.text.c_str(), sentence.score, sentence.log_probability, sentence.tokens});
         }
         out->hypotheses = session->hypotheses.data();
         out->n_hypotheses = int32_t(session->hypotheses.size());
@@ -311,8 +310,8 @@ ev_status ev_session_transcribe(ev_session *session, ev_hypothesis *out) {
             return fail(EV_ERR_ARGUMENT, "there is no recognition to transcribe");
         const int32_t most = session->max_tokens_now;
         session->max_tokens_now = 0;
-        const ev_status status = session->search.transcribe(
-            session->decoder, session->prompt, most, session->stop(), session->written);
+        const ev_status status = session->search.transcribe(session->decoder, session->prompt, most,
+                                                            session->stop(), session->written);
         if (status != EV_OK)
             return stopped(status);
         const ev::Found::Sentence &written = session->written;

@@ -117,13 +117,13 @@ ev_status ev_grammar_match(const ev_grammar *grammar, const char *text, size_t l
 typedef struct ev_session ev_session;
 
 typedef struct ev_options {
-    int32_t threads;    // 1-64
-    int32_t language;   // from ev_language_id; ignored by English-only models
-    int32_t beam;       // 1-32 hypotheses kept at each step
-    int32_t n_best;     // 1-32 sentences returned
-    float token_reward; // nats added for each token: plain scores prefer short sentences
-    float lm_weight;    // share of the internal language model that is subtracted, 0-1
-    int32_t timeout_ms; // whole call; 0 = none
+    int32_t threads;     // 1-64
+    int32_t language;    // from ev_language_id; ignored by English-only models
+    int32_t beam;        // 1-32 hypotheses kept at each step
+    int32_t n_best;      // 1-32 sentences returned
+    float token_reward;  // nats added for each token: plain scores prefer short sentences
+    float lm_weight;     // share of the internal language model that is subtracted, 0-1
+    int32_t timeout_ms;  // whole call; 0 = none
     const char *context; // UTF-8, taken for what was said before; NULL: nothing. Copied.
 } ev_options;
 

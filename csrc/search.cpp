@@ -402,9 +402,8 @@ ev_status Search::score_exactly(Decoder &decoder, const std::vector<Token> &prom
         return EV_ERR_INFERENCE;
 
     const size_t n_vocab = decoder.n_columns();
-    const size_t transcript =
-        size_t(std::find(prompt.begin(), prompt.end(), model_->start_of_transcript()) -
-               prompt.begin());
+    const size_t transcript = size_t(
+        std::find(prompt.begin(), prompt.end(), model_->start_of_transcript()) - prompt.begin());
     const float no_speech = log_sum_exp(decoder.logits(transcript), n_vocab).log;
     if (!std::isfinite(no_speech))
         return EV_ERR_INFERENCE;
@@ -431,8 +430,8 @@ ev_status Search::score_exactly(Decoder &decoder, const std::vector<Token> &prom
     return EV_OK;
 }
 
-ev_status Search::transcribe(Decoder &decoder, const std::vector<Token> &prompt,
-                             int32_t max_tokens, const Stop &stop, Found::Sentence &out) {
+ev_status Search::transcribe(Decoder &decoder, const std::vector<Token> &prompt, int32_t max_tokens,
+                             const Stop &stop, Found::Sentence &out) {
     const Token end_of_text = model_->end_of_text();
     // score_exactly() left prompt and chosen sentence in the first cells, and their logits.
     const int32_t n_known = int32_t(prompt.size() + chosen_.size());

@@ -76,9 +76,9 @@ class Search {
     ev_status run(Decoder &decoder, const std::vector<Token> &prompt, const SearchOptions &options,
                   const Stop &stop, Found &found);
 
-    // What the model would have written without a grammar, for the same audio and right after run():
-    // greedy, over the whole vocabulary. Where it agrees with the best sentence nothing is computed
-    // again.
+    // What the model would have written without a grammar, for the same audio and right after
+    // run(): greedy, over the whole vocabulary. Where it agrees with the best sentence nothing is
+    // computed again.
     ev_status transcribe(Decoder &decoder, const std::vector<Token> &prompt, int32_t max_tokens,
                          const Stop &stop, Found::Sentence &out);
 
