@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from edgevoice import grammar, native
 from edgevoice.grammar import ACCEPT, BYTE, CALL, EPSILON, GLUE, LABEL, RANGE, RETURN, SEPARATOR
+from tests.examples import examples
 from tests.reference import Network, Reading, Reference, TooManyWaysError
 
 FREE_TEXT: Final = grammar.compile_free_text("en")
@@ -58,7 +59,7 @@ def readings(opened_grammar: native.Grammar, text: str) -> list[tuple[int, tuple
     return [(reading[-1][0], tuple(reading[:-1])) for reading in opened_grammar.match(text)]
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=examples(200), deadline=None, derandomize=True)
 @given(network=networks(), texts=st.lists(st.text(TEXT, max_size=6), min_size=10, max_size=10))
 def test_readings_are_those_of_the_definition(network: Network, texts: list[str]) -> None:
     """One reading for each block, of the cheapest; without costs, the first of the grammar, in its order."""
