@@ -1,4 +1,4 @@
-"""The prompt of the mode `prompt`: example sentences of a grammar, which Whisper takes for what was said before.
+"""The prompt of the mode `prompt`: sentences of a grammar, which Whisper takes for what was said before.
 
 A prompt biases the spelling and the choice of words, it forces nothing. Whisper follows the style of what it
 reads, so the prompt is sentences as they may be said, not a list of words; over the sentences, the values of
