@@ -10,7 +10,7 @@ UPSTREAM := edgevoice/upstream/LICENSE.whisper.cpp
 CSRC := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.txt csrc/CMakeLists.txt)
 FORMATTED := $(wildcard csrc/*.cpp csrc/*.h csrc/tests/*.cpp csrc/tests/*.h)
 
-.PHONY: help setup packages models demo test lint format check-native clean
+.PHONY: help setup packages models demo test lint format check-native soak clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -33,6 +33,9 @@ format: setup ## put the source in shape
 
 check-native: setup ## the C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@EDGEVOICE_TEST_MODEL="$$($(RUN)/edgevoice models pull tiny.en)" $(RUN)/python build_native.py --sanitize
+
+soak: setup check-native ## run the engine for long: memory, reloads, more random tests, fuzzers, two threads (20 minutes)
+	@$(RUN)/python scripts/soak.py
 
 setup: packages $(VENV)/installed $(NATIVE) $(UPSTREAM) models ## Debian packages, virtual environment, native module, model
 

@@ -246,6 +246,7 @@ ev_status ev_session_set_grammar(ev_session *session, ev_grammar *grammar) {
 ev_status ev_session_recognise(ev_session *session, const float *samples, size_t n_samples,
                                ev_result *out) {
     return guarded([&]() -> ev_status {
+        session->max_tokens_now = 0;
         if (n_samples == 0 || n_samples > max_samples) {
             return fail(EV_ERR_AUDIO, "audio must have 1 to " + std::to_string(max_samples) +
                                           " samples (28 s), got " + std::to_string(n_samples));
@@ -256,7 +257,6 @@ ev_status ev_session_recognise(ev_session *session, const float *samples, size_t
             }
         }
         session->cancelled = false;
-        session->max_tokens_now = 0;
         const Clock::time_point start = Clock::now();
         const ev_options &options = session->options;
         const ev::Stop stop = session->stop();

@@ -156,10 +156,10 @@ bool Search::decode(Decoder &decoder, const std::vector<Decoder::Input> &inputs,
 namespace {
 
 // Whether a sequence that ends in `token` and goes on backwards from `cell` says the same thing
-// over and over: one token five times, or two to eight tokens three times. A grammar cannot loop,
+// over and over: one token five times, or two to sixteen tokens three times. A grammar cannot loop,
 // free text can.
 bool repeats(const Decoder &decoder, int32_t cell, Token token) {
-    constexpr size_t longest = 8, times = 3, single_times = 5;
+    constexpr size_t longest = 16, times = 3, single_times = 5;
     Token tail[longest * times]; // last token first
     size_t n = 0;
     tail[n++] = token;
@@ -377,13 +377,18 @@ ev_status Search::subtract_language(Decoder &decoder, const std::vector<Token> &
             return EV_ERR_INFERENCE;
     }
     for (Finished &done : finished_) {
-        int32_t at = start;
+        int32_t at = start, state = dfa_.start();
         double language = 0.0;
         for (size_t i = 0; i <= done.tokens.size(); ++i) {
             const Token token = i < done.tokens.size() ? done.tokens[i] : model_->end_of_text();
-            language += double(logit(decoder.logits(at), token)) - sums[at];
-            if (i < done.tokens.size())
+            // Free text is taken as the model says it: without its idea of language, nonsense and
+            // repetition would win.
+            if (!dfa_.free(state))
+                language += double(logit(decoder.logits(at), token)) - sums[at];
+            if (i < done.tokens.size()) {
                 at = child(at, token);
+                state = step(state, token);
+            }
         }
         done.score -= double(options.lm_weight) * language;
     }

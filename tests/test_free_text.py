@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from edgevoice import match
 from edgevoice.errors import GrammarError
+from tests.examples import examples
 from tests.test_match import FREE_WORDS, Oracle, seeded
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def free_sentences(draw: st.DrawFn) -> str:
     return " ".join([*parts, tail]).strip()
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=examples(150), deadline=None, derandomize=True)
 @given(sentences=st.lists(free_sentences(), min_size=1, max_size=3), seed=st.integers(0, 2**16))
 def test_random_sentences_with_free_text(make_grammar: MakeGrammar, sentences: list[str], seed: int) -> None:
     """Accepted exactly when hassil accepts; ours is one of its meanings, and none has less free text."""

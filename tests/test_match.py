@@ -31,6 +31,7 @@ from hypothesis import strategies as st
 
 from edgevoice import match
 from edgevoice.numbers import number_words
+from tests.examples import examples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -324,7 +325,7 @@ grammars = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=examples(150), deadline=None, derandomize=True)
 @given(data=grammars, seed=st.integers(0, 2**16))
 def test_any_grammar_accepts_its_sentences_as_hassil_does(
     make_grammar: MakeGrammar, data: dict[str, Any], seed: int

@@ -3,9 +3,11 @@
 //   native_tests WHISPER_SOURCE      run by: python build_native.py --sanitize
 //
 // WHISPER_SOURCE is the whisper.cpp tree: its models/ folder holds headers for tests.
-// EDGEVOICE_TEST_MODEL=FILE also recognises noise with a real model (a minute more).
+// EDGEVOICE_TEST_MODEL=FILE also recognises noise with a real model (a minute more);
+// EDGEVOICE_TESTS=NAME runs one part alone; EDGEVOICE_FUZZ_SECONDS is of test_fuzz.cpp.
 #include "check.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -79,12 +81,17 @@ int main(int argc, char **argv) {
         fprintf(stderr, "usage: native_tests WHISPER_SOURCE\n");
         return 2;
     }
-    alarm(900); // a test that hangs ends with SIGALRM; all of them take a minute or two
+    // A test that hangs ends with SIGALRM; all of them take a minute or two.
+    const char *fuzz_seconds = getenv("EDGEVOICE_FUZZ_SECONDS");
+    alarm(900 + unsigned(fuzz_seconds != nullptr ? std::max(0, atoi(fuzz_seconds)) : 0));
     const std::string source = argv[1];
-    const auto run = [](const char *name, const auto &suite) {
+    const char *chosen = getenv("EDGEVOICE_TESTS");
+    const auto run = [chosen](const std::string &name, const auto &suite) {
+        if (chosen != nullptr && *chosen != 0 && name != chosen)
+            return;
         const auto start = std::chrono::steady_clock::now();
         const int before = test::failures;
-        printf("%-12s", name);
+        printf("%-12s", name.c_str());
         fflush(stdout);
         suite();
         const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;

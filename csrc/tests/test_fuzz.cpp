@@ -1,5 +1,7 @@
 // Random damage, the same at every run but for how far the time goes: tables, texts, model files.
 // Nothing may crash, and match() and the DFA must not contradict each other.
+//
+// EDGEVOICE_FUZZ_SECONDS=N: how long all of it takes; default 16, half of it for the tables.
 #include "edgevoice.h"
 
 #include "check.h"
@@ -8,6 +10,7 @@
 #include "synthetic_model.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <fstream>
 #include <stdexcept>
 
@@ -15,8 +18,12 @@ namespace test {
 
 namespace {
 
-constexpr double tables_seconds = 8.0;
-constexpr double files_seconds = 8.0;
+constexpr double usual_seconds = 16.0;
+
+double fuzz_seconds() {
+    const char *wanted = getenv("EDGEVOICE_FUZZ_SECONDS");
+    return wanted != nullptr && *wanted != 0 ? atof(wanted) : usual_seconds;
+}
 
 std::string random_text(Random &random, const std::string &letters) {
     std::string text(random.below(random.one_in(20) ? 300 : 9), '\0');
@@ -42,11 +49,28 @@ void match_and_dfa_agree(const ev::Automaton &automaton, ev::Dfa &dfa, const std
     }
 }
 
-void fuzz_tables() {
+// Free text as the compiler writes it, damaged: a RANGE that goes round in a network of its own,
+// with a separator between two words, somewhere in a random network.
+void add_free_text(Random &random, Network &network) {
+    const uint32_t n = uint32_t(network.nodes.size()), text = n, inside = n + 1;
+    network.nodes.resize(n + 2);
+    const uint32_t low = random.below(128), high = low + random.below(256 - low);
+    network.arc(text, EV_ARC_RANGE, low | high << 8, inside);
+    network.arc(inside, EV_ARC_RANGE, low | high << 8, inside).arc(inside, EV_ARC_RETURN, 0, 0);
+    network.arc(inside, EV_ARC_SEPARATOR, random.one_in(4) ? random.below(n) : 0, text);
+    for (int i = 0; i < 2; ++i)
+        network.arc(random.below(n), EV_ARC_CALL, text, random.below(n));
+}
+
+void fuzz_tables(double seconds) {
     Random random(7);
+    int texts_in_range = 0; // accepted ones in which a RANGE arc may have been passed
     const std::string letters = "ab% ,-.A";
-    for (const Timer timer(tables_seconds); timer.running();) {
-        const Network network = random_network(random, letters, random.one_in(4));
+    for (const Timer timer(seconds); timer.running();) {
+        Network network = random_network(random, letters, random.one_in(4));
+        const bool free = random.one_in(3);
+        if (free)
+            add_free_text(random, network);
         std::vector<uint32_t> arcs = network.arcs(), first = network.first_arc();
         if (random.one_in(2))
             damage(random, arcs);
@@ -74,9 +98,11 @@ void fuzz_tables() {
                                                        labels.data(), labels.size(), &n);
             CHECK(matched == EV_OK || matched == EV_ERR_GRAMMAR);
             match_and_dfa_agree(*automaton, dfa, text);
+            texts_in_range += free && matched == EV_OK && n > 0;
         }
         ev_grammar_free(grammar);
     }
+    CHECK(texts_in_range > 0); // else it would show nothing about free text
 }
 
 // Overwrites a few bytes of `path`, tries it, and puts `original` back.
@@ -149,21 +175,22 @@ void fuzz_truncation(const std::string &bytes, Random &random) {
 } // namespace
 
 void test_fuzz(const std::string &source) {
-    fuzz_tables();
+    const double seconds = fuzz_seconds();
+    fuzz_tables(seconds / 2);
 
     Random random(8);
     const std::string header = read_file(source + "/models/for-tests-ggml-tiny.en.bin");
     fuzz_truncation(header, random);
     const std::string copy = folder() + "/header.bin", synthetic = folder() + "/synthetic.bin";
     write_file(copy, header);
-    fuzz_model_file(copy, header.size(), files_seconds / 2, random);
+    fuzz_model_file(copy, header.size(), seconds / 4, random);
 
     // Header, filters, vocabulary and the first tensors' headers of a model that loads.
     Model model = tiny();
     model.tensors.erase(model.tensors.begin()); // large, and would fill the part that is damaged
     model.tensors.push_back(tiny().tensors.front());
     write_model(model, synthetic);
-    fuzz_model_file(synthetic, 600'000, files_seconds / 2, random);
+    fuzz_model_file(synthetic, 600'000, seconds / 4, random);
 }
 
 } // namespace test

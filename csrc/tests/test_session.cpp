@@ -3,11 +3,13 @@
 //
 // In the synthetic model all weights are zero but these: the last bias of the decoder has a 1 in
 // its first place, and the first number of a token's embedding is then that token's logit, at
-// every step and whatever the audio.
+// every step and whatever the audio. The model that ends is like it, but ends a text by itself
+// after two tokens.
 #include "edgevoice.h"
 
 #include "check.h"
 #include "reference.h"
+#include "search.h"
 #include "synthetic_model.h"
 
 #include <atomic>
@@ -23,6 +25,8 @@ namespace {
 
 constexpr size_t second = 16000;
 constexpr int32_t n_vocab = 51864, end_of_text = 50256;
+constexpr char f32_1[] = "\x00\x00\x80\x3f", f32_100[] = "\x00\x00\xc8\x42"; // 1 and 100
+constexpr char f16_1[] = "\x00\x3c";
 constexpr char f16_4[] = "\x00\x44", f16_6[] = "\x00\x46", f16_8[] = "\x00\x48"; // 4, 6 and 8
 // One thread: ggml's threads wait by spinning, which is slow on a machine with other work.
 const ev_options usual = {1, 0, 4, 4, 0.0f, 0.25f, 0, nullptr};
@@ -31,7 +35,7 @@ std::string synthetic_model(bool nan) {
     Model model = tiny();
     model.first_words = {"!", " on", " off", " o", "n", " p", " q", " r", " s", " t"};
     model.tensor("decoder.ln.bias").data[0] =
-        nan ? std::string("\x00\x00\xc0\x7f", 4) : std::string("\x00\x00\x80\x3f", 4);
+        nan ? std::string("\x00\x00\xc0\x7f", 4) : std::string(f32_1, 4);
     Tensor &embedding = model.tensor("decoder.token_embedding.weight");
     const auto logit = [&](int32_t token, const char *value) {
         embedding.data[uint64_t(token) * 384 * 2] = std::string(value, 2);
@@ -42,6 +46,25 @@ std::string synthetic_model(bool nan) {
     logit(4, f16_4);
     logit(end_of_text, f16_8);
     const std::string path = folder() + "/synthetic.bin";
+    write_model(model, path);
+    return path;
+}
+
+// End-of-text has logit 0, and from the second token of a text on some 19: the second number of the
+// positional embedding is 100 there, so large that it is nearly all of what the last layer sees.
+std::string model_that_ends() {
+    Model model = tiny();
+    model.first_words = {"!", " on", " off"};
+    model.tensor("decoder.ln.bias").data[0] = std::string(f32_1, 4);
+    model.tensor("decoder.ln.weight").data[4] = std::string(f32_1, 4);
+    Tensor &embedding = model.tensor("decoder.token_embedding.weight");
+    embedding.data[384 * 2] = std::string(f16_8, 2);
+    embedding.data[uint64_t(2) * 384 * 2] = std::string(f16_6, 2);
+    embedding.data[(uint64_t(end_of_text) * 384 + 1) * 2] = std::string(f16_1, 2);
+    for (uint64_t position = 3; position < 448; ++position) // 0 and 1 are the prompt
+        model.tensor("decoder.positional_embedding").data[(position * 384 + 1) * 4] =
+            std::string(f32_100, 4);
+    const std::string path = folder() + "/ends.bin";
     write_model(model, path);
     return path;
 }
@@ -176,7 +199,8 @@ void scores_are_those_of_the_model(Handles &handles) {
         CHECK(result.n_tokens == 2 && result.tokens[0].end == 2 && result.tokens[1].end == 2);
         CHECK(near(result.tokens[0].log_probability, 8 - log_sum) &&
               near(result.tokens[0].best, 8 - log_sum));
-        CHECK(off.log_probability < on.log_probability && off.score < on.score);
+        CHECK(off.score < on.score);
+        CHECK(off.log_probability > 6 + 8 - 2 * log_sum && off.log_probability < 0); // upper bound
     }
     Network only_off(2);
     only_off.word(0, "off", 1).arc(1, EV_ARC_ACCEPT, 0, 0);
@@ -240,6 +264,76 @@ void free_text_is_free_and_ends(Handles &handles) {
         ev_session_free(session);
     }
     ev_grammar_free(grammar);
+}
+
+// The model's own choice: "on" and "on" again, whatever the grammar allows and the search found.
+void transcription_is_greedy() {
+    const std::string path = model_that_ends();
+    const double log_sum = std::log(std::exp(8.0) + std::exp(6.0) + double(n_vocab - 2));
+    Network on_on(4), only_off(2);
+    on_on.word(0, "on", 1).arc(1, EV_ARC_SEPARATOR, 0, 2).word(2, "on", 3);
+    on_on.arc(3, EV_ARC_ACCEPT, 0, 0);
+    only_off.word(0, "off", 1).arc(1, EV_ARC_ACCEPT, 0, 0);
+    // All of it, the first half of it, nothing of it, and no sentence at all is computed already.
+    for (const Network &network : {on_on, on_or_off(), only_off, Network(1)}) {
+        Handles handles(path, network, usual);
+        ev_result result;
+        ev_hypothesis written;
+        CHECK(ev_session_transcribe(handles.session, &written) == EV_ERR_ARGUMENT);
+        CHECK(handles.recognise(noise(second), result) == EV_OK);
+        CHECK(ev_session_transcribe(handles.session, &written) == EV_OK);
+        CHECK(std::string(written.text) == "on on" && written.tokens == 3);
+        CHECK(near(written.log_probability, 2 * (8 - log_sum)));
+        CHECK(near(written.score, written.log_probability));
+        CHECK(ev_session_transcribe(handles.session, &written) == EV_ERR_ARGUMENT); // once
+        CHECK(*ev_last_error() != 0);
+    }
+}
+
+// At the synthetic model the end is as likely as "on" at every place, so the likeliest text is
+// none.
+void transcription_follows_a_recognition(Handles &handles) {
+    ev_result result;
+    ev_hypothesis written;
+    CHECK(handles.recognise(noise(second), result) == EV_OK);
+    CHECK(ev_session_transcribe(handles.session, &written) == EV_OK);
+    CHECK(std::string(written.text).empty() && written.tokens == 1);
+
+    CHECK(handles.recognise(noise(1), result) == EV_OK); // then one that fails
+    CHECK(handles.recognise({}, result) == EV_ERR_AUDIO);
+    CHECK(ev_session_transcribe(handles.session, &written) == EV_ERR_ARGUMENT);
+
+    CHECK(handles.recognise(noise(1), result) == EV_OK);
+    ev_session_cancel(handles.session);
+    CHECK(ev_session_transcribe(handles.session, &written) == EV_ERR_CANCELLED);
+    CHECK(ev_session_transcribe(handles.session, &written) == EV_ERR_ARGUMENT);
+    CHECK(handles.recognise(noise(1), result) == EV_OK && result.n_hypotheses == 2);
+    CHECK(ev_session_transcribe(handles.session, &written) == EV_OK);
+}
+
+// With a deadline that is over when the transcription begins, which no session can be given.
+void transcription_has_a_deadline() {
+    const auto model = ev::Model::load(model_that_ends().c_str());
+    const Network network = on_or_off();
+    const auto automaton = network.automaton();
+    CHECK(model != nullptr && automaton != nullptr);
+    if (model == nullptr || automaton == nullptr)
+        return;
+    const std::vector<ev::Token> prompt = model->prompt(0, "");
+    ev::Decoder decoder(model, 1, 100);
+    ev::Search search(model, automaton);
+    const std::vector<float> samples = noise(second);
+    CHECK(decoder.mel(samples.data(), samples.size()) && decoder.encode(64));
+    std::atomic<bool> cancelled{false};
+    ev::Found found;
+    ev::Found::Sentence written;
+    const ev::Stop never{&cancelled, false, {}}, late{&cancelled, true, {}};
+    const ev::SearchOptions options{4, 4, 18, 1.0f, 0.0f, 0.25f};
+    CHECK(search.run(decoder, prompt, options, late, found) == EV_ERR_DEADLINE);
+    CHECK(search.run(decoder, prompt, options, never, found) == EV_OK);
+    CHECK(search.transcribe(decoder, prompt, 18, late, written) == EV_ERR_DEADLINE);
+    CHECK(search.transcribe(decoder, prompt, 18, never, written) == EV_OK);
+    CHECK(written.text == "on on");
 }
 
 // Sentences of as many tokens as there may be, which share nothing: the most the decoder has to
@@ -317,6 +411,10 @@ void a_real_model_survives(const std::string &path) {
             CHECK(token.log_probability <= token.best && token.best <= 0);
             CHECK(token.end >= (i > 0 ? result.tokens[i - 1].end : 0));
         }
+        ev_hypothesis written;
+        CHECK(ev_session_transcribe(handles.session, &written) == EV_OK);
+        CHECK(written.tokens >= 1 && std::isfinite(written.log_probability));
+        CHECK(written.log_probability <= 0 && strlen(written.text) < 10000);
     }
 }
 
@@ -333,10 +431,13 @@ void test_session() {
         audio_is_checked(handles);
         scores_are_those_of_the_model(handles);
         recognition_can_be_stopped(handles);
+        transcription_follows_a_recognition(handles);
         free_text_is_free_and_ends(handles);
         long_sentences_fit(handles);
         grammars_may_be_replaced(handles);
     }
+    transcription_is_greedy();
+    transcription_has_a_deadline();
     a_model_of_nan_is_an_error();
     if (const char *path = getenv("EDGEVOICE_TEST_MODEL"); path != nullptr && *path != 0) {
         a_real_model_survives(path);

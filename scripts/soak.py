@@ -1,0 +1,210 @@
+"""Run the engine for long and say whether it holds: memory, reloads, long random tests, fuzzers, two threads.
+
+    make soak                                       everything, some 20 minutes on an idle machine
+    .venv/bin/python scripts/soak.py --short        everything, a twentieth of it
+    .venv/bin/python scripts/soak.py memory threads     some parts
+
+Each part prints one line with its figures, and `FAILED` before it where a bound is broken; then the exit code
+is 1. The fuzzers need `make check-native` once before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from edgevoice import grammar, grammar_file, models
+from edgevoice.audio import read_audio
+from edgevoice.errors import EngineBusyError
+from edgevoice.native import Grammar, Model, Session, SessionOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from edgevoice.events import Samples
+
+ROOT: Final = Path(__file__).parents[1]
+UTTERANCES: Final = 1000
+RELOADS: Final = 200
+EXAMPLES: Final = 20  # times those of `make test`
+FUZZ_S: Final = 600.0
+THREADS_S: Final = 60.0
+
+MAX_GROWTH_MB: Final = 32.0
+"""After the warm-up: the states of the grammar that are kept grow for a while, a leak does not end."""
+
+PROPERTY_TESTS: Final = ("tests/test_reference.py", "tests/test_match.py", "tests/test_free_text.py")
+
+
+class BrokenBoundError(Exception):
+    """A figure is not what it should be."""
+
+
+def main() -> int:
+    """Run the parts that are asked for."""
+    parts: dict[str, Callable[[float], str]] = {
+        "memory": memory,
+        "reload": reload,
+        "properties": properties,
+        "fuzz": fuzz,
+        "threads": threads,
+    }
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help="default: all")
+    parser.add_argument("--short", action="store_true", help="a twentieth of everything")
+    options = parser.parse_args()
+    if unknown := set(options.parts) - set(parts):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
+    share, failed = 0.05 if options.short else 1.0, 0
+    for name in options.parts or parts:
+        started = time.monotonic()
+        try:
+            figures = parts[name](share)
+        except BrokenBoundError as error:
+            failed += 1
+            figures = f"FAILED {error}"
+        print(f"{name:12}{figures} ({time.monotonic() - started:.0f} s)", flush=True)
+    return 1 if failed else 0
+
+
+def memory(share: float) -> str:
+    """Recognise the samples over and over, each time with another level and noise."""
+    recordings = _recordings()
+    chance = np.random.default_rng(1)
+    n, warm_up = round(UTTERANCES * share), round(UTTERANCES * share / 5)
+    with _engine() as session:
+        before = 0.0
+        for i in range(n):
+            if i == warm_up:
+                before = _memory_mb()
+            samples = recordings[i % len(recordings)]
+            noise = chance.standard_normal(len(samples)) * 10 ** chance.uniform(-4, -2)
+            session.recognise((samples * chance.uniform(0.2, 1.5) + noise).astype(np.float32))
+            session.transcribe()
+        growth = _memory_mb() - before
+    return _bounded(growth, f"{n} utterances, memory {before:.0f} MB after {warm_up}, then {growth:+.1f} MB")
+
+
+def reload(share: float) -> str:
+    """Compile and open the grammars of the tree, again and again, and recognise with each."""
+    speech = _recordings()[0]
+    files = [grammar_file.load(ROOT / "grammars" / name) for name in ("home.yaml", "coffee.yaml")]
+    n, before = round(RELOADS * share), 0.0
+    with Model(models.find("tiny.en")) as model:
+        for i in range(n):
+            if i == n // 5:
+                before = _memory_mb()
+            with (
+                Grammar(grammar.compile_grammar(files[i % 2])) as opened,
+                Session(model, opened, SessionOptions()) as session,
+            ):
+                session.recognise(speech)
+        growth = _memory_mb() - before
+    return _bounded(growth, f"{n} reloads, memory {before:.0f} MB after {n // 5}, then {growth:+.1f} MB")
+
+
+def properties(share: float) -> str:
+    """Run the property tests with more examples."""
+    times = max(1, round(EXAMPLES * share))
+    done = _run(
+        [sys.executable, "-m", "pytest", "-q", *PROPERTY_TESTS], {"EDGEVOICE_TEST_EXAMPLES": str(times)}
+    )
+    return f"{times} times the examples: {done.splitlines()[-1]}"
+
+
+def fuzz(share: float) -> str:
+    """Run the C++ fuzzers under the sanitizers."""
+    tests = ROOT / "build" / f"{platform.machine()}-sanitize" / "native_tests"
+    if not tests.is_file():
+        raise BrokenBoundError(f"{tests} is missing; run: make check-native")
+    sys.path.insert(0, str(ROOT))
+    from build_native import whisper_source  # noqa: PLC0415 - it is no package
+
+    variables = {"EDGEVOICE_TESTS": "fuzz", "EDGEVOICE_FUZZ_SECONDS": str(FUZZ_S * share)}
+    return _run([str(tests), str(whisper_source(None))], variables).strip()
+
+
+def threads(share: float) -> str:
+    """Ask one session from two threads: each gets the right answer or EngineBusyError."""
+    speech = _recordings()[0]
+    counts = {"answers": 0, "busy": 0, "wrong": 0}
+    lock, end = threading.Lock(), time.monotonic() + THREADS_S * share
+    with _engine() as session:
+        wanted = session.recognise(speech).hypotheses[0].text
+
+        def ask() -> None:
+            while time.monotonic() < end:
+                try:
+                    best = session.recognise(speech).hypotheses[:1]
+                    what = "answers" if [found.text for found in best] == [wanted] else "wrong"
+                except EngineBusyError:
+                    what = "busy"
+                    time.sleep(0.005)  # else it would do little but ask
+                with lock:
+                    counts[what] += 1
+
+        both = [threading.Thread(target=ask) for _ in range(2)]
+        for thread in both:
+            thread.start()
+        for thread in both:
+            thread.join()
+    figures = ", ".join(f"{n} {what}" for what, n in counts.items())
+    if counts["wrong"] or not counts["busy"] or not counts["answers"]:
+        raise BrokenBoundError(figures)
+    return figures
+
+
+@contextmanager
+def _engine() -> Iterator[Session]:
+    """A session for the home, and what it stands on."""
+    file = grammar_file.load(ROOT / "grammars" / "home.yaml")
+    with (
+        Model(models.find("tiny.en")) as model,
+        Grammar(grammar.compile_grammar(file)) as opened,
+        Session(model, opened, SessionOptions()) as session,
+    ):
+        yield session
+
+
+def _recordings() -> list[Samples]:
+    lines = (ROOT / "samples" / "manifest.jsonl").read_text("utf-8").splitlines()
+    return [read_audio(ROOT / "samples" / json.loads(line)["audio"]) for line in lines]
+
+
+def _memory_mb() -> float:
+    """Resident memory of this process."""
+    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def _bounded(growth_mb: float, figures: str) -> str:
+    if growth_mb > MAX_GROWTH_MB:
+        raise BrokenBoundError(f"{figures}, at most {MAX_GROWTH_MB:.0f} MB expected")
+    return figures
+
+
+def _run(command: list[str], variables: dict[str, str]) -> str:
+    """Return what a program prints."""
+    done = subprocess.run(  # noqa: S603 - our own arguments
+        command, cwd=ROOT, env={**os.environ, **variables}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise BrokenBoundError(f"exit code {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())
