@@ -482,17 +482,20 @@ ev_status Search::transcribe(Decoder &decoder, const std::vector<Token> &prompt,
         const LogSum sum = log_sum_exp(row, decoder.n_columns());
         if (!std::isfinite(sum.log))
             return EV_ERR_INFERENCE;
-        // A text may end at any token; where it loops, that is before the loop.
+        // Where a text loops it should have ended before, at the likeliest place.
         const double ended = spoken + double(row[end_of_text]) - sum.log;
         if (ended > best) {
             best = ended;
             length = tokens.size();
         }
         const Token token = Token(std::max_element(row, row + end_of_text + 1) - row);
-        if (token == end_of_text || int32_t(tokens.size()) == max_tokens ||
-            repeats(decoder, cell, token)) {
+        if (token == end_of_text) {
+            best = ended;
+            length = tokens.size();
             break;
         }
+        if (int32_t(tokens.size()) == max_tokens || repeats(decoder, cell, token))
+            break;
         spoken += double(row[token]) - sum.log;
         tokens.push_back(token);
         const size_t said = tokens.size();

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgevoice.confidence import ConfidenceModel
-    from edgevoice.events import Hypothesis, Interpretation, Reason, Transcript
+    from edgevoice.events import Interpretation, Reason, Transcript
     from edgevoice.native import Grammar
 
 OUT_OF_GRAMMAR_CONFIDENCE: Final = 0.1
@@ -53,7 +53,7 @@ def decide(
     grammar: Grammar,
     min_confidence: float,
     model: ConfidenceModel,
-    transcribe: Callable[[], Hypothesis],
+    transcribe: Callable[[], str | None],
 ) -> Decision:
     """Choose the meaning of a transcript, or the reason to refuse it.
 
@@ -62,7 +62,7 @@ def decide(
         grammar: gives the sentences their meanings.
         min_confidence: from which confidence on a sentence is accepted, unless the grammar asks for more.
         model: weighs the evidence.
-        transcribe: the same audio without the grammar, to tell what was refused.
+        transcribe: text of the same audio without the grammar, to tell what was refused.
     """
     meanings: list[Interpretation] = []
     for i, hypothesis in enumerate(transcript.hypotheses):
@@ -76,8 +76,8 @@ def decide(
     )
     if not meanings:
         # In the modes without a grammar in the decoder, the best text is free text already.
-        free = transcript.hypotheses[0] if transcript.hypotheses else transcribe()
-        return Decision(None, 0.0, refusal, (), heard=free.text)
+        heard = transcript.hypotheses[0].text if transcript.hypotheses else transcribe()
+        return Decision(None, 0.0, refusal, (), heard=heard)
     first, others = meanings[0], tuple(meanings[1:])
     evidence = Evidence.of(transcript.tokens, match.free_text(grammar, first.text))
     confidence = model.confidence(evidence)
@@ -86,5 +86,5 @@ def decide(
         reason = refusal if confidence < OUT_OF_GRAMMAR_CONFIDENCE else "low_confidence"
     elif any(other.intent != first.intent and first.score - other.score < AMBIGUOUS_NATS for other in others):
         reason = "ambiguous"
-    heard = transcribe().text if reason else None
+    heard = transcribe() if reason else None
     return Decision(first, confidence, reason, others, evidence, heard)

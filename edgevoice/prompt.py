@@ -21,20 +21,21 @@ MAX_CHARACTERS: Final = 600
 """Some 150 tokens: Whisper keeps 223 of a prompt, the last ones, and each costs a row of the first step."""
 
 
+ROUNDS: Final = 50
+"""Sentences asked of each group; after that a short grammar has said all it can."""
+
+
 def build(grammar: GrammarFile) -> str:
     """Return sentences of a grammar, one of each group in turn, as many as fit."""
     speakers = [_Speaker(grammar, block) for block in grammar.blocks if block.templates]
     said: list[str] = []
     length = 0
-    for _ in range(MAX_CHARACTERS):  # each round adds a sentence, or is the last
-        before = len(said)
+    for _ in range(ROUNDS):
         for speaker in speakers:
             sentence = speaker.sentence()
             if sentence and sentence not in said and length + len(sentence) < MAX_CHARACTERS:
                 said.append(sentence)
                 length += len(sentence) + 1
-        if len(said) == before:
-            break
     return " ".join(said)
 
 
@@ -71,3 +72,5 @@ class _Speaker:
             elif isinstance(values, RangeSlotList):
                 numbers = range(values.start, values.stop + 1, values.step)
                 yield str(numbers[self._turn % len(numbers)])
+            else:  # free text
+                yield "something"

@@ -76,11 +76,15 @@ class Recogniser:
             spent_ms = (time.perf_counter() - started) * 1000
             return refused("timeout", utterance, Timings(vad=vad_ms, search=spent_ms))
         started = time.perf_counter()
-        decision = decide(
-            transcript, self.grammar, self._min_confidence, self._confidence, self._session.transcribe
-        )
+        decision = decide(transcript, self.grammar, self._min_confidence, self._confidence, self._heard)
         match_ms = (time.perf_counter() - started) * 1000
         return _result(decision, utterance, replace(transcript.timings, vad=vad_ms, match=match_ms))
+
+    def _heard(self) -> str | None:
+        try:
+            return self._session.transcribe().text
+        except DeadlineError:  # it only explains: the decision stands without it
+            return None
 
     def close(self) -> None:
         """Release model, grammar and session."""

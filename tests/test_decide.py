@@ -60,7 +60,9 @@ def scores(text: str, *log_probabilities: float) -> tuple[TokenScore, ...]:
     n = len(log_probabilities)
     size = len(text.encode())
     return tuple(
-        TokenScore(size * (i + 1) // n, log_probability, max(log_probability, -0.1))
+        TokenScore(
+            size * (i + 1) // n, log_probability, max(log_probability, -0.1), min(0.0, log_probability + 0.1)
+        )
         for i, log_probability in enumerate(log_probabilities)
     )
 
@@ -75,13 +77,10 @@ def transcript(*hypotheses: Hypothesis, no_speech: float = 0.01) -> Transcript:
 
 
 def decide(heard: Transcript, grammar: Grammar, min_confidence: float) -> Decision:
-    """Decide with the shipped weights; what is transcribed without the grammar is twice as likely a token."""
-
-    def transcribe() -> Hypothesis:
-        total = sum(token.log_probability for token in heard.tokens)
-        return Hypothesis("free text", total / 2, total / 2, max(1, len(heard.tokens)))
-
-    return decide_module.decide(heard, grammar, min_confidence, confidence_model("tiny.en"), transcribe)
+    """Decide with the shipped weights."""
+    return decide_module.decide(
+        heard, grammar, min_confidence, confidence_model("tiny.en"), lambda: "free text"
+    )
 
 
 def test_sure_sentence_is_accepted(grammar: Grammar) -> None:
