@@ -4,10 +4,10 @@
     python bench/fit_confidence.py --fit FILE [--model tiny.en] [--write]
 
 The first runs recordings through detector, endpointer and decoder and keeps the evidence of every utterance:
-commands in quiet and in noise, near misses (a word taken out of the grammar), single words and read sentences
-of which half are in the grammar, and other speech and sounds against two grammars. The second fits the
-logistic function and prints what it would do to recordings it was not fitted on (five-fold, by recording).
-The bias is then set so that a confidence of 0.5 lets NEAR_MISSES of the near misses through.
+commands in quiet and in noise, near misses (a word taken out of the grammar), and single words of which half
+are in the grammar. The second fits the logistic function and prints what it would do to recordings it was not
+fitted on (five-fold, by recording). The bias is then set so that a confidence of 0.5 lets NEAR_MISSES of the
+near misses through. Other speech and sounds, which are far off, are left to `edgevoice eval`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from edgevoice.confidence import WEIGHTS_FILE, Evidence
 from edgevoice.endpoint import Endpointer, EndpointOptions
 from edgevoice.grammar import compile_grammar
 from edgevoice.native import Grammar, Model, Session, SessionOptions
-from edgevoice.recognise import shipped_grammar
 from edgevoice.vad import Vad
 
 if TYPE_CHECKING:
@@ -45,21 +44,14 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
-NEAR_MISSES: Final = 0.04
+NEAR_MISSES: Final = 0.035
 """Of the near misses may be accepted at 0.5; they are the hardest negatives, other speech is far off."""
 
-NAMES: Final = ("per_token", "worst_gap", "second_gap")
+NAMES: Final = ("per_token", "worst_gap", "acoustic_gap")
 
-TEXTS: Final = (
-    "commands_gsc_mini", "digits_fsdd", "spelled_an4", "wakewords_en", "nonwake_speech_precise",
-    "read_librispeech_test_other",
-)  # fmt: skip
+TEXTS: Final = ("commands_gsc_mini", "digits_fsdd")
 """Folders whose manifest has what is said: half of the texts become a grammar."""
 
-OTHERS: Final = (
-    "read_librispeech_test_other", "read_librispeech_train_notext", "nonwake_speech_precise", "noise_esc10",
-    "longform_ami_segmented",
-)  # fmt: skip
 FOLDS: Final = 5
 
 
@@ -104,16 +96,9 @@ class Collector:
         yield from self.orders("quiet", coffee)
         noise = read_audio(self.data / "noise_picovoice" / "kitchen.flac")
         yield from self.near_misses(coffee)
-        for snr_db in (6, 12):
-            yield from self.orders(f"{snr_db} dB", coffee, noise, snr_db)
+        yield from self.orders("6 dB", coffee, noise, 6)
         for folder in TEXTS:
             yield from self.texts(folder)
-        for name, path in (("coffee", coffee), ("home", shipped_grammar())):
-            session = self.session(path.read_text("utf-8"))
-            for folder in OTHERS:
-                for entry in self.manifest(folder):
-                    samples = read_audio(self.data / folder / entry["audio"])
-                    yield from self.run(f"other, {name}", entry["audio"], session, samples, None)
 
     def orders(
         self, tag: str, path: Path, noise: Samples | None = None, snr_db: float = 0.0
@@ -142,7 +127,7 @@ class Collector:
                     yield from self.run("near miss", entry["audio"], session, samples, None)
 
     def texts(self, folder: str) -> Iterator[dict[str, Any]]:
-        """Words and sentences, half of them in the grammar."""
+        """Words, half of them in the grammar."""
         entries = [entry for entry in self.manifest(folder) if entry.get("text")]
         known = sorted({entry["text"] for entry in entries})
         random.Random(folder).shuffle(known)  # noqa: S311 - a choice to repeat, no secret

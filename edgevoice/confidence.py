@@ -1,11 +1,13 @@
 """How surely a sentence was said: what the decoder saw of it, weighed into one number from 0 to 1.
 
-Two questions are asked. Would Whisper have written these words (mean log-probability), and where was it
-forced into a token it did not hear (the worst gaps)? The weights are fitted on recordings by
-bench/fit_confidence.py, for each model, and do not depend on the grammar.
+Would Whisper have written these words (mean log-probability of a token)? Where was it forced furthest into a
+token it did not hear (worst gap)? And where, when what the language model says of both tokens is taken out
+(worst acoustic gap)? "Coffee" after "iced" is so likely as text that what was said, "mocha", is hardly ahead
+of it. The weights are fitted on recordings by bench/fit_confidence.py, for each model, and do not depend on
+the grammar.
 
 What was tried and left out, because it changed nothing on recordings left out of the fit: the lead over the
-next sentence, Whisper's no-speech probability, tokens for each second of speech, the length, and the
+next sentence, the second-worst gaps, Whisper's no-speech probability, tokens for each second of speech, the length, and the
 log-probability of a transcription without the grammar, alone and against the sentence's.
 """
 
@@ -39,8 +41,8 @@ class Evidence:
     worst_gap: float
     """How far the worst token falls behind the likeliest one in its place, <= 0."""
 
-    second_gap: float
-    """The next worst."""
+    acoustic_gap: float
+    """The same without the language model (TokenScore.acoustic_gap)."""
 
     @classmethod
     def of(cls, tokens: Sequence[TokenScore], free_text: Iterable[tuple[int, int]] = ()) -> Evidence:
@@ -51,11 +53,10 @@ class Evidence:
             for token in tokens
             if token is tokens[-1] or not any(start < token.end_bytes <= end for start, end in spans)
         ]
-        gaps = sorted([*(token.gap for token in fixed), 0.0])
         return cls(
             per_token=max(WORST, sum(token.log_probability for token in fixed) / len(fixed)),
-            worst_gap=max(WORST, gaps[0]),
-            second_gap=max(WORST, gaps[1]),
+            worst_gap=max(WORST, min(token.gap for token in fixed)),
+            acoustic_gap=max(WORST, min(token.acoustic_gap for token in fixed)),
         )
 
 
@@ -66,7 +67,7 @@ class ConfidenceModel:
     bias: float
     per_token: float
     worst_gap: float
-    second_gap: float
+    acoustic_gap: float
 
     def confidence(self, evidence: Evidence) -> float:
         """Return how surely the sentence was said, 0-1."""
@@ -74,7 +75,7 @@ class ConfidenceModel:
             self.bias
             + self.per_token * evidence.per_token
             + self.worst_gap * evidence.worst_gap
-            + self.second_gap * evidence.second_gap
+            + self.acoustic_gap * evidence.acoustic_gap
         )
         return 1.0 / (1.0 + math.exp(-max(-50.0, min(50.0, logit))))
 
