@@ -399,11 +399,9 @@ ev_status Search::subtract_language(Decoder &decoder, const std::vector<Token> &
 // Runs prompt and the best sentence, if there is one, over the whole vocabulary.
 ev_status Search::score_exactly(Decoder &decoder, const std::vector<Token> &prompt,
                                 const SearchOptions &options, Found &found) {
-    chosen_.clear();
-    if (!finished_.empty())
-        chosen_ = finished_[0].tokens;
     std::vector<Token> tokens = prompt;
-    tokens.insert(tokens.end(), chosen_.begin(), chosen_.end());
+    if (!finished_.empty())
+        tokens.insert(tokens.end(), finished_[0].tokens.begin(), finished_[0].tokens.end());
     decoder.rewind();
     inputs_.clear();
     for (size_t i = 0; i < tokens.size(); ++i)
@@ -435,7 +433,8 @@ ev_status Search::score_exactly(Decoder &decoder, const std::vector<Token> &prom
             bytes += model_->bytes(tokens[i]).size();
         const float log_probability = row[tokens[i]] - sum.log;
         total += log_probability;
-        found.tokens.push_back({int32_t(bytes), log_probability, sum.max - sum.log, 0.0f});
+        found.tokens.push_back(
+            {int32_t(bytes), log_probability, sum.max - sum.log, row[tokens[i]] - sum.max});
         // What else may stand here, the language model taken out of both: what is much less likely
         // than the likeliest cannot win by that.
         for (Token token = 0; token <= model_->end_of_text(); ++token) {
@@ -444,6 +443,8 @@ ev_status Search::score_exactly(Decoder &decoder, const std::vector<Token> &prom
         }
     }
     finished_[0].best = total;
+    if (options.lm_weight == 0.0f)
+        return EV_OK;
 
     // The transcript of nothing, over the rivals alone: of differences no normaliser is needed.
     decoder.rewind();
@@ -454,6 +455,8 @@ ev_status Search::score_exactly(Decoder &decoder, const std::vector<Token> &prom
     all_rows_ = false;
     if (!decoder.run(inputs_, Decoder::Audio::left_out, Decoder::Rows::some, extra_))
         return EV_ERR_INFERENCE;
+    for (ev_token &token : found.tokens)
+        token.acoustic_gap = 0.0f;
     for (const Rival &rival : rivals_) {
         const float *row = decoder.logits(rival.place - 1);
         const float language = logit(row, rival.token) - logit(row, tokens[rival.place]);
@@ -466,19 +469,21 @@ ev_status Search::score_exactly(Decoder &decoder, const std::vector<Token> &prom
 ev_status Search::transcribe(Decoder &decoder, const std::vector<Token> &prompt, int32_t max_tokens,
                              const Stop &stop, Found::Sentence &out) {
     const Token end_of_text = model_->end_of_text();
-    // score_exactly() left prompt and chosen sentence in the first cells, and their logits.
-    const int32_t n_known = int32_t(prompt.size() + chosen_.size());
-    if (decoder.next_cell() != n_known)
+    decoder.rewind();
+    inputs_.clear();
+    for (size_t i = 0; i < prompt.size(); ++i)
+        inputs_.push_back({prompt[i], int32_t(i) - 1});
+    if (!decoder.run(inputs_, Decoder::Audio::heard, Decoder::Rows::all, {}))
         return EV_ERR_INFERENCE;
-    int32_t cell = int32_t(prompt.size()) - 1;
-    bool known = true; // this cell's logits are among those left
+    size_t last = prompt.size() - 1; // row of the last batch that says what follows
+    int32_t cell = int32_t(last);
     double spoken = 0.0, best = -std::numeric_limits<double>::infinity();
     std::vector<Token> tokens;
     size_t length = 0;
     for (;;) {
         if (const ev_status status = stop.check(); status != EV_OK)
             return status;
-        const float *row = decoder.logits(known ? size_t(cell) : 0);
+        const float *row = decoder.logits(last);
         const LogSum sum = log_sum_exp(row, decoder.n_columns());
         if (!std::isfinite(sum.log))
             return EV_ERR_INFERENCE;
@@ -498,14 +503,9 @@ ev_status Search::transcribe(Decoder &decoder, const std::vector<Token> &prompt,
             break;
         spoken += double(row[token]) - sum.log;
         tokens.push_back(token);
-        const size_t said = tokens.size();
-        known = known && said <= chosen_.size() && chosen_[said - 1] == token;
-        if (known) {
-            ++cell;
-            continue;
-        }
         inputs_.assign(1, {token, cell});
         cell = decoder.next_cell();
+        last = 0;
         if (!decoder.run(inputs_, Decoder::Audio::heard, Decoder::Rows::all, {}))
             return EV_ERR_INFERENCE;
     }

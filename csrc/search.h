@@ -76,9 +76,8 @@ class Search {
     ev_status run(Decoder &decoder, const std::vector<Token> &prompt, const SearchOptions &options,
                   const Stop &stop, Found &found);
 
-    // What the model would have written without a grammar, for the same audio and right after
-    // run(): greedy, over the whole vocabulary. Where it agrees with the best sentence nothing is
-    // computed again.
+    // What the model would have written without a grammar, for the audio in the decoder: greedy,
+    // over the whole vocabulary.
     ev_status transcribe(Decoder &decoder, const std::vector<Token> &prompt, int32_t max_tokens,
                          const Stop &stop, Found::Sentence &out);
 
@@ -168,7 +167,6 @@ class Search {
     std::vector<Decoder::Input> inputs_;
     std::vector<Token> extra_;
     std::vector<Rival> rivals_;
-    std::vector<Token> chosen_; // the best sentence of the last run(), in the decoder's first cells
 };
 
 } // namespace ev

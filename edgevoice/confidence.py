@@ -7,8 +7,8 @@ of it. The weights are fitted on recordings by bench/fit_confidence.py, for each
 the grammar.
 
 What was tried and left out, because it changed nothing on recordings left out of the fit: the lead over the
-next sentence, the second-worst gaps, Whisper's no-speech probability, tokens for each second of speech, the length, and the
-log-probability of a transcription without the grammar, alone and against the sentence's.
+next sentence, the second-worst gaps, Whisper's no-speech probability, tokens for each second of speech, the
+length, and the log-probability of a transcription without the grammar, alone and against the sentence's.
 """
 
 from __future__ import annotations

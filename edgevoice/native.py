@@ -345,7 +345,7 @@ class Session(_Handle):
     def transcribe(self) -> Hypothesis:
         """Return what Whisper would have written of the samples last recognised if there were no grammar.
 
-        Greedy; what it shares with the best hypothesis is not computed again. Once after each recognition.
+        Greedy. Once after each recognition.
 
         Raises:
             UsageError: there was no recognition, it failed, or this was asked already.
