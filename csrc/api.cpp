@@ -310,7 +310,6 @@ ev_status ev_session_transcribe(ev_session *session, ev_hypothesis *out) {
             return fail(EV_ERR_ARGUMENT, "there is no recognition to transcribe");
         const int32_t most = session->max_tokens_now;
         session->max_tokens_now = 0;
-        session->cancelled = false;
         const ev_status status = session->search.transcribe(session->decoder, session->prompt, most,
                                                             session->stop(), session->written);
         if (status != EV_OK)

@@ -283,7 +283,6 @@ void transcription_is_greedy() {
         CHECK(handles.recognise(noise(second), result) == EV_OK);
         CHECK(ev_session_transcribe(handles.session, &written) == EV_OK);
         CHECK(std::string(written.text) == "on on" && written.tokens == 3);
-        if (!near(written.log_probability, 2 * (8 - log_sum))) fprintf(stderr, "GOT %f WANT %f text %s tokens %d\n", written.log_probability, 2 * (8 - log_sum), written.text, written.tokens);
         CHECK(near(written.log_probability, 2 * (8 - log_sum)));
         CHECK(near(written.score, written.log_probability));
         CHECK(ev_session_transcribe(handles.session, &written) == EV_ERR_ARGUMENT); // once
