@@ -17,7 +17,7 @@ from hassil.expression import (
     RuleReference,
     TextChunk,
 )
-from hassil.intents import RangeSlotList, SlotList, TextSlotList
+from hassil.intents import RangeSlotList, SlotList, TextSlotList, WildcardSlotList
 
 from edgevoice.numbers import number_words
 
@@ -82,6 +82,8 @@ def values(slot_list: SlotList, scope: Scope) -> Iterator[tuple[str, object]]:
             for text in strings(item.text_in, scope):
                 said = spoken(text, scope.language)
                 yield said, said if item.value_out is None else item.value_out
+    elif isinstance(slot_list, WildcardSlotList):
+        yield "something", "something"  # other engines have no free text; one word keeps the sentence
     else:
         raise TypeError(f"list {slot_list.name!r} is of an unknown kind")
 

@@ -166,6 +166,8 @@ class TestResults:
             "confidence": 0.93,
             "accepted": True,
             "reason": None,
+            "heard": None,
+            "confirm": False,
             "alternatives": [
                 {
                     "text": "Küche auf neunzig Grad",
