@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 #include <stdexcept>
 #include <unordered_set>
 
@@ -199,16 +200,19 @@ std::vector<ev_label> Automaton::match(const char *text, size_t length) const {
     CallStacks stacks;
     std::vector<Passed> passed;
     std::unordered_set<uint64_t> seen;
-    std::vector<Item> stack, roots, current;
-    const auto cheaper = [](const Item &a, const Item &b) { return a.cost < b.cost; };
+    std::vector<Item> stack, current;
+    std::map<uint64_t, std::vector<Item>> roots; // by cost; within one in the order they came
 
-    // Fills `current` with all that `roots` lead to without a byte.
+    // Fills `current` with all that `roots` lead to without a byte, and empties these.
     const auto close = [&](int32_t position) {
-        std::stable_sort(roots.begin(), roots.end(), cheaper);
         seen.clear();
         current.clear();
-        for (size_t i = 0; i < roots.size(); ++i) {
-            stack.assign(1, roots[i]);
+        while (!roots.empty()) {
+            // What costs more has its turn later, what costs nothing goes on the stack: these are
+            // all of their cost, last one first.
+            std::vector<Item> now = std::move(roots.begin()->second);
+            roots.erase(roots.begin());
+            stack.assign(now.rbegin(), now.rend());
             while (!stack.empty()) {
                 const Item item = stack.back();
                 stack.pop_back();
@@ -231,10 +235,8 @@ std::vector<ev_label> Automaton::match(const char *text, size_t length) const {
                         reached.cost += one_text;
                     if (arc.kind == EV_ARC_SEPARATOR && next.stack != item.config.stack)
                         reached.cost += one_skip;
-                    if (reached.cost > item.cost) { // its turn comes later
-                        const auto after = std::upper_bound(roots.begin() + int64_t(i) + 1,
-                                                            roots.end(), reached, cheaper);
-                        roots.insert(after, reached);
+                    if (reached.cost > item.cost) {
+                        roots[reached.cost].push_back(reached);
                         return;
                     }
                     stack.push_back(reached);
@@ -244,14 +246,13 @@ std::vector<ev_label> Automaton::match(const char *text, size_t length) const {
         }
     };
 
-    roots.push_back({{0, 0, Mode::start}, 0, -1});
+    roots[0].push_back({{0, 0, Mode::start}, 0, -1});
     close(0);
     for (size_t i = 0; i < length; ++i) {
-        roots.clear();
         for (const Item &item : current) {
             advance(*this, item.config, uint8_t(text[i]), [&](const Config &next, const Arc &arc) {
                 const uint64_t cost = item.cost + (arc.kind == EV_ARC_RANGE ? one_byte : 0);
-                roots.push_back({next, cost, item.passed});
+                roots[cost].push_back({next, cost, item.passed});
             });
         }
         close(int32_t(i + 1));
