@@ -224,11 +224,14 @@ void Search::finish(const Decoder &decoder, const Hypothesis &hypothesis, double
     done.best = best;
     done.rewarded = hypothesis.rewarded + 1;
     done.tokens.clear();
+    done.heard.assign(1, hypothesis.cell);
     for (int32_t cell = hypothesis.cell; decoder.at(cell).token < model_->end_of_text();
          cell = decoder.at(cell).parent) {
         done.tokens.push_back(decoder.at(cell).token);
+        done.heard.push_back(decoder.at(cell).parent);
     }
     std::reverse(done.tokens.begin(), done.tokens.end());
+    std::reverse(done.heard.begin(), done.heard.end());
 }
 
 // Fills next_ with the best candidates, one for each text.
@@ -340,7 +343,7 @@ ev_status Search::subtract_language(Decoder &decoder, const std::vector<Token> &
         ++keep;
     }
     finished_.resize(keep);
-    if (keep == 1 || options.lm_weight == 0.0f)
+    if (options.lm_weight == 0.0f)
         return EV_OK;
 
     // The tree of all prefixes; cell i holds node i. Its logits say what follows.
@@ -358,10 +361,12 @@ ev_status Search::subtract_language(Decoder &decoder, const std::vector<Token> &
     for (const Token token : prompt)
         start = child(start, token);
     extra_.clear();
-    for (const Finished &done : finished_) {
+    for (Finished &done : finished_) {
         int32_t at = start;
+        done.unheard.assign(1, at);
         for (const Token token : done.tokens) {
             at = child(at, token);
+            done.unheard.push_back(at);
             extra_.push_back(token);
         }
     }
@@ -377,18 +382,17 @@ ev_status Search::subtract_language(Decoder &decoder, const std::vector<Token> &
             return EV_ERR_INFERENCE;
     }
     for (Finished &done : finished_) {
-        int32_t at = start, state = dfa_.start();
+        int32_t state = dfa_.start();
         double language = 0.0;
         for (size_t i = 0; i <= done.tokens.size(); ++i) {
             const Token token = i < done.tokens.size() ? done.tokens[i] : model_->end_of_text();
+            const size_t at = size_t(done.unheard[i]);
             // Free text is taken as the model says it: without its idea of language, nonsense and
             // repetition would win.
             if (!dfa_.free(state))
                 language += double(logit(decoder.logits(at), token)) - sums[at];
-            if (i < done.tokens.size()) {
-                at = child(at, token);
+            if (i < done.tokens.size())
                 state = step(state, token);
-            }
         }
         done.score -= double(options.lm_weight) * language;
     }
@@ -396,36 +400,32 @@ ev_status Search::subtract_language(Decoder &decoder, const std::vector<Token> &
     return EV_OK;
 }
 
-// Runs prompt and the best sentence, if there is one, over the whole vocabulary.
+// Looks at the whole vocabulary where the best sentence, if there is one, went, and where the
+// transcript began.
 ev_status Search::score_exactly(Decoder &decoder, const std::vector<Token> &prompt,
                                 const SearchOptions &options, Found &found) {
-    std::vector<Token> tokens = prompt;
+    const auto transcript = std::find(prompt.begin(), prompt.end(), model_->start_of_transcript());
+    std::vector<int32_t> cells = {int32_t(transcript - prompt.begin())};
     if (!finished_.empty())
-        tokens.insert(tokens.end(), finished_[0].tokens.begin(), finished_[0].tokens.end());
-    decoder.rewind();
-    inputs_.clear();
-    for (size_t i = 0; i < tokens.size(); ++i)
-        inputs_.push_back({tokens[i], int32_t(i) - 1});
-    if (!decoder.run(inputs_, Decoder::Audio::heard, Decoder::Rows::all, {}))
+        cells.insert(cells.end(), finished_[0].heard.begin(), finished_[0].heard.end());
+    if (!decoder.look_again(cells, Decoder::Audio::heard, Decoder::Rows::all, {}))
         return EV_ERR_INFERENCE;
 
     const size_t n_vocab = decoder.n_columns();
-    const size_t transcript = size_t(
-        std::find(prompt.begin(), prompt.end(), model_->start_of_transcript()) - prompt.begin());
-    const float no_speech = log_sum_exp(decoder.logits(transcript), n_vocab).log;
+    const float no_speech = log_sum_exp(decoder.logits(0), n_vocab).log;
     if (!std::isfinite(no_speech))
         return EV_ERR_INFERENCE;
-    found.no_speech_probability =
-        std::exp(decoder.logits(transcript)[model_->no_speech()] - no_speech);
+    found.no_speech_probability = std::exp(decoder.logits(0)[model_->no_speech()] - no_speech);
     if (finished_.empty())
         return EV_OK;
 
+    std::vector<Token> tokens = finished_[0].tokens;
     tokens.push_back(model_->end_of_text());
     double total = 0.0;
     size_t bytes = 0;
     rivals_.clear();
-    for (size_t i = prompt.size(); i < tokens.size(); ++i) {
-        const float *row = decoder.logits(i - 1);
+    for (size_t i = 0; i < tokens.size(); ++i) {
+        const float *row = decoder.logits(i + 1);
         const LogSum sum = log_sum_exp(row, n_vocab);
         if (!std::isfinite(sum.log))
             return EV_ERR_INFERENCE;
@@ -439,29 +439,30 @@ ev_status Search::score_exactly(Decoder &decoder, const std::vector<Token> &prom
         // than the likeliest cannot win by that.
         for (Token token = 0; token <= model_->end_of_text(); ++token) {
             if (row[token] >= sum.max - rival_nats || token == tokens[i])
-                rivals_.push_back({i, token, row[token] - row[tokens[i]]});
+                rivals_.push_back({i, token, tokens[i], row[token] - row[tokens[i]]});
         }
     }
     finished_[0].best = total;
-    if (options.lm_weight == 0.0f)
-        return EV_OK;
+    return options.lm_weight > 0.0f ? find_acoustic_gaps(decoder, options.lm_weight, found) : EV_OK;
+}
 
-    // The transcript of nothing, over the rivals alone: of differences no normaliser is needed.
-    decoder.rewind();
+// Of differences between logits no normaliser is needed, so the rivals' rows are enough.
+ev_status Search::find_acoustic_gaps(Decoder &decoder, float lm_weight, Found &found) {
     extra_.clear();
     for (const Rival &rival : rivals_)
         extra_.push_back(rival.token);
     assign_columns(extra_);
     all_rows_ = false;
-    if (!decoder.run(inputs_, Decoder::Audio::left_out, Decoder::Rows::some, extra_))
+    if (!decoder.look_again(finished_[0].unheard, Decoder::Audio::left_out, Decoder::Rows::some,
+                            extra_))
         return EV_ERR_INFERENCE;
     for (ev_token &token : found.tokens)
         token.acoustic_gap = 0.0f;
     for (const Rival &rival : rivals_) {
-        const float *row = decoder.logits(rival.place - 1);
-        const float language = logit(row, rival.token) - logit(row, tokens[rival.place]);
-        float &gap = found.tokens[rival.place - prompt.size()].acoustic_gap;
-        gap = std::min(gap, options.lm_weight * language - rival.lead);
+        const float *row = decoder.logits(rival.place);
+        const float language = logit(row, rival.token) - logit(row, rival.said);
+        float &gap = found.tokens[rival.place].acoustic_gap;
+        gap = std::min(gap, lm_weight * language - rival.lead);
     }
     return EV_OK;
 }

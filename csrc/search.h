@@ -13,7 +13,8 @@
 //
 // Second pass. The sentences found are scored together as one tree without the audio, which is
 // what Whisper believes about text in general (the internal language model); a share of that is
-// subtracted. The winner is scored once more, exactly, for the decision to accept it.
+// subtracted. Of the winner the whole vocabulary is looked at, for the decision to accept it; no
+// pass is needed for that, the decoder keeps what it saw.
 #pragma once
 
 #include "automaton.h"
@@ -115,13 +116,16 @@ class Search {
     // A token that may stand at a place of the best sentence.
     struct Rival {
         size_t place;
-        Token token;
-        float lead; // of its logit over that of the sentence's token, with the audio
+        Token token, said; // `said` is the sentence's token there
+        float lead;        // of its logit over that of `said`, with the audio
     };
 
+    // Cells say what follows them, so each list of cells is one longer than the tokens.
     struct Finished {
-        std::vector<Token> tokens; // of the likeliest spelling
-        double mass, best;         // as in Hypothesis
+        std::vector<Token> tokens;    // of the likeliest spelling
+        std::vector<int32_t> heard;   // cells of the first pass
+        std::vector<int32_t> unheard; // cells of the pass without audio
+        double mass, best;            // as in Hypothesis
         int32_t rewarded;
         uint64_t folded;
         double score = 0.0;
@@ -148,6 +152,7 @@ class Search {
                                 const SearchOptions &options);
     ev_status score_exactly(Decoder &decoder, const std::vector<Token> &prompt,
                             const SearchOptions &options, Found &found);
+    ev_status find_acoustic_gaps(Decoder &decoder, float lm_weight, Found &found);
     // Adds end-of-text, makes the tokens unique, and notes which column of the logits each will
     // have.
     void assign_columns(std::vector<Token> &extra);

@@ -124,6 +124,8 @@ Decoder::Decoder(std::shared_ptr<const Model> model, int32_t threads, int32_t ce
     }
     cells_.resize(size_t(cells));
     positions_.resize(size_t(cells));
+    for (std::vector<float> &hidden : hidden_)
+        hidden.resize(size_t(cells) * size_t(h.n_text_state));
 }
 
 Decoder::~Decoder() { whisper_free_state(state_); }
@@ -145,6 +147,10 @@ bool Decoder::encode(int32_t audio_ctx) {
     next_cell_ = 0;
     return whisper_encode_internal(*model_->context(), *state_, 0, threads_, nullptr, nullptr);
 }
+
+struct Decoder::Output {
+    ggml_tensor *block, *wanted, *gathered; // the last two null without extra rows
+};
 
 bool Decoder::run(const std::vector<Input> &inputs, Audio audio, Rows rows,
                   const std::vector<Token> &extra) {
@@ -246,21 +252,8 @@ bool Decoder::run(const std::vector<Input> &inputs, Audio audio, Rows rows,
     }
     x = norm(x, model.d_ln_w, model.d_ln_b);
 
-    // Output: one block of rows, and the gathered ones.
-    const bool all = rows == Rows::all;
-    const int64_t n_block = all ? h.n_vocab : frequent_tokens;
-    ggml_tensor *block =
-        ggml_mul_mat(ctx, ggml_view_2d(ctx, model.d_te, n_state, n_block, model.d_te->nb[1], 0), x);
-    ggml_set_output(block);
-    ggml_build_forward_expand(graph, block);
-    ggml_tensor *wanted = nullptr, *gathered = nullptr;
-    const int64_t n_extra = all ? 0 : int64_t(extra.size());
-    if (n_extra > 0) {
-        wanted = input(ggml_new_tensor_1d(ctx, GGML_TYPE_I32, n_extra));
-        gathered = ggml_mul_mat(ctx, ggml_get_rows(ctx, model.d_te, wanted), x);
-        ggml_set_output(gathered);
-        ggml_build_forward_expand(graph, gathered);
-    }
+    ggml_set_output(x);
+    const Output out = output(ctx, graph, x, rows, extra);
     ggml_free(ctx);
 
     ggml_backend_sched_t sched = state_->sched_decode.sched;
@@ -280,26 +273,82 @@ bool Decoder::run(const std::vector<Input> &inputs, Audio audio, Rows rows,
     ggml_backend_tensor_set(tokens, values_.data(), 0, n * sizeof(int32_t));
     ggml_backend_tensor_set(positions, positions_.data() + first, 0, n * sizeof(int32_t));
     ggml_backend_tensor_set(mask, mask_.data(), 0, mask_.size() * sizeof(float));
-    if (wanted)
-        ggml_backend_tensor_set(wanted, extra.data(), 0, n_extra * sizeof(int32_t));
-
-    // The scheduler may hand out the outputs' memory once it is reset, so they are copied first.
-    const bool done = ggml_graph_compute_helper(sched, graph, threads_, false);
+    const bool done = compute(graph, out, extra);
     if (done) {
-        n_columns_ = size_t(n_block + n_extra);
-        logits_.resize(size_t(n) * n_columns_);
-        for (int32_t i = 0; i < n; ++i) {
-            float *row = logits_.data() + size_t(i) * n_columns_;
-            ggml_backend_tensor_get(block, row, i * block->nb[1], n_block * sizeof(float));
-            if (gathered) {
-                ggml_backend_tensor_get(gathered, row + n_block, i * gathered->nb[1],
-                                        n_extra * sizeof(float));
-            }
-        }
+        ggml_backend_tensor_get(x, hidden(audio).data() + first * n_state, 0, ggml_nbytes(x));
         next_cell_ = n_kv;
     }
     ggml_backend_sched_reset(sched);
     return done;
+}
+
+bool Decoder::look_again(const std::vector<int32_t> &cells, Audio audio, Rows rows,
+                         const std::vector<Token> &extra) {
+    const int64_t n_state = model_->context()->model.hparams.n_text_state;
+    ggml_init_params params = {state_->sched_decode.meta.size(), state_->sched_decode.meta.data(),
+                               true};
+    ggml_context *ctx = ggml_init(params);
+    ggml_cgraph *graph = ggml_new_graph_custom(ctx, WHISPER_MAX_NODES, false);
+    ggml_tensor *x = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, n_state, int64_t(cells.size()));
+    ggml_set_input(x);
+    const Output out = output(ctx, graph, x, rows, extra);
+    ggml_free(ctx);
+
+    ggml_backend_sched_t sched = state_->sched_decode.sched;
+    if (!ggml_backend_sched_alloc_graph(sched, graph))
+        return false;
+    for (size_t i = 0; i < cells.size(); ++i) {
+        ggml_backend_tensor_set(x, hidden(audio).data() + cells[i] * n_state, i * x->nb[1],
+                                x->nb[1]);
+    }
+    const bool done = compute(graph, out, extra);
+    ggml_backend_sched_reset(sched);
+    return done;
+}
+
+// One block of rows, and the gathered ones.
+Decoder::Output Decoder::output(ggml_context *ctx, ggml_cgraph *graph, ggml_tensor *hidden,
+                                Rows rows, const std::vector<Token> &extra) const {
+    const whisper_model &model = model_->context()->model;
+    const bool all = rows == Rows::all;
+    const int64_t n_block = all ? model.hparams.n_vocab : frequent_tokens;
+    Output out = {};
+    out.block = ggml_mul_mat(
+        ctx, ggml_view_2d(ctx, model.d_te, model.d_te->ne[0], n_block, model.d_te->nb[1], 0),
+        hidden);
+    ggml_set_output(out.block);
+    ggml_build_forward_expand(graph, out.block);
+    if (!all && !extra.empty()) {
+        out.wanted = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, int64_t(extra.size()));
+        ggml_set_input(out.wanted);
+        out.gathered = ggml_mul_mat(ctx, ggml_get_rows(ctx, model.d_te, out.wanted), hidden);
+        ggml_set_output(out.gathered);
+        ggml_build_forward_expand(graph, out.gathered);
+    }
+    return out;
+}
+
+bool Decoder::compute(ggml_cgraph *graph, const Output &output, const std::vector<Token> &extra) {
+    if (output.wanted) {
+        ggml_backend_tensor_set(output.wanted, extra.data(), 0, extra.size() * sizeof(Token));
+    }
+    if (!ggml_graph_compute_helper(state_->sched_decode.sched, graph, threads_, false))
+        return false;
+    // The scheduler may hand out the outputs' memory once it is reset, so they are copied.
+    const size_t n_block = size_t(output.block->ne[0]), n = size_t(output.block->ne[1]);
+    const size_t n_extra = output.gathered ? size_t(output.gathered->ne[0]) : 0;
+    n_columns_ = n_block + n_extra;
+    logits_.resize(n * n_columns_);
+    for (size_t i = 0; i < n; ++i) {
+        float *row = logits_.data() + i * n_columns_;
+        ggml_backend_tensor_get(output.block, row, i * output.block->nb[1],
+                                n_block * sizeof(float));
+        if (output.gathered) {
+            ggml_backend_tensor_get(output.gathered, row + n_block, i * output.gathered->nb[1],
+                                    n_extra * sizeof(float));
+        }
+    }
+    return true;
 }
 
 std::unique_ptr<Vad> Vad::load(const char *path) {

@@ -13,6 +13,9 @@
 #include <string>
 #include <vector>
 
+struct ggml_cgraph;
+struct ggml_context;
+struct ggml_tensor;
 struct whisper_context;
 struct whisper_state;
 struct whisper_vad_context;
@@ -94,8 +97,14 @@ class Decoder {
     // False: ggml failed or the cache is full.
     bool run(const std::vector<Input> &inputs, Audio audio, Rows rows,
              const std::vector<Token> &extra);
-    // Logits of input i: n_columns() values. Column c < frequent_tokens is token c; behind them
-    // come the extra tokens in their order, or with Rows::all the rest of the vocabulary.
+    // Other rows for cells that were run before, with or without audio: only the output matrix is
+    // computed. What was run with audio stays until the next run with audio, a rewind between, and
+    // likewise without.
+    bool look_again(const std::vector<int32_t> &cells, Audio audio, Rows rows,
+                    const std::vector<Token> &extra);
+    // Logits of input or cell i of the call before: n_columns() values. Column c < frequent_tokens
+    // is token c; behind them come the extra tokens in their order, or with Rows::all the rest of
+    // the vocabulary.
     const float *logits(size_t i) const { return logits_.data() + i * n_columns_; }
     size_t n_columns() const { return n_columns_; }
 
@@ -106,6 +115,14 @@ class Decoder {
     void rewind() { next_cell_ = 0; }
 
   private:
+    struct Output; // the output matrix at the end of a graph
+
+    Output output(ggml_context *ctx, ggml_cgraph *graph, ggml_tensor *hidden, Rows rows,
+                  const std::vector<Token> &extra) const;
+    // Computes the graph and copies its logits.
+    bool compute(ggml_cgraph *graph, const Output &output, const std::vector<Token> &extra);
+    std::vector<float> &hidden(Audio audio) { return hidden_[audio == Audio::heard ? 0 : 1]; }
+
     std::shared_ptr<const Model> model_;
     whisper_state *state_ = nullptr;
     int32_t threads_;
@@ -116,6 +133,7 @@ class Decoder {
     std::vector<int32_t> values_;    // of the batch, for the graph
     std::vector<float> logits_;
     std::vector<float> mask_;
+    std::vector<float> hidden_[2]; // the decoder's last state of each cell, with and without audio
 };
 
 // The streaming voice activity detector.
