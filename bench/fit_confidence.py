@@ -30,6 +30,7 @@ from scipy.optimize import minimize
 from edgevoice import grammar_file, match, mixing, models
 from edgevoice.audio import frames, read_audio
 from edgevoice.confidence import WEIGHTS_FILE, Evidence
+from edgevoice.decide import is_too_quick
 from edgevoice.endpoint import Endpointer, EndpointOptions
 from edgevoice.grammar import compile_grammar
 from edgevoice.native import Grammar, Model, Session, SessionOptions
@@ -162,7 +163,7 @@ class Collector:
             transcript = decoder.recognise(utterance.samples)
             heard = transcript.hypotheses[:1]
             meanings = match.interpret(grammar, heard[0].text) if heard else []
-            if not meanings:
+            if not meanings or is_too_quick(heard[0].text, utterance.speech_s):
                 continue
             right = said is not None and said.items() <= meanings[0].slots.items()
             if said is not None and not right and len(utterances) > 1:

@@ -97,7 +97,15 @@ class Ours:
         """Answer, with the time of recognition, matching and decision."""
         started = time.perf_counter()
         transcript = self._session.recognise(samples)
-        decision = decide(transcript, self._grammar, 0.5, self._confidence, lambda: None)
+        speech_s = len(samples) / SAMPLE_RATE_HZ  # with the margins
+        decision = decide(
+            transcript,
+            self._grammar,
+            speech_s=speech_s,
+            min_confidence=0.5,
+            model=self._confidence,
+            transcribe=lambda: None,
+        )
         ms = (time.perf_counter() - started) * 1000
         timings, meaning = transcript.timings, decision.meaning
         if meaning is None:

@@ -69,6 +69,11 @@ class Utterance:
     end_reason: EndReason
 
     @property
+    def speech_s(self) -> float:
+        """From the first to the last speech."""
+        return (self.speech_end_samples - self.speech_start_samples) / SAMPLE_RATE_HZ
+
+    @property
     def end_samples(self) -> int:
         """Position one past the last sample."""
         return self.start_samples + len(self.samples)

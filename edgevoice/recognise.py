@@ -76,7 +76,14 @@ class Recogniser:
             spent_ms = (time.perf_counter() - started) * 1000
             return refused("timeout", utterance, Timings(vad=vad_ms, search=spent_ms))
         started = time.perf_counter()
-        decision = decide(transcript, self.grammar, self._min_confidence, self._confidence, self._heard)
+        decision = decide(
+            transcript,
+            self.grammar,
+            speech_s=utterance.speech_s,
+            min_confidence=self._min_confidence,
+            model=self._confidence,
+            transcribe=self._heard,
+        )
         match_ms = (time.perf_counter() - started) * 1000
         return _result(decision, utterance, replace(transcript.timings, vad=vad_ms, match=match_ms))
 

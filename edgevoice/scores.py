@@ -66,7 +66,7 @@ class Record:
     outcome: Outcome
     verdict: Verdict
     best: dict[str, Any] | None
-    """The result to judge by: the right one, else the one accepted, else the surest."""
+    """The result to judge by: one wrongly accepted, else the right one, else the surest."""
 
     def json(self) -> dict[str, Any]:
         """As results.json has it."""
@@ -134,15 +134,15 @@ def judge(task: Task, outcome: Outcome) -> Record:
         best = _surest(accepted) or _surest(results)
         return Record(task, outcome, "accepted" if accepted else "refused", best)
     right = [result for result in results if agrees(task.recording, result)]
-    right_accepted = [result for result in right if result["accepted"]]
+    wrong_accepted = [result for result in accepted if result not in right]
     verdict: Verdict
-    if right_accepted:
-        verdict = "right"
-    elif accepted:
+    if wrong_accepted:
         verdict = "wrong_accepted"
+    elif accepted:
+        verdict = "right"
     else:
         verdict = "right_refused" if right else "wrong_refused"
-    best = _surest(right_accepted) or _surest(accepted) or _surest(right) or _surest(results)
+    best = _surest(wrong_accepted) or _surest(right) or _surest(results)
     return Record(task, outcome, verdict, best)
 
 
@@ -300,14 +300,18 @@ def _curve(
     """What would be accepted at other thresholds, from the confidence of every utterance."""
 
     def right(records: Iterable[Record]) -> np.ndarray[Any, Any]:
-        return np.array(
-            [
-                _confidence(
-                    result for result in record.outcome.results if agrees(record.task.recording, result)
-                )
-                for record in records
-            ]
-        )
+        """Confidence of the right and of the other utterances of each recording, shape (n, 2)."""
+        pairs = []
+        for record in records:
+            results = record.outcome.results
+            agreeing = [result for result in results if agrees(record.task.recording, result)]
+            others = [result for result in results if result not in agreeing]
+            pairs.append((_confidence(agreeing), _confidence(others)))
+        return np.array(pairs).reshape(-1, 2)
+
+    def right_share(pairs: np.ndarray[Any, Any], threshold: float) -> float | None:
+        is_right = (pairs[:, 0] >= threshold) & (pairs[:, 1] < threshold)
+        return _ratio(int(is_right.sum()), len(pairs))
 
     clean = right(record for record in orders if record.task.condition == CLEAN)
     noisy = right(record for record in orders if record.task.condition.noise)
@@ -317,8 +321,8 @@ def _curve(
     return [
         {
             "threshold": round(threshold, 3),
-            "right_clean": _ratio(int((clean >= threshold).sum()), len(clean)),
-            "right_noisy": _ratio(int((noisy >= threshold).sum()), len(noisy)),
+            "right_clean": right_share(clean, threshold),
+            "right_noisy": right_share(noisy, threshold),
             "false_accepts_per_hour": _ratio(int((false >= threshold).sum()), hours),
             "near_misses": _ratio(int((near >= threshold).sum()), len(near)),
         }

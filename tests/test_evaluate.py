@@ -200,14 +200,15 @@ class TestCounting:
             ([("Order", {"drink": "mocha"}, "low_confidence")], "wrong_refused"),
             ([("Cancel", {"drink": "latte"}, None)], "wrong_accepted"),
             ([(None, {}, "no_speech")], "wrong_refused"),
-            ([("Order", {"drink": "mocha"}, None), ("Order", {"drink": "latte"}, None)], "right"),
+            ([("Order", {"drink": "mocha"}, None), ("Order", {"drink": "latte"}, None)], "wrong_accepted"),
+            ([("Order", {}, "no_speech"), ("Order", {"drink": "latte"}, None)], "right"),
             ([("Order", {"drink": "latte"}, "low_confidence"), ("Order", {}, None)], "wrong_accepted"),
         ],
     )
     def test_verdicts(
         self, results: Sequence[tuple[str | None, dict[str, str], str | None]], verdict: str
     ) -> None:
-        """Right needs one accepted utterance with the intent and every labelled slot."""
+        """Right needs one accepted utterance with the intent and every labelled slot, and no other."""
         assert judged(results).verdict == verdict
 
     def test_curve_follows_confidence(self) -> None:
