@@ -1,5 +1,7 @@
 #include "whisper_core.h"
 
+#include "half_matrix.h"
+
 // Upstream's source, unchanged, with the warnings it has always had.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wunused-function"
@@ -148,6 +150,34 @@ bool Decoder::encode(int32_t audio_ctx) {
     return whisper_encode_internal(*model_->context(), *state_, 0, threads_, nullptr, nullptr);
 }
 
+namespace {
+
+#if EV_HALF_MATRIX
+void compute_product(ggml_tensor *dst, int part, int parts, void *) {
+    const ggml_tensor *weight = dst->src[0], *x = dst->src[1];
+    const size_t height = size_t(weight->ne[1]);
+    multiply_half(static_cast<const uint16_t *>(weight->data), size_t(weight->ne[0]),
+                  static_cast<const float *>(x->data), size_t(x->ne[1]),
+                  static_cast<float *>(dst->data), height, height * part / parts,
+                  height * (part + 1) / parts);
+}
+#endif
+
+// Weight (width, height) times x (width, n).
+ggml_tensor *product(ggml_context *ctx, ggml_tensor *weight, ggml_tensor *x) {
+#if EV_HALF_MATRIX
+    if (weight->type == GGML_TYPE_F16 && weight->ne[0] % int64_t(half_matrix::lanes) == 0 &&
+        ggml_is_contiguous(weight) && ggml_is_contiguous(x)) {
+        ggml_tensor *sources[] = {weight, x};
+        return ggml_custom_4d(ctx, GGML_TYPE_F32, weight->ne[1], x->ne[1], 1, 1, sources, 2,
+                              compute_product, GGML_N_TASKS_MAX, nullptr);
+    }
+#endif
+    return ggml_mul_mat(ctx, weight, x);
+}
+
+} // namespace
+
 struct Decoder::Output {
     ggml_tensor *block, *wanted, *gathered; // the last two null without extra rows
 };
@@ -182,7 +212,7 @@ bool Decoder::run(const std::vector<Input> &inputs, Audio audio, Rows rows,
         return ggml_add(ctx, ggml_mul(ctx, ggml_norm(ctx, x, h.eps), weight), bias);
     };
     const auto linear = [&](ggml_tensor *weight, ggml_tensor *x, ggml_tensor *bias) {
-        return ggml_add(ctx, ggml_mul_mat(ctx, weight, x), bias);
+        return ggml_add(ctx, product(ctx, weight, x), bias);
     };
     // (n_state, n) -> (width, n, n_head)
     const auto heads = [&](ggml_tensor *x) {
@@ -212,7 +242,7 @@ bool Decoder::run(const std::vector<Input> &inputs, Audio audio, Rows rows,
         // Self-attention: write this batch's keys and values to its cells, read all cells.
         ggml_tensor *y = norm(x, layer.attn_ln_0_w, layer.attn_ln_0_b);
         ggml_tensor *q = ggml_scale(ctx, linear(layer.attn_q_w, y, layer.attn_q_b), scale);
-        ggml_tensor *k = ggml_scale(ctx, ggml_mul_mat(ctx, layer.attn_k_w, y), scale);
+        ggml_tensor *k = ggml_scale(ctx, product(ctx, layer.attn_k_w, y), scale);
         ggml_tensor *v = ggml_transpose(ctx, linear(layer.attn_v_w, y, layer.attn_v_b));
         ggml_build_forward_expand(graph,
                                   ggml_cpy(ctx, k,
@@ -313,7 +343,7 @@ Decoder::Output Decoder::output(ggml_context *ctx, ggml_cgraph *graph, ggml_tens
     const bool all = rows == Rows::all;
     const int64_t n_block = all ? model.hparams.n_vocab : frequent_tokens;
     Output out = {};
-    out.block = ggml_mul_mat(
+    out.block = product(
         ctx, ggml_view_2d(ctx, model.d_te, model.d_te->ne[0], n_block, model.d_te->nb[1], 0),
         hidden);
     ggml_set_output(out.block);

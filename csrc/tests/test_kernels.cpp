@@ -1,5 +1,7 @@
-// The vector loops of kernels.h against long double arithmetic.
+// The vector loops of kernels.h and half_matrix.h against long double arithmetic.
 #include "kernels.h"
+
+#include "half_matrix.h"
 
 #include "check.h"
 
@@ -96,6 +98,57 @@ void what_is_not_finite_shows() {
     }
 }
 
+#if EV_HALF_MATRIX
+
+// Half-precision numbers of all magnitudes and signs, subnormal ones, too, but none that is not
+// finite.
+uint16_t half(uint32_t i) {
+    const uint16_t bits = uint16_t(i * 2654435761u >> 16);
+    return (bits & 0x7c00) == 0x7c00 ? uint16_t(bits & 0x83ff) : bits;
+}
+
+long double value_of(uint16_t half) {
+    const int exponent = half >> 10 & 31, fraction = half & 1023;
+    const long double size = exponent ? std::ldexp(1024.0L + fraction, exponent - 25)
+                                      : std::ldexp((long double)fraction, -24);
+    return half & 0x8000 ? -size : size;
+}
+
+// Every shape that takes another way: odd numbers of rows, one to nine columns, parts of the rows.
+void products_are_close() {
+    constexpr size_t width = 40;
+    for (const size_t height : {1, 2, 3, 8, 9}) {
+        for (size_t n_columns = 1; n_columns <= 9; ++n_columns) {
+            // Exactly as long as needed: the sanitizer sees what is read behind the end.
+            std::vector<uint16_t> weights(height * width);
+            std::vector<float> x(n_columns * width), out(n_columns * height, NAN);
+            for (size_t i = 0; i < weights.size(); ++i)
+                weights[i] = half(uint32_t(i + height));
+            for (size_t i = 0; i < x.size(); ++i)
+                x[i] = std::sin(float(i)) * float(n_columns);
+            const size_t cut = height / 2;
+            ev::multiply_half(weights.data(), width, x.data(), n_columns, out.data(), height, 0,
+                              cut);
+            ev::multiply_half(weights.data(), width, x.data(), n_columns, out.data(), height, cut,
+                              height);
+            for (size_t c = 0; c < n_columns; ++c) {
+                for (size_t r = 0; r < height; ++r) {
+                    long double wanted = 0.0L, size = 0.0L;
+                    for (size_t k = 0; k < width; ++k) {
+                        const long double term =
+                            value_of(weights[r * width + k]) * (long double)x[c * width + k];
+                        wanted += term;
+                        size += std::fabs(term);
+                    }
+                    CHECK(std::fabs(out[c * height + r] - wanted) <= size * 1e-6L);
+                }
+            }
+        }
+    }
+}
+
+#endif
+
 } // namespace
 
 void test_kernels() {
@@ -104,6 +157,9 @@ void test_kernels() {
     the_largest_counts_wherever_it_stands();
     extreme_values_neither_overflow_nor_vanish();
     what_is_not_finite_shows();
+#if EV_HALF_MATRIX
+    products_are_close();
+#endif
 }
 
 } // namespace test
