@@ -34,7 +34,7 @@ format: setup ## put the source in shape
 check-native: setup ## the C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@EDGEVOICE_TEST_MODEL="$$($(RUN)/edgevoice models pull tiny.en)" $(RUN)/python build_native.py --sanitize
 
-soak: setup check-native ## run the engine for long: memory, reloads, more random tests, fuzzers, two threads (20 minutes)
+soak: setup check-native ## run the engine for long: memory, reloads, more random tests, fuzzers, two threads, emulated ARM (20 minutes)
 	@$(RUN)/python scripts/soak.py
 
 setup: packages $(VENV)/installed $(NATIVE) $(UPSTREAM) models ## Debian packages, virtual environment, native module, model

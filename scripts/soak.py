@@ -1,4 +1,4 @@
-"""Run the engine for long and say whether it holds: memory, reloads, long random tests, fuzzers, two threads.
+"""Run the engine for long and say whether it holds: memory, reloads, random tests, fuzzers, threads, emulated ARM.
 
     make soak                                       everything, some 20 minutes on an idle machine
     .venv/bin/python scripts/soak.py --short        everything, a twentieth of it
@@ -14,8 +14,10 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import contextmanager
@@ -44,6 +46,17 @@ THREADS_S: Final = 60.0
 MAX_GROWTH_MB: Final = 32.0
 """After the warm-up: the states of the grammar that are kept grow for a while, a leak does not end."""
 
+ARM_MAIN: Final = """
+namespace test {
+int failures = 0;
+void test_kernels();
+}
+int main() {
+    test::test_kernels();
+    return test::failures != 0;
+}
+"""
+
 PROPERTY_TESTS: Final = ("tests/test_reference.py", "tests/test_match.py", "tests/test_free_text.py")
 
 
@@ -59,6 +72,7 @@ def main() -> int:
         "properties": properties,
         "fuzz": fuzz,
         "threads": threads,
+        "arm": arm,
     }
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -165,6 +179,23 @@ def threads(share: float) -> str:
     if counts["wrong"] or not counts["busy"] or not counts["answers"]:
         raise BrokenBoundError(figures)
     return figures
+
+
+def arm(_: float) -> str:
+    """Run the tests of the vector loops as ARM processors would, with NEON, emulated."""
+    compiler, emulator = shutil.which("aarch64-linux-gnu-g++"), shutil.which("qemu-aarch64-static")
+    if compiler is None or emulator is None:
+        raise BrokenBoundError("install the Debian packages g++-aarch64-linux-gnu and qemu-user-static")
+    boards = {"A53 and A72": "armv8-a", "A76": "armv8.2-a+dotprod+fp16"}
+    with tempfile.TemporaryDirectory() as folder:
+        main, program = Path(folder) / "main.cpp", Path(folder) / "tests"
+        main.write_text(ARM_MAIN)
+        for processor in boards.values():
+            flags = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", f"-march={processor}"]
+            sources = ["-Icsrc", "-Icsrc/tests", "csrc/tests/test_kernels.cpp", str(main)]
+            _run([compiler, *flags, *sources, "-static", "-o", str(program)], {})
+            _run([emulator, str(program)], {})
+    return f"vector loops right on {', '.join(boards)}"
 
 
 @contextmanager
