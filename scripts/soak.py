@@ -1,11 +1,11 @@
-"""Run the engine for long and say whether it holds: memory, reloads, random tests, fuzzers, threads, emulated ARM.
+"""Run the engine for long and say whether it holds: memory, reloads, random tests, fuzzers, threads, ARM.
 
     make soak                                       everything, some 20 minutes on an idle machine
     .venv/bin/python scripts/soak.py --short        everything, a twentieth of it
     .venv/bin/python scripts/soak.py memory threads     some parts
 
 Each part prints one line with its figures, and `FAILED` before it where a bound is broken; then the exit code
-is 1. The fuzzers need `make check-native` once before.
+is 1. The fuzzers need `make check-native` once before, the emulated ARM two Debian packages.
 """
 
 from __future__ import annotations
