@@ -22,8 +22,6 @@
 
 namespace ev {
 
-constexpr bool has_half_matrix = EV_HALF_MATRIX;
-
 #if EV_HALF_MATRIX
 
 namespace half_matrix {

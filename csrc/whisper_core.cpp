@@ -182,6 +182,41 @@ struct Decoder::Output {
     ggml_tensor *block, *wanted, *gathered; // the last two null without extra rows
 };
 
+template <typename Fill, typename Keep>
+bool Decoder::compute(ggml_cgraph *graph, const Output &output, const std::vector<Token> &extra,
+                      const Fill &fill, const Keep &keep) {
+    ggml_backend_sched_t sched = state_->sched_decode.sched;
+    if (!ggml_backend_sched_alloc_graph(sched, graph))
+        return false;
+    fill();
+    if (output.wanted)
+        ggml_backend_tensor_set(output.wanted, extra.data(), 0, extra.size() * sizeof(Token));
+    const bool done = ggml_graph_compute_helper(sched, graph, threads_, false);
+    // The scheduler may hand out the outputs' memory once it is reset, so they are copied first.
+    if (done) {
+        copy_logits(output);
+        keep();
+    }
+    ggml_backend_sched_reset(sched);
+    return done;
+}
+
+void Decoder::copy_logits(const Output &output) {
+    const size_t n_block = size_t(output.block->ne[0]), n = size_t(output.block->ne[1]);
+    const size_t n_extra = output.gathered ? size_t(output.gathered->ne[0]) : 0;
+    n_columns_ = n_block + n_extra;
+    logits_.resize(n * n_columns_);
+    for (size_t i = 0; i < n; ++i) {
+        float *row = logits_.data() + i * n_columns_;
+        ggml_backend_tensor_get(output.block, row, i * output.block->nb[1],
+                                n_block * sizeof(float));
+        if (output.gathered) {
+            ggml_backend_tensor_get(output.gathered, row + n_block, i * output.gathered->nb[1],
+                                    n_extra * sizeof(float));
+        }
+    }
+}
+
 bool Decoder::run(const std::vector<Input> &inputs, Audio audio, Rows rows,
                   const std::vector<Token> &extra) {
     const whisper_model &model = model_->context()->model;
@@ -286,9 +321,6 @@ bool Decoder::run(const std::vector<Input> &inputs, Audio audio, Rows rows,
     const Output out = output(ctx, graph, x, rows, extra);
     ggml_free(ctx);
 
-    ggml_backend_sched_t sched = state_->sched_decode.sched;
-    if (!ggml_backend_sched_alloc_graph(sched, graph))
-        return false;
     values_.clear();
     mask_.assign(size_t(n_kv) * n, -INFINITY);
     for (int32_t i = 0; i < n; ++i) {
@@ -300,16 +332,16 @@ bool Decoder::run(const std::vector<Input> &inputs, Audio audio, Rows rows,
         for (int32_t cell = first + i; cell >= 0; cell = cells_[cell].parent)
             row[cell] = 0.0f;
     }
-    ggml_backend_tensor_set(tokens, values_.data(), 0, n * sizeof(int32_t));
-    ggml_backend_tensor_set(positions, positions_.data() + first, 0, n * sizeof(int32_t));
-    ggml_backend_tensor_set(mask, mask_.data(), 0, mask_.size() * sizeof(float));
-    const bool done = compute(graph, out, extra);
-    if (done) {
+    const auto fill = [&] {
+        ggml_backend_tensor_set(tokens, values_.data(), 0, n * sizeof(int32_t));
+        ggml_backend_tensor_set(positions, positions_.data() + first, 0, n * sizeof(int32_t));
+        ggml_backend_tensor_set(mask, mask_.data(), 0, mask_.size() * sizeof(float));
+    };
+    const auto keep = [&] {
         ggml_backend_tensor_get(x, hidden(audio).data() + first * n_state, 0, ggml_nbytes(x));
         next_cell_ = n_kv;
-    }
-    ggml_backend_sched_reset(sched);
-    return done;
+    };
+    return compute(graph, out, extra, fill, keep);
 }
 
 bool Decoder::look_again(const std::vector<int32_t> &cells, Audio audio, Rows rows,
@@ -324,16 +356,13 @@ bool Decoder::look_again(const std::vector<int32_t> &cells, Audio audio, Rows ro
     const Output out = output(ctx, graph, x, rows, extra);
     ggml_free(ctx);
 
-    ggml_backend_sched_t sched = state_->sched_decode.sched;
-    if (!ggml_backend_sched_alloc_graph(sched, graph))
-        return false;
-    for (size_t i = 0; i < cells.size(); ++i) {
-        ggml_backend_tensor_set(x, hidden(audio).data() + cells[i] * n_state, i * x->nb[1],
-                                x->nb[1]);
-    }
-    const bool done = compute(graph, out, extra);
-    ggml_backend_sched_reset(sched);
-    return done;
+    const auto fill = [&] {
+        for (size_t i = 0; i < cells.size(); ++i) {
+            ggml_backend_tensor_set(x, hidden(audio).data() + cells[i] * n_state, i * x->nb[1],
+                                    x->nb[1]);
+        }
+    };
+    return compute(graph, out, extra, fill, [] {});
 }
 
 // One block of rows, and the gathered ones.
@@ -356,29 +385,6 @@ Decoder::Output Decoder::output(ggml_context *ctx, ggml_cgraph *graph, ggml_tens
         ggml_build_forward_expand(graph, out.gathered);
     }
     return out;
-}
-
-bool Decoder::compute(ggml_cgraph *graph, const Output &output, const std::vector<Token> &extra) {
-    if (output.wanted) {
-        ggml_backend_tensor_set(output.wanted, extra.data(), 0, extra.size() * sizeof(Token));
-    }
-    if (!ggml_graph_compute_helper(state_->sched_decode.sched, graph, threads_, false))
-        return false;
-    // The scheduler may hand out the outputs' memory once it is reset, so they are copied.
-    const size_t n_block = size_t(output.block->ne[0]), n = size_t(output.block->ne[1]);
-    const size_t n_extra = output.gathered ? size_t(output.gathered->ne[0]) : 0;
-    n_columns_ = n_block + n_extra;
-    logits_.resize(n * n_columns_);
-    for (size_t i = 0; i < n; ++i) {
-        float *row = logits_.data() + i * n_columns_;
-        ggml_backend_tensor_get(output.block, row, i * output.block->nb[1],
-                                n_block * sizeof(float));
-        if (output.gathered) {
-            ggml_backend_tensor_get(output.gathered, row + n_block, i * output.gathered->nb[1],
-                                    n_extra * sizeof(float));
-        }
-    }
-    return true;
 }
 
 std::unique_ptr<Vad> Vad::load(const char *path) {

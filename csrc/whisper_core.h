@@ -119,8 +119,12 @@ class Decoder {
 
     Output output(ggml_context *ctx, ggml_cgraph *graph, ggml_tensor *hidden, Rows rows,
                   const std::vector<Token> &extra) const;
-    // Computes the graph and copies its logits.
-    bool compute(ggml_cgraph *graph, const Output &output, const std::vector<Token> &extra);
+    // Computes the graph and copies its logits. `fill` sets its other inputs, `keep` takes what
+    // else is wanted of it.
+    template <typename Fill, typename Keep>
+    bool compute(ggml_cgraph *graph, const Output &output, const std::vector<Token> &extra,
+                 const Fill &fill, const Keep &keep);
+    void copy_logits(const Output &output);
     std::vector<float> &hidden(Audio audio) { return hidden_[audio == Audio::heard ? 0 : 1]; }
 
     std::shared_ptr<const Model> model_;

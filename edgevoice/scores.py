@@ -133,8 +133,8 @@ def judge(task: Task, outcome: Outcome) -> Record:
     if task.kind != "order":
         best = _surest(accepted) or _surest(results)
         return Record(task, outcome, "accepted" if accepted else "refused", best)
-    right = [result for result in results if agrees(task.recording, result)]
-    wrong_accepted = [result for result in accepted if result not in right]
+    right, wrong = _sorted_out(task.recording, results)
+    wrong_accepted = [result for result in wrong if result["accepted"]]
     verdict: Verdict
     if wrong_accepted:
         verdict = "wrong_accepted"
@@ -144,6 +144,17 @@ def judge(task: Task, outcome: Outcome) -> Record:
         verdict = "right_refused" if right else "wrong_refused"
     best = _surest(wrong_accepted) or _surest(right) or _surest(results)
     return Record(task, outcome, verdict, best)
+
+
+def _sorted_out(
+    recording: Recording, results: Iterable[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The right results and the others."""
+    right: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
+    for result in results:
+        (right if agrees(recording, result) else others).append(result)
+    return right, others
 
 
 def _surest(results: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
@@ -301,12 +312,10 @@ def _curve(
 
     def right(records: Iterable[Record]) -> np.ndarray[Any, Any]:
         """Confidence of the right and of the other utterances of each recording, shape (n, 2)."""
-        pairs = []
-        for record in records:
-            results = record.outcome.results
-            agreeing = [result for result in results if agrees(record.task.recording, result)]
-            others = [result for result in results if result not in agreeing]
-            pairs.append((_confidence(agreeing), _confidence(others)))
+        pairs = [
+            [_confidence(results) for results in _sorted_out(record.task.recording, record.outcome.results)]
+            for record in records
+        ]
         return np.array(pairs).reshape(-1, 2)
 
     def right_share(pairs: np.ndarray[Any, Any], threshold: float) -> float | None:
