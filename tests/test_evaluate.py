@@ -529,9 +529,12 @@ class TestCommand:
             "--grammar",
             str(folder / "grammar.yaml"),
         ]
+        # A shell starts background jobs with SIGINT ignored; children inherit that, but not a handler.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         with subprocess.Popen(
             command, env=child_environment, stderr=subprocess.PIPE, start_new_session=True
         ) as process:
+            signal.signal(signal.SIGINT, before)
             time.sleep(3)
             os.killpg(process.pid, signal.SIGINT)
             _, stderr = process.communicate(timeout=10)
