@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from edgevoice.config import Config
     from edgevoice.events import Result
     from edgevoice.pipeline import Pipeline
-    from edgevoice.publish import Publisher
+    from edgevoice.publish import Publisher, State
 
 EXIT_CODES: Final = (
     "exit codes: 0 done, a refused command is a result too; 1 a check failed, or the output cannot be "
@@ -105,8 +105,9 @@ def run(options: argparse.Namespace) -> int:
     try:
         pipeline = Pipeline(config, options.grammar)
         try:
-            for source in _sources(options, config):
-                _run_source(source, pipeline, publisher)
+            on_state = publisher.set_state if publisher else lambda _: None
+            for source in _sources(options, config, on_state):
+                _run_source(source, pipeline, publisher, on_state)
         finally:
             pipeline.close()
         if publisher and not publisher.flush(config.mqtt.connect_timeout_s):
@@ -117,9 +118,11 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _run_source(source: FrameSource, pipeline: Pipeline, publisher: Publisher | None) -> None:
+def _run_source(
+    source: FrameSource, pipeline: Pipeline, publisher: Publisher | None, on_state: Callable[[State], None]
+) -> None:
     try:
-        for result in pipeline.results(source, publisher.set_state if publisher else lambda _: None):
+        for result in pipeline.results(source, on_state):
             print(_line(result), flush=True)
             if publisher:
                 publisher.publish(result)
@@ -243,7 +246,7 @@ def config_check(options: argparse.Namespace) -> None:
 
 def devices(options: argparse.Namespace) -> None:
     """Microphones, with the name to put in the configuration."""
-    from edgevoice.capture import list_devices  # noqa: PLC0415
+    from edgevoice.portaudio import list_devices  # noqa: PLC0415
 
     found = list_devices()
     if options.json:
@@ -287,11 +290,18 @@ def _publisher(config: Config) -> Publisher | None:
     return publisher
 
 
-def _sources(options: argparse.Namespace, config: Config) -> Iterable[FrameSource]:
+def _sources(
+    options: argparse.Namespace, config: Config, on_state: Callable[[State], None]
+) -> Iterable[FrameSource]:
     from edgevoice.capture import FileSource, MicrophoneSource, RawSource  # noqa: PLC0415
+    from edgevoice.microphone import Microphone  # noqa: PLC0415
+    from edgevoice.portaudio import load_pyaudio  # noqa: PLC0415
 
     if not options.input:
-        yield MicrophoneSource(config.audio.device, channel=config.audio.channel)
+        load_pyaudio()  # without it, waiting for a microphone is of no use
+        yield Microphone(
+            lambda: MicrophoneSource(config.audio.device, channel=config.audio.channel), on_state
+        )
     for name in options.input or ():
         yield (
             RawSource(_stdin(), options.rate)

@@ -3,11 +3,13 @@
     frames -> vad -> endpoint -> recognise -> results
 
 Everything runs in the caller's thread; a live source buffers the audio that arrives meanwhile. States
-are announced as they change: "listening", "speech", "recognising".
+are announced as they change: "listening", "speech", "recognising". "lost" and "muted" are announced by the
+source, which then has no frames.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
     from edgevoice.config import Config
     from edgevoice.publish import State
+
+_log = logging.getLogger(__name__)
 
 
 class Pipeline:
@@ -45,12 +49,22 @@ class Pipeline:
     def results(
         self, frames: Iterable[Frame], on_state: Callable[[State], None] = lambda _: None
     ) -> Iterator[Result]:
-        """Yield a result for each utterance of a stream; without any, one that says "no_speech"."""
+        """Yield a result for each utterance of a stream; without any, one that says "no_speech".
+
+        Where a frame does not begin at the end of the one before, something is missing: what was being said
+        is dropped, and listening begins anew.
+        """
         endpointer = Endpointer(self._endpoint_options)
         vad_ms, all_vad_ms, announced, heard, length_samples = 0.0, 0.0, False, False, 0
-        on_state("listening")
-        self._vad.reset()
+        listening = False
         for frame in frames:
+            if not listening or frame.start_samples != length_samples:
+                if endpointer.in_speech:
+                    _log.warning("audio is missing in the middle of what is said, which is dropped")
+                endpointer = Endpointer(self._endpoint_options)
+                self._vad.reset()
+                vad_ms, announced, listening = 0.0, False, True
+                on_state("listening")
             started = time.perf_counter()
             scored = self._vad.score(frame)
             spent_ms = (time.perf_counter() - started) * 1000

@@ -30,8 +30,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from edgevoice.capture import PA_INT16, AudioCallback
 from edgevoice.errors import BrokerError
+from edgevoice.portaudio import PA_INT16, AudioCallback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -298,7 +298,7 @@ class FakeStream:
 
 @dataclass(slots=True)
 class FakePortAudio:
-    """capture.PortAudio without hardware; what was opened last is in `stream`."""
+    """portaudio.PortAudio without hardware; what was opened last is in `stream`."""
 
     devices: tuple[FakeDevice, ...] = ()
     default_index: int | None = 0
@@ -333,18 +333,14 @@ class FakePortAudio:
         """Like PyAudio's."""
         return {"index": host_api_index, "name": "Fake"}
 
-    def is_format_supported(self, rate: float, **settings: Any) -> bool:
-        """Like PyAudio's: ValueError for no."""
-        device = self.devices[settings["input_device"]]
-        formats = device.formats or ((device.rate_hz, device.channels),)
-        if settings["input_format"] != PA_INT16 or (int(rate), settings["input_channels"]) not in formats:
-            raise ValueError("Invalid sample rate", -9997)
-        return True
-
     def open(self, **settings: Any) -> FakeStream:
         """Like PyAudio's."""
         if self.open_error:
             raise OSError(-9985, self.open_error)
+        device = self.devices[settings["input_device_index"]]
+        formats = device.formats or ((device.rate_hz, device.channels),)
+        if settings["format"] != PA_INT16 or (settings["rate"], settings["channels"]) not in formats:
+            raise OSError(-9997, "Invalid sample rate")
         self.stream = FakeStream(settings["stream_callback"], settings["rate"], settings["channels"])
         return self.stream
 

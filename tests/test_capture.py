@@ -6,7 +6,6 @@ import io
 import itertools
 import logging
 import os
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -15,33 +14,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from edgevoice.capture import (
-    PA_INPUT_OVERFLOW,
-    FileSource,
-    FrameSource,
-    MicrophoneSource,
-    RawSource,
-    find_device,
-    list_devices,
-)
+from edgevoice.capture import CaptureCounters, FileSource, FrameSource, MicrophoneSource, RawSource
 from edgevoice.errors import AudioError, AudioFormatError
 from edgevoice.events import FRAME_SAMPLES, SAMPLE_RATE_HZ
+from edgevoice.portaudio import PA_INPUT_OVERFLOW
 from edgevoice.testing import FakeDevice, FakePortAudio, FakeStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-CARD = FakePortAudio(
-    devices=(
-        FakeDevice("HDMI output", channels=0),
-        FakeDevice("USB Mic", rate_hz=48_000),
-        FakeDevice("ReSpeaker 4 Mic Array", channels=6),
-        FakeDevice("USB Mic Pro"),
-        FakeDevice(b"caf\xe9", channels=2),
-    ),
-    default_index=1,
-)
 
 
 def ramp(count: int) -> np.ndarray[tuple[int], np.dtype[np.int16]]:
@@ -163,60 +144,6 @@ class TestRawSource:
             assert list(stream) == []
 
 
-class TestDevices:
-    """Choosing a microphone."""
-
-    def test_list(self) -> None:
-        """Only what can record is listed, with what the user needs to choose."""
-        devices = list_devices(CARD)
-        assert [device.index for device in devices] == [1, 2, 3, 4]
-        assert [device.is_default for device in devices] == [True, False, False, False]
-        assert (devices[1].name, devices[1].channels, devices[1].rate_hz, devices[1].host_api) == (
-            "ReSpeaker 4 Mic Array",
-            6,
-            16_000,
-            "Fake",
-        )
-        assert devices[3].name == "caf�"
-
-    @pytest.mark.parametrize(
-        ("wanted", "index"),
-        [(None, 1), (3, 3), ("3", 3), ("respeaker", 2), ("usb mic", 1), ("PRO", 3), ("MIC ARRAY", 2)],
-    )
-    def test_found(self, wanted: int | str | None, index: int) -> None:
-        """Default, index, part of a name in any case; a whole name wins over a part."""
-        assert find_device(list_devices(CARD), wanted).index == index
-
-    @pytest.mark.parametrize("wanted", ["webcam", 0, 7, "7"])
-    def test_absent(self, wanted: int | str) -> None:
-        """A device that is not there, or cannot record, lists those that can."""
-        with pytest.raises(AudioError, match=r"there is no microphone .*1: USB Mic .*2: ReSpeaker") as caught:
-            find_device(list_devices(CARD), wanted)
-        assert str(wanted) in str(caught.value)
-
-    def test_ambiguous(self) -> None:
-        """Several that fit are listed, without the others."""
-        with pytest.raises(AudioError, match="several microphones fit 'usb'") as caught:
-            find_device(list_devices(CARD), "usb")
-        assert "3: USB Mic Pro" in str(caught.value)
-        assert "ReSpeaker" not in str(caught.value)
-
-    def test_none_at_all(self) -> None:
-        """A machine without a microphone says so."""
-        with pytest.raises(AudioError, match="no default microphone; devices: none"):
-            find_device(list_devices(FakePortAudio()), None)
-
-    def test_pyaudio_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without PyAudio or PortAudio the error says what to install."""
-        monkeypatch.setitem(sys.modules, "pyaudio", None)
-        with pytest.raises(AudioError, match="install the package libportaudio2"):
-            list_devices()
-
-    def test_real_portaudio(self) -> None:
-        """The real library can be asked on a machine without any card."""
-        assert all(device.channels > 0 for device in list_devices())
-
-
 class TestMicrophone:
     """Sound through PortAudio's callback."""
 
@@ -280,15 +207,86 @@ class TestMicrophone:
         source = MicrophoneSource(port_audio=card)
         for _ in range(400):  # 12.8 s into a queue of 10 s
             opened(card).feed(bytes(1024))
-        assert 80 < source.overflows < 100
-        lost = source.overflows
+        lost = source.counters.overflows
+        assert 80 < lost < 100
         stream = iter(source)
         next(stream)
         opened(card).feed(bytes(1024), PA_INPUT_OVERFLOW)  # the card's own loss counts as well
-        assert source.overflows == lost + 1
-        for _ in range(100):
-            next(stream)
+        assert source.counters == CaptureCounters(overflows=lost, card_overflows=1, gaps=1)
+        positions = [next(stream).start_samples for _ in range(312)]
+        jumps = {after - before for before, after in itertools.pairwise(positions)}
+        assert jumps == {FRAME_SAMPLES, (1 + lost) * FRAME_SAMPLES}  # what is missing shows in the positions
         assert caplog.text.count("audio was lost") == 1
+        source.close()
+
+    def test_status(self) -> None:
+        """Other flags of PortAudio, which speak of playing, change nothing."""
+        card = FakePortAudio(devices=(FakeDevice("Mic"),))
+        source = MicrophoneSource(port_audio=card)
+        for flags in (1, 4, 8, 16, 31):
+            opened(card).feed(bytes(1024), flags)
+        assert len(joined(source, 5)) == 5 * FRAME_SAMPLES
+        assert source.counters == CaptureCounters(card_overflows=1)  # 31 has all of them
+        source.close()
+
+    def test_late(self) -> None:
+        """A block that comes late is counted; one after more than a second follows a gap as long."""
+        card = FakePortAudio(devices=(FakeDevice("Mic"),))
+        now_s = 1000.0
+        source = MicrophoneSource(port_audio=card, clock=lambda: now_s)
+        positions = []
+        stream = iter(source)
+        for waited_s in (0.032, 0.032, 0.3, 5.0, 0.032):
+            now_s += waited_s
+            opened(card).feed(bytes(1024))
+            positions.append(next(stream).start_samples)
+        assert positions == [0, 512, 1024, 1024 + 512 + 5 * SAMPLE_RATE_HZ, 2048 + 5 * SAMPLE_RATE_HZ]
+        assert source.counters == CaptureCounters(late=2, gaps=1)
+        source.close()
+
+    @pytest.mark.parametrize(
+        ("device", "rate_hz"),
+        [(FakeDevice("Phone", 1, 8_000), 8_000), (FakeDevice("Studio", 2, 96_000), 96_000)],
+    )
+    def test_unusual_devices(self, device: FakeDevice, rate_hz: int) -> None:
+        """8 kHz mono and 96 kHz stereo arrive with the same pitch and duration."""
+        card = FakePortAudio(devices=(device,))
+        source = MicrophoneSource(port_audio=card)
+        tone = (16_384 * np.sin(2 * np.pi * 1000 * np.arange(2 * rate_hz) / rate_hz)).astype(np.int16)
+        for block in np.split(np.repeat(tone, device.channels).astype(np.int16), 50):
+            opened(card).feed(block.tobytes())
+        samples = np.concatenate([frame.samples for frame in itertools.islice(source, 61)])
+        assert np.argmax(np.abs(np.fft.rfft(samples))) * SAMPLE_RATE_HZ / len(samples) == pytest.approx(
+            1000, abs=1
+        )
+        source.close()
+
+    @pytest.mark.parametrize("data", [b"\0", bytes(1023), bytes(1022)])
+    def test_no_audio(self, data: bytes) -> None:
+        """Bytes that are no whole samples of all channels are an error."""
+        card = FakePortAudio(devices=(FakeDevice("Mic", channels=2, rate_hz=48_000),))
+        source = MicrophoneSource(port_audio=card)
+        opened(card).feed(data)
+        with pytest.raises(AudioError, match=f"delivers what is no audio: {len(data)} bytes"):
+            next(iter(source))
+        source.close()
+
+    def test_discard(self) -> None:
+        """What waits is forgotten, and what comes then stands where it would have stood."""
+        card = FakePortAudio(devices=(FakeDevice("Mic"),))
+        source = MicrophoneSource(port_audio=card)
+        stream = iter(source)
+        for _ in range(5):
+            opened(card).feed(bytes(1024))
+        assert next(stream).start_samples == 0
+        source.discard()
+        opened(card).feed(ramp(512).tobytes())
+        frame = next(stream)
+        assert frame.start_samples == 5 * FRAME_SAMPLES
+        assert frame.samples.any()
+        source.discard()  # nothing waits: a gap all the same
+        opened(card).feed(bytes(1024))
+        assert next(stream).start_samples == 7 * FRAME_SAMPLES
         source.close()
 
     def test_stall(self) -> None:

@@ -89,6 +89,18 @@ def test_states(pipeline: Pipeline, speech: Samples) -> None:
     assert states == ["listening", *["speech", "recognising", "listening"] * 2]
 
 
+def test_nothing_is_joined_over_a_gap(pipeline: Pipeline, speech: Samples) -> None:
+    """Half a command before a gap is dropped; the whole one after it is understood, at its place."""
+    states: list[State] = []
+    half = list(frames([speech[: SAMPLE_RATE_HZ * 9 // 10]]))
+    whole = [replace(frame, start_samples=frame.start_samples + 10**6) for frame in frames([speech, room(1)])]
+    (alone,) = hear(pipeline, speech)
+    (result,) = pipeline.results([*half, *whole], states.append)
+    assert result.text == alone.text
+    assert result.start_s == pytest.approx(alone.start_s + 10**6 / SAMPLE_RATE_HZ, abs=0.001)
+    assert states == ["listening", "speech", "listening", "speech", "recognising", "listening"]
+
+
 def test_speech_cut_off_by_the_end_of_the_stream(pipeline: Pipeline, speech: Samples) -> None:
     """What was said until then is recognised."""
     states: list[State] = []

@@ -1,0 +1,181 @@
+"""A microphone that may come and go: unplugged, busy, asleep, or its sound server started again.
+
+    opening ── a frame ──> delivering ── AudioError ──> lost ── after 0.25 to 1.5 s ──> opening, ...
+
+While it is lost, there are no frames. Afterwards they go on at a later position, by the clock, so whoever
+joins frames sees that something is missing.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from edgevoice.capture import CaptureCounters, MicrophoneSource, clock_s
+from edgevoice.errors import AudioError
+from edgevoice.events import FRAME_SAMPLES, SAMPLE_RATE_HZ, Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from edgevoice.events import Samples
+    from edgevoice.publish import State
+
+_log = logging.getLogger(__name__)
+
+_RETRY_MIN_S: Final = 0.25
+_RETRY_MAX_S: Final = 1.5  # with 0.3 s to open, it works 2 s after it is back; an attempt costs 50 ms of CPU
+_SETTLED_S: Final = 10.0  # what worked for so long is tried again soon when it is lost
+_LEVEL_FRAMES: Final = 3  # about 100 ms, quick enough for a meter and slow enough to read
+
+SILENCE_DBFS: Final = -100.0
+"""The lowest level; the smallest sound of 16 bits has -90."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """How loud it is, in dB relative to full scale: 0 is the loudest there can be."""
+
+    rms_dbfs: float = SILENCE_DBFS
+    """A sine of full scale has -3."""
+
+    peak_dbfs: float = SILENCE_DBFS
+    """Near 0 speech is distorted."""
+
+
+class Microphone:
+    """Frames of a microphone until close(), whatever becomes of it.
+
+    Args:
+        open_source: opens it, and is called again after each loss; AudioError if it is not there.
+        on_state: told "lost" and "muted", in the iterating thread, when frames cease. That they are back is
+            told by the first frame.
+        clock: seconds.
+        wait: waits so many seconds; by default until close() at the longest.
+    """
+
+    def __init__(
+        self,
+        open_source: Callable[[], MicrophoneSource],
+        on_state: Callable[[State], None] = lambda _: None,
+        *,
+        clock: Callable[[], float] = clock_s,
+        wait: Callable[[float], object] | None = None,
+    ) -> None:
+        self._open_source = open_source
+        self._on_state = on_state
+        self._clock = clock
+        self._closed = threading.Event()
+        self._wait = wait or self._closed.wait
+        self._source: MicrophoneSource | None = None
+        self._past = CaptureCounters()  # of sources that are no more
+        self._muted = False
+        self._latest: tuple[Samples, ...] = ()
+        self._begin_s = clock()
+        self._end_samples = 0
+        self._failure: str | None = None  # why it is lost
+
+    @property
+    def counters(self) -> CaptureCounters:
+        """What went wrong so far."""
+        source, past = self._source, self._past
+        return past if source is None else past + source.counters
+
+    @property
+    def level(self) -> Level:
+        """How loud the last 100 ms were; silence while lost or muted."""
+        latest = self._latest
+        if not latest:
+            return Level()
+        samples = np.concatenate(latest)
+        return Level(_dbfs(float(np.sqrt(np.mean(samples**2)))), _dbfs(float(np.abs(samples).max())))
+
+    @property
+    def muted(self) -> bool:
+        """Whether what is heard is dropped, also what still waits to be taken; may be set from any thread."""
+        return self._muted
+
+    @muted.setter
+    def muted(self, muted: bool) -> None:
+        source = self._source
+        if self._muted and not muted and source is not None:
+            source.discard()
+        self._muted = muted
+
+    def __iter__(self) -> Iterator[Frame]:
+        retry_s = _RETRY_MIN_S
+        while not self._closed.is_set():
+            start_s = self._clock()
+            try:
+                yield from self._frames()
+            except AudioError as error:
+                self._lose(str(error))
+            else:
+                return  # closed
+            finally:
+                self._release()
+            if self._clock() - start_s > _SETTLED_S:
+                retry_s = _RETRY_MIN_S
+            self._wait(retry_s * random.uniform(0.75, 1.0))  # noqa: S311 - lest two that want one device keep step
+            retry_s = min(2 * retry_s, _RETRY_MAX_S)
+
+    def close(self) -> None:
+        """End the iteration and free the device; may be called from another thread."""
+        self._closed.set()
+        source = self._source
+        if source is not None:
+            source.close()
+
+    def _frames(self) -> Iterator[Frame]:
+        """Frames from one opening to the next loss, at their place in the whole stream."""
+        first_samples = None  # where this opening begins
+        told_muted = False
+        self._source = self._open_source()
+        for frame in self._source:
+            if first_samples is None:
+                first_samples = self._find()
+            start_samples = first_samples + frame.start_samples
+            self._end_samples = start_samples + FRAME_SAMPLES
+            if self._muted:
+                self._latest = ()
+                if not told_muted:
+                    self._on_state("muted")
+                told_muted = True
+            else:
+                told_muted = False
+                self._latest = (*self._latest[1 - _LEVEL_FRAMES :], frame.samples)
+                yield Frame(frame.samples, start_samples)
+
+    def _find(self) -> int:
+        """Note that it delivers, and return the position of its first frame."""
+        if self._failure is None:
+            return 0
+        _log.info("the microphone works again")
+        self._failure = None
+        elapsed_samples = round((self._clock() - self._begin_s) * SAMPLE_RATE_HZ)
+        return max(elapsed_samples, self._end_samples + FRAME_SAMPLES)
+
+    def _lose(self, failure: str) -> None:
+        if self._failure is None:
+            self._past += CaptureCounters(losses=1)
+            self._on_state("lost")
+        level = logging.DEBUG if failure == self._failure else logging.WARNING
+        _log.log(level, "%s; trying again until it works", failure)
+        self._failure = failure
+
+    def _release(self) -> None:
+        source, self._source = self._source, None
+        self._latest = ()
+        if source is not None:
+            source.close()
+            self._past += source.counters
+
+
+def _dbfs(amplitude: float) -> float:
+    return max(SILENCE_DBFS, 20 * math.log10(amplitude)) if amplitude > 0 else SILENCE_DBFS
