@@ -209,6 +209,14 @@ ev_status ev_grammar_match(const ev_grammar *grammar, const char *text, size_t l
     });
 }
 
+ev_status ev_grammar_can_go_on(const ev_grammar *grammar, const char *text, size_t length,
+                               int32_t *can_go_on) {
+    return guarded([&]() -> ev_status {
+        *can_go_on = grammar->shared->can_go_on(text, length);
+        return EV_OK;
+    });
+}
+
 ev_status ev_session_open(ev_model *model, ev_grammar *grammar, const ev_options *options,
                           ev_session **out) {
     return guarded([&]() -> ev_status {

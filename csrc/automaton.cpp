@@ -284,6 +284,50 @@ std::vector<ev_label> Automaton::match(const char *text, size_t length) const {
     return labels;
 }
 
+bool Automaton::can_go_on(const char *text, size_t length) const {
+    CallStacks stacks;
+    std::unordered_set<uint64_t> seen;
+    std::vector<Config> configs{{0, 0, Mode::start}}, next;
+    const auto reach = [&](const Config &config) {
+        if (!seen.insert(config.key()).second)
+            return;
+        if (seen.size() > max_match_items)
+            throw std::length_error("this text has too many readings in the grammar");
+        next.push_back(config);
+    };
+    const auto close = [&](bool skip_words) {
+        for (size_t i = 0; i < next.size(); ++i) {
+            const Config config = next[i];
+            follow(*this, stacks, config, [&](const Config &reached, const Arc &arc) {
+                const bool skips = arc.kind == EV_ARC_SEPARATOR && reached.stack != config.stack;
+                if (skip_words || !skips)
+                    reach(reached);
+            });
+        }
+        configs.swap(next);
+        next.clear();
+    };
+    reach(configs[0]);
+    close(length > 0);
+    for (size_t i = 0; i < length && !configs.empty(); ++i) {
+        seen.clear();
+        for (const Config &config : configs) {
+            advance(*this, config, uint8_t(text[i]),
+                    [&](const Config &reached, const Arc &) { reach(reached); });
+        }
+        close(i + 1 < length);
+    }
+    // A word that goes on inside ("light" of "lights") is no pause, so only one that would begin
+    // counts.
+    return std::any_of(configs.begin(), configs.end(), [&](const Config &config) {
+        return (config.mode == Mode::pending || config.mode == Mode::start) &&
+               std::any_of(begin(config.node), end(config.node), [](const Arc &arc) {
+                   return arc.kind == EV_ARC_BYTE || arc.kind == EV_ARC_GLUE ||
+                          arc.kind == EV_ARC_RANGE;
+               });
+    });
+}
+
 Dfa::Dfa(std::shared_ptr<const Automaton> automaton) : automaton_(std::move(automaton)) {}
 
 void Dfa::clear() {

@@ -82,6 +82,9 @@ class Automaton {
     // text has more readings in progress than any sane grammar needs.
     std::vector<ev_label> match(const char *text, size_t length) const;
 
+    // Whether words can follow `text`; see ev_grammar_can_go_on. Thread-safe. Throws as match().
+    bool can_go_on(const char *text, size_t length) const;
+
   private:
     std::vector<Arc> arcs_;
     std::vector<uint32_t> first_;

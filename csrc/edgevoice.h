@@ -112,6 +112,11 @@ typedef struct ev_label {
 ev_status ev_grammar_match(const ev_grammar *grammar, const char *text, size_t length,
                            ev_label *labels, size_t capacity, size_t *n_labels);
 
+// Whether more words of the grammar, other than words to skip, can follow a text, which need not be
+// a sentence itself; a text that ends with punctuation, or does not begin any sentence: 0.
+ev_status ev_grammar_can_go_on(const ev_grammar *grammar, const char *text, size_t length,
+                               int32_t *can_go_on);
+
 // ---- session: one decoder; one thread at a time ----
 
 typedef struct ev_session ev_session;

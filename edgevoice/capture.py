@@ -50,6 +50,9 @@ def clock_s() -> float:
 class FrameSource(Protocol):
     """What the pipeline listens to."""
 
+    live: bool
+    """Whether frames come as they are spoken, and would be lost if nobody took them."""
+
     def __iter__(self) -> Iterator[Frame]:
         """Frames in order until the source ends or is closed."""
 
@@ -73,7 +76,7 @@ class FileSource:
         self, path: str | os.PathLike[str], *, channel: int | None = None, real_time: bool = False
     ) -> None:
         self._blocks = read_blocks(path, channel=channel)
-        self._real_time = real_time
+        self._real_time = self.live = real_time
         self._closed = threading.Event()
 
     def __iter__(self) -> Iterator[Frame]:
@@ -102,6 +105,7 @@ class RawSource:
 
     def __init__(self, stream: BinaryIO, rate_hz: int = SAMPLE_RATE_HZ) -> None:
         self._stream = stream
+        self.live = False  # who writes waits until it is read
         self._read_bytes = 2 * max(
             1, round(rate_hz / _FRAMES_PER_S)
         )  # one frame, so that none waits for another
@@ -199,6 +203,7 @@ class MicrophoneSource:
         port_audio: PortAudio | None = None,
         clock: Callable[[], float] = clock_s,
     ) -> None:
+        self.live = True
         self._stall_s = stall_s
         self._clock = clock
         self._closed = False

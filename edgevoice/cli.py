@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn
 
-from edgevoice import __version__, cli_eval
+from edgevoice import __version__, cli_bench, cli_eval
 from edgevoice.errors import AudioError, CheckFailedError, EdgevoiceError, ModelError
 
 if TYPE_CHECKING:
@@ -122,12 +122,33 @@ def _run_source(
     source: FrameSource, pipeline: Pipeline, publisher: Publisher | None, on_state: Callable[[State], None]
 ) -> None:
     try:
-        for result in pipeline.results(source, on_state):
+        for result in pipeline.results(source, on_state, live=source.live):
             print(_line(result), flush=True)
             if publisher:
                 publisher.publish(result)
     finally:
         source.close()
+
+
+def listen(options: argparse.Namespace) -> int:
+    """What is heard, as it is heard; nothing is published."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from edgevoice import cli_listen  # noqa: PLC0415
+    from edgevoice.pipeline import Pipeline  # noqa: PLC0415
+
+    config = _config(options)
+    pipeline = Pipeline(config, options.grammar)
+    try:
+        view = cli_listen.View(pipeline.threshold)
+        for source in _sources(options, config, view.tell):
+            try:
+                cli_listen.show(pipeline, source, view, Console())
+            finally:
+                source.close()
+    finally:
+        pipeline.close()
+    return 0
 
 
 def recognize(options: argparse.Namespace) -> int:
@@ -163,6 +184,11 @@ def recognize(options: argparse.Namespace) -> int:
 def evaluate(options: argparse.Namespace) -> int:
     """How well commands are understood, and how often something else is taken for one."""
     return cli_eval.run(options, _config(options))
+
+
+def bench_stream(options: argparse.Namespace) -> int:
+    """Long streams of commands: what is cut, missed or joined, and how soon the answer comes."""
+    return cli_bench.run(options, _config(options))
 
 
 def models_list(options: argparse.Namespace) -> None:
@@ -355,6 +381,16 @@ def _rate(text: str) -> int:
     return int(text)
 
 
+def _add_input(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--input",
+        nargs="+",
+        metavar="FILE",
+        help="recordings in place of the microphone; - is raw s16le mono on stdin",
+    )
+    parser.add_argument("--real-time", action="store_true", help="play recordings at their own pace")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="edgevoice",
@@ -387,13 +423,12 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     sub = add(commands, "run", run, "the service: microphone to MQTT", [engine])
-    sub.add_argument(
-        "--input",
-        nargs="+",
-        metavar="FILE",
-        help="recordings in place of the microphone; - is raw s16le mono on stdin",
+    _add_input(sub)
+
+    sub = add(
+        commands, "listen", listen, "try it: what is heard, as it is heard, and why it is refused", [engine]
     )
-    sub.add_argument("--real-time", action="store_true", help="play recordings at their own pace")
+    _add_input(sub)
 
     sub = add(
         commands,
@@ -407,6 +442,15 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add(commands, "eval", evaluate, "measure on recordings: commands, noise, and what must be refused")
     cli_eval.add_arguments(sub)
+
+    bench = commands.add_parser(
+        "bench", help="measure on this machine", description="measure on this machine"
+    )
+    group = bench.add_subparsers(metavar="COMMAND", required=True)
+    sub = add(
+        group, "stream", bench_stream, "a long stream of commands: what is cut, and how soon the answer comes"
+    )
+    cli_bench.add_arguments(sub)
 
     sub = add(commands, "devices", devices, "microphones, with the name to put in the configuration")
     sub.add_argument("--json", action="store_true", help="as JSON")

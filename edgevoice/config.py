@@ -150,8 +150,17 @@ class EndpointConfig:
     min_speech_ms: Annotated[int, Range(0, 2000)] = 100
     """Speech shorter than this is a click."""
 
+    mode: Literal["grammar", "fixed"] = "grammar"
+    """Whether what was said so far decides how long a silence ends it."""
+
     silence_ms: Annotated[int, Range(100, 5000)] = 500
-    """Silence that ends an utterance."""
+    """Silence that ends an utterance; in mode "grammar" a sentence that can go on."""
+
+    finished_ms: Annotated[int, Range(100, 5000)] = 200
+    """Silence that ends a sentence that cannot go on."""
+
+    unfinished_ms: Annotated[int, Range(100, 5000)] = 1200
+    """Silence that ends what is no sentence yet."""
 
     max_utterance_s: Annotated[float, Range(1, 28)] = 15.0
     """Longer speech is cut; Whisper hears 30 s, of which padding needs some."""
@@ -246,12 +255,19 @@ _RULES: Final = (
         "a model whose name ends in .en understands only en; take one without .en, such as base",
     ),
     _Rule(
-        ("endpoint.max_utterance_s", "endpoint.pre_roll_ms", "endpoint.min_speech_ms", "endpoint.silence_ms"),
+        (
+            "endpoint.max_utterance_s",
+            *("endpoint.pre_roll_ms", "endpoint.min_speech_ms"),
+            *("endpoint.silence_ms", "endpoint.finished_ms", "endpoint.unfinished_ms"),
+        ),
         lambda c: (
-            c.endpoint.pre_roll_ms + c.endpoint.min_speech_ms + c.endpoint.silence_ms
+            c.endpoint.pre_roll_ms
+            + c.endpoint.min_speech_ms
+            + max(c.endpoint.silence_ms, c.endpoint.finished_ms, c.endpoint.unfinished_ms)
             < c.endpoint.max_utterance_s * 1000
         ),
-        "leaves no room for speech beside pre_roll_ms, min_speech_ms and silence_ms; make it longer",
+        "leaves no room for speech beside pre_roll_ms, min_speech_ms and the longest silence (silence_ms, "
+        "finished_ms or unfinished_ms); make it longer",
     ),
 )
 

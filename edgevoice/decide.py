@@ -13,8 +13,6 @@ from edgevoice import match
 from edgevoice.confidence import Evidence
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from edgevoice.confidence import ConfidenceModel
     from edgevoice.events import Interpretation, Reason, Transcript
     from edgevoice.native import Grammar
@@ -51,8 +49,8 @@ class Decision:
     evidence: Evidence | None = None
     """Behind the confidence."""
 
-    heard: str | None = None
-    """What Whisper would have written without the grammar, of what was refused."""
+    written: str | None = None
+    """What Whisper writes without the grammar, if it was not bound to it."""
 
 
 def decide(
@@ -62,7 +60,6 @@ def decide(
     speech_s: float,
     min_confidence: float,
     model: ConfidenceModel,
-    transcribe: Callable[[], str | None],
 ) -> Decision:
     """Choose the meaning of a transcript, or the reason to refuse it.
 
@@ -72,7 +69,6 @@ def decide(
         speech_s: how long the detector heard speech.
         min_confidence: from which confidence on a sentence is accepted, unless the grammar asks for more.
         model: weighs the evidence.
-        transcribe: text of the same audio without the grammar, to tell what was refused.
     """
     meanings: list[Interpretation] = []
     for i, hypothesis in enumerate(transcript.hypotheses):
@@ -85,12 +81,12 @@ def decide(
         "no_speech" if transcript.no_speech_probability >= NO_SPEECH_PROBABILITY else "out_of_grammar"
     )
     if not meanings:
-        # In the modes without a grammar in the decoder, the best text is free text already.
-        heard = transcript.hypotheses[0].text if transcript.hypotheses else transcribe()
-        return Decision(None, 0.0, refusal, (), heard=heard)
+        # In the modes without a grammar in the decoder, the best text is free text.
+        written = transcript.hypotheses[0].text if transcript.hypotheses else None
+        return Decision(None, 0.0, refusal, (), written=written)
     first, others = meanings[0], tuple(meanings[1:])
     if is_too_quick(first.text, speech_s):
-        return Decision(first, 0.0, "no_speech", others, heard=transcribe())
+        return Decision(first, 0.0, "no_speech", others)
     evidence = Evidence.of(transcript.tokens, match.free_text(grammar, first.text))
     confidence = model.confidence(evidence)
     reason: Reason | None = None
@@ -98,8 +94,7 @@ def decide(
         reason = refusal if confidence < OUT_OF_GRAMMAR_CONFIDENCE else "low_confidence"
     elif any(other.intent != first.intent and first.score - other.score < AMBIGUOUS_NATS for other in others):
         reason = "ambiguous"
-    heard = transcribe() if reason else None
-    return Decision(first, confidence, reason, others, evidence, heard)
+    return Decision(first, confidence, reason, others, evidence)
 
 
 def is_too_quick(text: str, speech_s: float) -> bool:

@@ -1,7 +1,11 @@
 """Endpointing: scored frames in, utterances out.
 
-    silence ── a frame of speech ──> speech ── silence_ms without speech ──> an Utterance, silence again
-                                       └────── max_utterance_s ────────────> an Utterance "too_long"
+    silence ── a frame of speech ──> speech ── guess_ms without speech ────────> an Utterance "pause"
+                                      │  └──── silence_ms, see expect() ───────> an Utterance "silence", ...
+                                      └─────── max_utterance_s ────────────────> an Utterance "too_long", ...
+
+A "pause" is what was said so far, early enough to be recognised before the silence has lasted long enough;
+what that says decides how long to wait: expect(). If speech goes on instead, the utterance does, too.
 
 What is kept: pre_roll_ms from before the first frame of speech, so that no first sound is lost, and a
 short tail after the last. Speech of less than min_speech_ms is a click and is forgotten.
@@ -37,13 +41,18 @@ class EndpointOptions:
 
     pre_roll_ms: int = 300
     min_speech_ms: int = 100
+    guess_ms: int | None = None
+    """Silence after which what was said is handed out as a "pause"; None: never."""
+
     silence_ms: int = 500
+    """Silence that ends an utterance of which nothing is known."""
+
     max_utterance_s: float = 15.0
     """Pre-roll included."""
 
 
 class Endpointer:
-    """The state machine; push() takes one frame and returns an utterance when one ends with it."""
+    """The state machine; push() takes one frame and returns an utterance when one pauses or ends with it."""
 
     def __init__(self, options: EndpointOptions) -> None:
         self._options = options
@@ -52,11 +61,18 @@ class Endpointer:
         self._speech_frames = 0
         self._speech_start_samples = 0
         self._speech_end_samples = 0
+        self._guessed = False  # in this pause
+        self._wait_ms = options.silence_ms  # in this pause
 
     @property
     def in_speech(self) -> bool:
         """Whether an utterance is under way, long enough to be one."""
         return self._speech_frames >= max(1, _frames(self._options.min_speech_ms))
+
+    @property
+    def speech_end_samples(self) -> int:
+        """Where speech was heard last."""
+        return self._speech_end_samples
 
     def push(self, scored: ScoredFrame) -> Utterance | None:
         """Take the next frame of the stream."""
@@ -74,11 +90,33 @@ class Endpointer:
         if is_speech:
             self._speech_frames += 1
             self._speech_end_samples = end_samples
-        if end_samples - self._speech_end_samples >= _samples(self._options.silence_ms):
+            self._guessed = False
+            self._wait_ms = self._options.silence_ms
+        if self._pause_samples >= _samples(self._wait_ms):
             return self._end("silence")
         if end_samples - self._kept[0].start_samples >= self._options.max_utterance_s * SAMPLE_RATE_HZ:
             return self._end("too_long")
+        guess_ms = self._options.guess_ms
+        if (
+            guess_ms is not None
+            and self.in_speech
+            and not self._guessed
+            and self._pause_samples >= _samples(guess_ms)
+        ):
+            self._guessed = True
+            return self._utterance("pause")
         return None
+
+    def expect(self, pause: Utterance, silence_ms: int) -> Utterance | None:
+        """Say how long a silence ends what was said up to a pause; nothing if speech has gone on since.
+
+        Returns:
+            The utterance, if the silence has lasted for so long already.
+        """
+        if not self._kept or pause.speech_end_samples != self._speech_end_samples:
+            return None
+        self._wait_ms = silence_ms
+        return self._end("silence") if self._pause_samples >= _samples(silence_ms) else None
 
     def finish(self) -> Utterance | None:
         """Say that the stream is over."""
@@ -92,20 +130,29 @@ class Endpointer:
         if (utterance := self.finish()) is not None:
             yield utterance
 
+    @property
+    def _pause_samples(self) -> int:
+        return self._kept[-1].start_samples + FRAME_SAMPLES - self._speech_end_samples
+
+    @property
+    def _tail_end_samples(self) -> int:
+        return self._speech_end_samples + _samples(TAIL_MS)
+
     def _end(self, reason: EndReason) -> Utterance | None:
-        kept, long_enough = self._kept, self.in_speech
-        self._kept, self._speech_frames = [], 0
-        tail_end_samples = self._speech_end_samples + _samples(TAIL_MS)
+        utterance = self._utterance(reason) if self.in_speech else None
+        kept, self._kept, self._speech_frames = self._kept, [], 0
         # The silence behind this utterance may be the pre-roll of the next.
         self._pre_roll.extend(
-            frame for frame in kept if not long_enough or frame.start_samples >= tail_end_samples
+            frame for frame in kept if utterance is None or frame.start_samples >= self._tail_end_samples
         )
-        if not long_enough:
-            return None
-        samples = np.concatenate([frame.samples for frame in kept if frame.start_samples < tail_end_samples])
+        return utterance
+
+    def _utterance(self, reason: EndReason) -> Utterance:
         return Utterance(
-            samples=samples,
-            start_samples=kept[0].start_samples,
+            samples=np.concatenate(
+                [frame.samples for frame in self._kept if frame.start_samples < self._tail_end_samples]
+            ),
+            start_samples=self._kept[0].start_samples,
             speech_start_samples=self._speech_start_samples,
             speech_end_samples=self._speech_end_samples,
             end_reason=reason,

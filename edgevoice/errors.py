@@ -11,7 +11,8 @@
     ├── NativeError                     3   the native module
     │   ├── EngineBusyError             3   a second thread used an engine in use
     │   ├── EngineClosedError           3   used after close()
-    │   ├── DeadlineError               3   recognition was cancelled or ran out of time
+    │   ├── DeadlineError               3   recognition ran out of time
+    │   │   └── CancelledError          3   or nobody wants its answer any more
     │   └── InferenceError              3   whisper.cpp failed
     ├── AudioError                      4   devices and streams
     │   └── AudioFormatError (ValueError) 4 a file or array that is no usable audio
@@ -90,7 +91,11 @@ class EngineClosedError(NativeError):
 
 
 class DeadlineError(NativeError):
-    """The recognition was cancelled or its deadline passed."""
+    """The deadline of the recognition passed."""
+
+
+class CancelledError(DeadlineError):
+    """The recognition was cancelled."""
 
 
 class InferenceError(NativeError):

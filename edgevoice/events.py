@@ -28,8 +28,8 @@ Reason = Literal[
 ]
 """Why an utterance was refused."""
 
-EndReason = Literal["silence", "too_long", "end_of_stream"]
-"""Why an utterance ended."""
+EndReason = Literal["pause", "silence", "too_long", "end_of_stream", "overload"]
+"""Why an utterance ended: "pause" if it may go on, "overload" if others came before it was recognised."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +67,11 @@ class Utterance:
     """Where the detector last heard speech."""
 
     end_reason: EndReason
+    vad_ms: float = 0.0
+    """Time the detector took for it."""
+
+    speech_end_clock_s: float | None = None
+    """time.monotonic() when the last speech arrived; None if the stream is not heard as it happens."""
 
     @property
     def speech_s(self) -> float:
@@ -88,11 +93,13 @@ class Timings:
     encode: float = 0.0
     search: float = 0.0
     match: float = 0.0
+    explain: float = 0.0
+    """What was refused, written without the grammar."""
 
     @property
     def total(self) -> float:
         """Sum of the stages."""
-        return self.vad + self.mel + self.encode + self.search + self.match
+        return self.vad + self.mel + self.encode + self.search + self.match + self.explain
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,3 +204,5 @@ class Result:
 
     alternatives: tuple[Interpretation, ...] = ()
     timings: Timings = field(default_factory=Timings)
+    latency_ms: float | None = None
+    """From the last speech to this answer; None for a recording."""

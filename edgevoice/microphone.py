@@ -68,6 +68,7 @@ class Microphone:
         clock: Callable[[], float] = clock_s,
         wait: Callable[[float], object] | None = None,
     ) -> None:
+        self.live = True
         self._open_source = open_source
         self._on_state = on_state
         self._clock = clock

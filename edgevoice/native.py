@@ -27,6 +27,7 @@ from edgevoice import models
 from edgevoice.audio import check_samples
 from edgevoice.errors import (
     AudioFormatError,
+    CancelledError,
     DeadlineError,
     EdgevoiceError,
     EngineBusyError,
@@ -60,7 +61,7 @@ ERRORS: Final[dict[int, type[EdgevoiceError]]] = {
     lib.EV_ERR_GRAMMAR: GrammarError,
     lib.EV_ERR_AUDIO: AudioFormatError,
     lib.EV_ERR_INFERENCE: InferenceError,
-    lib.EV_ERR_CANCELLED: DeadlineError,
+    lib.EV_ERR_CANCELLED: CancelledError,
     lib.EV_ERR_DEADLINE: DeadlineError,
     lib.EV_ERR_INTERNAL: NativeError,
 }
@@ -250,6 +251,14 @@ class Grammar(_Handle):
             readings[labels[i].path].append((labels[i].label, labels[i].position))
         return readings
 
+    def can_go_on(self, text: str) -> bool:
+        """Whether words of the grammar, other than skip words, can follow a text that begins a sentence."""
+        data = text.encode()
+        answer = ffi.new("int32_t *")
+        with self._use() as pointer:
+            check(lib.ev_grammar_can_go_on(pointer, data, len(data), answer))
+        return bool(answer[0])
+
 
 @dataclass(frozen=True, slots=True)
 class SessionOptions:
@@ -321,7 +330,8 @@ class Session(_Handle):
 
         Raises:
             AudioFormatError: anything else.
-            DeadlineError: cancelled, or the time ran out.
+            DeadlineError: the time ran out.
+            CancelledError: another thread called cancel().
             EngineBusyError, EngineClosedError, InferenceError: as named.
         """
         samples = check_samples(samples)

@@ -2,20 +2,31 @@
 
     frames -> vad -> endpoint -> recognise -> results
 
-Everything runs in the caller's thread; a live source buffers the audio that arrives meanwhile. States
-are announced as they change: "listening", "speech", "recognising". "lost" and "muted" are announced by the
-source, which then has no frames.
+Two threads work on it, three with a microphone:
+
+1. PortAudio's thread puts each 32 ms of sound into a queue (capture.py).
+2. The listener's thread takes them out as frames, asks the detector how likely each is speech, and lets the
+   endpointer see where an utterance begins, pauses and ends (listen.py).
+3. After a short pause the caller's thread, in results(), gets what was said so far and recognises it, while
+   the listener goes on listening.
+4. If speech goes on, the listener cancels that, and the next pause has its turn.
+5. If not, the answer decides how long to wait: short after a sentence that no word can follow, longer after
+   one that can go on, longest after what is no sentence.
+6. When the silence has lasted that long, the utterance has ended. The answer is there already, unless the
+   machine is slow, and becomes the result, which is published before the caller asks for more.
+
+What has ended waits for the caller; when it takes too long, the oldest is refused as "overload". A recording
+that is not played in real time waits instead, so that its results do not depend on the speed of the machine.
 """
 
 from __future__ import annotations
 
-import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from edgevoice.endpoint import Endpointer, EndpointOptions
-from edgevoice.events import FRAME_SAMPLES, Frame, Result, Timings, Utterance
-from edgevoice.recognise import Recogniser, refused
+from edgevoice.endpoint import EndpointOptions
+from edgevoice.listen import Listener
+from edgevoice.recognise import Recogniser, nothing_said
 from edgevoice.vad import Vad
 
 if TYPE_CHECKING:
@@ -23,9 +34,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgevoice.config import Config
+    from edgevoice.events import Frame, Result, ScoredFrame
     from edgevoice.publish import State
+    from edgevoice.recognise import Answer, Outlook
 
-_log = logging.getLogger(__name__)
+GUESS_MS: Final = 128
+"""Pause after which what was said is recognised."""
+
+
+class Watcher:
+    """Told what happens on the way of a command; this one does not care."""
+
+    def scored(self, scored: ScoredFrame) -> None:
+        """Take each frame, in the listener's thread."""
+
+    def answered(self, answer: Answer) -> None:
+        """Take each answer, also to a pause, in the caller's thread."""
 
 
 class Pipeline:
@@ -38,60 +62,84 @@ class Pipeline:
     def __init__(self, config: Config, grammar: Path | None = None) -> None:
         self.recogniser = Recogniser(config, grammar)
         self._vad = Vad()
+        self.used_ms = 0.0
+        """Time spent on recognitions that became results."""
+        self.wasted_ms = 0.0
+        """And on those after which speech went on."""
+        endpoint = config.endpoint
         self._endpoint_options = EndpointOptions(
             threshold=config.vad.threshold,
-            pre_roll_ms=config.endpoint.pre_roll_ms,
-            min_speech_ms=config.endpoint.min_speech_ms,
-            silence_ms=config.endpoint.silence_ms,
-            max_utterance_s=config.endpoint.max_utterance_s,
+            pre_roll_ms=endpoint.pre_roll_ms,
+            min_speech_ms=endpoint.min_speech_ms,
+            guess_ms=GUESS_MS,
+            silence_ms=endpoint.silence_ms,
+            max_utterance_s=endpoint.max_utterance_s,
         )
+        self._silence_ms: dict[Outlook, int] = {
+            "finished": endpoint.finished_ms,
+            "open": endpoint.silence_ms,
+            "unfinished": endpoint.unfinished_ms,
+        }
+        if endpoint.mode == "fixed":
+            self._silence_ms = dict.fromkeys(self._silence_ms, endpoint.silence_ms)
+
+    @property
+    def threshold(self) -> float:
+        """Probability from which a frame is speech, 0-1."""
+        return self._endpoint_options.threshold
 
     def results(
-        self, frames: Iterable[Frame], on_state: Callable[[State], None] = lambda _: None
+        self,
+        frames: Iterable[Frame],
+        on_state: Callable[[State], None] = lambda _: None,
+        *,
+        live: bool = False,
+        watch: Watcher | None = None,
     ) -> Iterator[Result]:
         """Yield a result for each utterance of a stream; without any, one that says "no_speech".
 
-        Where a frame does not begin at the end of the one before, something is missing: what was being said
-        is dropped, and listening begins anew.
-        """
-        endpointer = Endpointer(self._endpoint_options)
-        vad_ms, all_vad_ms, announced, heard, length_samples = 0.0, 0.0, False, False, 0
-        listening = False
-        for frame in frames:
-            if not listening or frame.start_samples != length_samples:
-                if endpointer.in_speech:
-                    _log.warning("audio is missing in the middle of what is said, which is dropped")
-                endpointer = Endpointer(self._endpoint_options)
-                self._vad.reset()
-                vad_ms, announced, listening = 0.0, False, True
-                on_state("listening")
-            started = time.perf_counter()
-            scored = self._vad.score(frame)
-            spent_ms = (time.perf_counter() - started) * 1000
-            vad_ms += spent_ms
-            all_vad_ms += spent_ms
-            length_samples = frame.start_samples + FRAME_SAMPLES
-            utterance = endpointer.push(scored)
-            if endpointer.in_speech and not announced:
-                announced = True
-                on_state("speech")
-            if utterance is not None:
-                heard = True
-                yield self._recognise(utterance, vad_ms, on_state)
-            if not endpointer.in_speech:
-                vad_ms = 0.0
-                if announced:
-                    announced = False
-                    on_state("listening")
-        last = endpointer.finish()
-        if last is not None:
-            yield self._recognise(last, vad_ms, on_state)
-        elif not heard:
-            yield refused("no_speech", None, Timings(vad=all_vad_ms), length_samples)
+        Args:
+            frames: iterated in another thread. Where one does not begin at the end of the one before,
+                something is missing: what was being said is dropped, and listening begins anew.
+            on_state: told "listening", "speech" and "recognising" in that thread.
+            live: frames come as they are spoken, and do not wait.
+            watch: told more.
 
-    def _recognise(self, utterance: Utterance, vad_ms: float, on_state: Callable[[State], None]) -> Result:
-        on_state("recognising")
-        return self.recogniser.recognise(utterance, vad_ms)
+        Raises:
+            AudioError: of the stream.
+        """
+        watch = watch or Watcher()
+        answer: Answer | None = None
+        spent_ms = 0.0  # on the answer
+        nothing = True
+        with Listener(
+            frames,
+            self._vad,
+            self._endpoint_options,
+            patience_ms=max(self._silence_ms.values()),
+            on_resumed=self.recogniser.cancel,
+            on_state=on_state,
+            on_scored=watch.scored,
+            live=live,
+        ) as listener:
+            while (utterance := listener.next()) is not None:
+                if answer is None or not answer.covers(utterance):
+                    self.wasted_ms += spent_ms
+                    started_s = time.perf_counter()
+                    answer = self.recogniser.recognise(utterance)
+                    spent_ms = (time.perf_counter() - started_s) * 1000
+                if answer is None:
+                    continue  # cancelled: speech has gone on
+                watch.answered(answer)
+                if utterance.end_reason == "pause":
+                    listener.expect(utterance, self._silence_ms[answer.outlook])
+                else:
+                    nothing = False
+                    self.used_ms += spent_ms
+                    spent_ms = 0.0
+                    yield self.recogniser.result(answer, utterance)
+            if nothing:
+                yield nothing_said(listener.length_samples, listener.vad_ms)
 
     def close(self) -> None:
         """Release everything."""

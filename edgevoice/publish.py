@@ -197,6 +197,7 @@ def result_fields(result: Result, site: str = "default") -> dict[str, object]:
         ],
         "start_s": result.start_s,
         "end_s": result.end_s,
+        "latency_ms": result.latency_ms,
         "timings_ms": {**asdict(result.timings), "total": result.timings.total},
     }
     return {name: _json_value(value) for name, value in fields.items()}

@@ -1,25 +1,51 @@
-"""Recognition: an utterance in, a result out, through Whisper under the grammar and the decision after it."""
+"""Recognition: an utterance in, an answer out, through Whisper under the grammar and the decision after it.
+
+An answer becomes a result when its utterance has ended.
+"""
 
 from __future__ import annotations
 
 import re
 import time
 import uuid
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from edgevoice import grammar as grammar_compiler
 from edgevoice import grammar_file, models, prompt
 from edgevoice.confidence import confidence_model
 from edgevoice.decide import Decision, decide
-from edgevoice.errors import ConfigError, DeadlineError
-from edgevoice.events import SAMPLE_RATE_HZ, Reason, Result, Timings, Utterance
+from edgevoice.errors import CancelledError, ConfigError, DeadlineError
+from edgevoice.events import SAMPLE_RATE_HZ, Result, Timings, Utterance
 from edgevoice.native import Grammar, Model, Session, SessionOptions
 
 if TYPE_CHECKING:
     from edgevoice.config import Config
+
+
+Outlook = Literal["finished", "open", "unfinished"]
+"""Of what was said up to a pause: a sentence that no word of the grammar can follow, one that can go on, no
+sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an utterance is taken for."""
+
+    utterance: Utterance
+    decision: Decision
+    timings: Timings
+    outlook: Outlook
+
+    def covers(self, utterance: Utterance) -> bool:
+        """Whether this is the answer for an utterance, too: one that ended where this one paused."""
+        return (
+            utterance.end_reason in ("silence", "end_of_stream")
+            and utterance.speech_start_samples == self.utterance.speech_start_samples
+            and utterance.speech_end_samples == self.utterance.speech_end_samples
+        )
 
 
 class Recogniser:
@@ -65,16 +91,18 @@ class Recogniser:
         self._min_confidence = config.recognition.min_confidence
         self._confidence = confidence_model(Path(config.model.name).name)
 
-    def recognise(self, utterance: Utterance, vad_ms: float = 0.0) -> Result:
-        """Return the accepted intent or the refusal for an utterance; its timings take over `vad_ms`."""
-        if utterance.end_reason == "too_long":
-            return refused("too_long", utterance, Timings(vad=vad_ms))
+    def recognise(self, utterance: Utterance) -> Answer | None:
+        """Return what an utterance is taken for; None if cancel() was called meanwhile."""
+        if utterance.end_reason in ("too_long", "overload"):
+            return Answer(utterance, Decision(None, 0.0, utterance.end_reason, ()), Timings(), "open")
         started = time.perf_counter()
         try:
             transcript = self._session.recognise(utterance.samples)
+        except CancelledError:
+            return None
         except DeadlineError:
             spent_ms = (time.perf_counter() - started) * 1000
-            return refused("timeout", utterance, Timings(vad=vad_ms, search=spent_ms))
+            return Answer(utterance, Decision(None, 0.0, "timeout", ()), Timings(search=spent_ms), "open")
         started = time.perf_counter()
         decision = decide(
             transcript,
@@ -82,10 +110,49 @@ class Recogniser:
             speech_s=utterance.speech_s,
             min_confidence=self._min_confidence,
             model=self._confidence,
-            transcribe=self._heard,
         )
+        outlook = self._outlook(decision)
         match_ms = (time.perf_counter() - started) * 1000
-        return _result(decision, utterance, replace(transcript.timings, vad=vad_ms, match=match_ms))
+        return Answer(utterance, decision, replace(transcript.timings, match=match_ms), outlook)
+
+    def _outlook(self, decision: Decision) -> Outlook:
+        if decision.reason == "no_speech":
+            return "open"
+        if decision.reason is not None or decision.meaning is None:
+            return "unfinished"
+        return "open" if self.grammar.can_go_on(decision.meaning.text.rstrip(".?! ")) else "finished"
+
+    def cancel(self) -> None:
+        """End a recognition that runs in another thread; without one, nothing."""
+        self._session.cancel()
+
+    def result(self, answer: Answer, utterance: Utterance) -> Result:
+        """Return the accepted intent or the refusal for an utterance that has ended with this answer.
+
+        To be called before the next recognition: a refusal is explained by what the session still holds.
+        """
+        decision, timings = answer.decision, replace(answer.timings, vad=utterance.vad_ms)
+        heard = decision.written
+        if decision.reason not in (None, "too_long", "overload", "timeout") and heard is None:
+            started = time.perf_counter()
+            heard = self._heard()
+            timings = replace(timings, explain=(time.perf_counter() - started) * 1000)
+        since_s = utterance.speech_end_clock_s
+        return Result(
+            **_identity(utterance.speech_start_samples, utterance.speech_end_samples),
+            text=decision.meaning.text if decision.meaning else None,
+            intent=decision.meaning.intent if decision.meaning else None,
+            slots=decision.meaning.slots if decision.meaning else {},
+            slots_raw=decision.meaning.slots_raw if decision.meaning else {},
+            confidence=decision.confidence,
+            accepted=decision.reason is None,
+            reason=decision.reason,
+            heard=heard,
+            confirm=decision.meaning.confirm if decision.meaning else False,
+            alternatives=decision.alternatives,
+            timings=timings,
+            latency_ms=None if since_s is None else (time.monotonic() - since_s) * 1000,
+        )
 
     def _heard(self) -> str | None:
         try:
@@ -111,55 +178,32 @@ def shipped_grammar() -> Path:
     )
 
 
-def refused(
-    reason: Reason,
-    utterance: Utterance | None,
-    timings: Timings,
-    length_samples: int = 0,
-    heard: str | None = None,
-) -> Result:
-    """Return a refusal without a meaning, for an utterance or a whole stream of `length_samples`."""
-    start, end = (
-        (utterance.speech_start_samples, utterance.speech_end_samples) if utterance else (0, length_samples)
-    )
+def nothing_said(length_samples: int, vad_ms: float) -> Result:
+    """Return the refusal of a whole stream in which nobody spoke."""
     return Result(
-        utterance_id=str(uuid.uuid4()),
-        time=_now(),
-        start_s=start / SAMPLE_RATE_HZ,
-        end_s=end / SAMPLE_RATE_HZ,
+        **_identity(0, length_samples),
         text=None,
         intent=None,
         slots={},
         slots_raw={},
         confidence=0.0,
         accepted=False,
-        reason=reason,
-        heard=heard,
-        timings=timings,
+        reason="no_speech",
+        timings=Timings(vad=vad_ms),
     )
 
 
-def _result(decision: Decision, utterance: Utterance, timings: Timings) -> Result:
-    if decision.meaning is None:
-        return refused(decision.reason or "out_of_grammar", utterance, timings, heard=decision.heard)
-    return Result(
-        utterance_id=str(uuid.uuid4()),
-        time=_now(),
-        start_s=utterance.speech_start_samples / SAMPLE_RATE_HZ,
-        end_s=utterance.speech_end_samples / SAMPLE_RATE_HZ,
-        text=decision.meaning.text,
-        intent=decision.meaning.intent,
-        slots=decision.meaning.slots,
-        slots_raw=decision.meaning.slots_raw,
-        confidence=decision.confidence,
-        accepted=decision.reason is None,
-        reason=decision.reason,
-        heard=decision.heard,
-        confirm=decision.meaning.confirm,
-        alternatives=decision.alternatives,
-        timings=timings,
-    )
+class _Identity(TypedDict):
+    utterance_id: str
+    time: str
+    start_s: float
+    end_s: float
 
 
-def _now() -> str:
-    return datetime.now().astimezone().isoformat(timespec="milliseconds")
+def _identity(start_samples: int, end_samples: int) -> _Identity:
+    return {
+        "utterance_id": str(uuid.uuid4()),
+        "time": datetime.now().astimezone().isoformat(timespec="milliseconds"),
+        "start_s": start_samples / SAMPLE_RATE_HZ,
+        "end_s": end_samples / SAMPLE_RATE_HZ,
+    }

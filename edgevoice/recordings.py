@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MANIFEST: Final = "manifest.jsonl"
 _AUDIO: Final = {".wav", ".flac", ".ogg", ".aiff", ".aif", ".mp3"}
+_DAY_S: Final = 86_400
 _ROOMS: Final = {"rir", "rirs"}  # labels of impulse responses in a folder that holds other things, too
 
 
@@ -37,6 +38,10 @@ class Recording:
 
     slots: dict[str, object] = field(default_factory=dict)
     label: str | None = None
+    speech_start_s: float | None = None
+    """Where somebody begins to speak in it, if its manifest says so."""
+
+    speech_end_s: float | None = None
 
 
 def orders(source: Path, limit: int | None = None) -> list[Recording]:
@@ -138,4 +143,15 @@ def _recording(source: Path, path: Path, line: int, entry: dict[str, Any]) -> Re
         intent=entry.get("intent"),
         slots={name: said.strip() if isinstance(said, str) else said for name, said in slots.items()},
         label=label.strip() if isinstance(label, str) else None,
+        speech_start_s=_seconds(path, line, entry, "speech_start"),
+        speech_end_s=_seconds(path, line, entry, "speech_end"),
     )
+
+
+def _seconds(path: Path, line: int, entry: dict[str, Any], key: str) -> float | None:
+    seconds = entry.get(key)
+    if seconds is None:
+        return None
+    if not isinstance(seconds, int | float) or not 0 <= seconds < _DAY_S:
+        raise UsageError(f"{path}:{line}: {key!r} must be a number of seconds, not {seconds!r}")
+    return float(seconds)

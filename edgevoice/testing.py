@@ -1,6 +1,7 @@
-"""Stand-ins for the world around the engine: a broker on loopback, a subscriber, a PortAudio without a card.
+"""Stand-ins for the world around the engine.
 
-They ship with the package, for tests of programs that build on edgevoice and for its own demonstration:
+A broker on loopback, a subscriber, a PortAudio without a card, a voice detector without a model. They ship
+with the package, for tests of programs that build on edgevoice and for its own demonstration:
 
     with Broker() as broker, Subscriber(broker.port) as subscriber:
         publisher = Publisher(MqttSettings("127.0.0.1", broker.port))
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, Self
 
+import numpy as np
 from paho.mqtt.client import Client, MQTTMessage, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
@@ -31,7 +33,9 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edgevoice.errors import BrokerError
+from edgevoice.events import Frame, ScoredFrame
 from edgevoice.portaudio import PA_INT16, AudioCallback
+from edgevoice.vad import Vad
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -256,6 +260,23 @@ class Subscriber:
         with self._changed:
             self.messages.append(Message(message.topic, bytes(message.payload), message.retain, expiry_s))
             self._changed.notify_all()
+
+
+class FakeVad(Vad):
+    """A detector that takes for speech what is loud, and asks no model."""
+
+    def __init__(self) -> None:
+        pass
+
+    def score(self, frame: Frame) -> ScoredFrame:
+        """Return the frame, surely speech if any of its samples is 0.1 or more, and surely none otherwise."""
+        return ScoredFrame(frame, float(np.abs(frame.samples).max() >= 0.1))
+
+    def reset(self) -> None:
+        """Nothing is remembered."""
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ packages=(
   portaudio19-dev   # PyAudio is compiled against it
   mosquitto         # the broker of the demo and the tests
   openssl           # certificates for the tests of TLS
+  pulseaudio        # the sound server of the tests, with
+  pulseaudio-utils  # pactl and paplay
 )
 # A Python of Debian's own needs its headers and venv; others (pyenv, conda) bring them.
 if [[ "$(command -v "${PYTHON:-python3}")" == /usr/bin/* ]]; then

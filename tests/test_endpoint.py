@@ -183,6 +183,66 @@ def test_finish_twice_gives_one_utterance() -> None:
     assert len(list(endpointer.utterances(stream(loud(500))))) == 1
 
 
+GUESSING = replace(OPTIONS, guess_ms=128)
+
+
+def test_pause_is_handed_out_early() -> None:
+    """What was said so far comes with the frame that completes guess_ms, once in each pause."""
+    utterances = cut(quiet(500) + loud(500) + quiet(320) + loud(500) + quiet(1000), GUESSING)
+    assert [utterance.end_reason for utterance in utterances] == ["pause", "pause", "silence"]
+    first, second, whole = utterances
+    assert ms(first.end_samples - first.speech_end_samples) == 128
+    assert (first.samples == whole.samples[: len(first.samples)]).all()
+    assert (second.samples == whole.samples[: len(second.samples)]).all()
+    assert first.speech_end_samples < second.speech_end_samples == whole.speech_end_samples
+
+
+def test_click_is_no_pause() -> None:
+    """What is too short to be an utterance is not guessed at."""
+    assert cut(quiet(500) + loud(64) + quiet(1000), GUESSING) == []
+
+
+@pytest.mark.parametrize("silence_ms", [200, 500, 1200])
+def test_expected_silence_ends(silence_ms: int) -> None:
+    """What was said decides how long a silence ends it."""
+    endpointer = Endpointer(GUESSING)
+    ended_at = None
+    scored = stream(loud(500) + quiet(2000))
+    for i, frame in enumerate(scored):
+        utterance = endpointer.push(frame)
+        if utterance is not None and utterance.end_reason == "pause":
+            assert endpointer.expect(utterance, silence_ms) is None
+        elif utterance is not None:
+            ended_at = i + 1
+    assert ended_at == frames(500) + frames(silence_ms)
+
+
+def test_silence_that_has_lasted_already_ends_at_once() -> None:
+    """An answer that comes late does not wait for another frame."""
+    endpointer = Endpointer(GUESSING)
+    (pause,) = [u for frame in stream(loud(500) + quiet(320)) if (u := endpointer.push(frame))]
+    ended = endpointer.expect(pause, 200)
+    assert ended is not None
+    assert (ended.end_reason, ended.speech_end_samples) == ("silence", pause.speech_end_samples)
+    assert endpointer.expect(pause, 200) is None  # it is over
+    assert endpointer.finish() is None
+
+
+def test_answer_to_a_pause_that_is_over_means_nothing() -> None:
+    """When speech has gone on, the silence after it is waited for in full."""
+    endpointer = Endpointer(GUESSING)
+    scored = stream(loud(500) + quiet(160) + loud(500) + quiet(1000))
+    utterances = []
+    for frame in scored:
+        utterance = endpointer.push(frame)
+        if utterance is not None:
+            utterances.append((frame.frame.start_samples // FRAME_SAMPLES + 1, utterance))
+        if utterances and frame.speech_probability == SPEECH:
+            assert endpointer.expect(utterances[0][1], 100) is None
+    assert [utterance.end_reason for _, utterance in utterances] == ["pause", "pause", "silence"]
+    assert utterances[-1][0] == sum(map(frames, (500, 160, 500, OPTIONS.silence_ms)))
+
+
 options_of_any_kind = st.builds(
     EndpointOptions,
     threshold=st.floats(0.2, 0.8),
@@ -221,6 +281,27 @@ def test_no_sample_is_lost_or_heard_twice(runs: list[tuple[float, int]], options
         loud_ms = FRAME_MS * sum(probability >= options.threshold - HYSTERESIS for probability in heard)
         assert loud_ms >= options.min_speech_ms
         end_samples = utterance.end_samples
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(runs=runs, options=options_of_any_kind, guess_ms=st.integers(32, 500))
+def test_pauses_change_nothing(
+    runs: list[tuple[float, int]], options: EndpointOptions, guess_ms: int
+) -> None:
+    """Without answers, the same utterances end with pauses as without; each pause is a beginning of one."""
+    probabilities = [probability for probability, length in runs for _ in range(length)]
+    expected = [(u.start_samples, u.end_samples, u.end_reason) for u in cut(probabilities, options)]
+    ended, pauses = [], []
+    for utterance in cut(probabilities, replace(options, guess_ms=guess_ms)):
+        if utterance.end_reason == "pause":
+            pauses.append(utterance)
+            continue
+        ended.append((utterance.start_samples, utterance.end_samples, utterance.end_reason))
+        assert {pause.start_samples for pause in pauses} <= {utterance.start_samples}
+        ends = [pause.speech_end_samples for pause in pauses]
+        assert ends == sorted(set(ends))
+        pauses.clear()
+    assert ended == expected
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)

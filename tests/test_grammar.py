@@ -12,6 +12,7 @@ from edgevoice._native import lib
 from edgevoice import grammar, grammar_file, match, native
 from edgevoice.errors import GrammarError
 from edgevoice.grammar import SlotClose, SlotOpen, SlotValue
+from edgevoice.recognise import shipped_grammar
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -205,3 +206,66 @@ def test_network_that_calls_itself_for_ever_is_an_error(tmp_path: Path) -> None:
     )
     with native.Grammar(endless) as opened, pytest.raises(GrammarError, match="nests"):
         opened.match("a")
+
+
+class TestCanGoOn:
+    """Whether more words of the grammar can follow decides how long a pause ends a command."""
+
+    TEXT = """
+language: en
+intents:
+  Light:
+    data:
+      - sentences:
+          - "turn (on|off) the {what} [in the <room>]"
+          - "set the brightness to {level}[%]"
+          - "good night"
+          - "add {item} to the list"
+lists:
+  what: {values: [lamp, lights, "lamp post"]}
+  level: {range: {from: 1, to: 100}}
+  item: {wildcard: true}
+expansion_rules: {room: "(kitchen|living room)"}
+skip_words: [please]
+"""
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("", True),
+            ("Turn", True),
+            ("turn on", True),
+            ("Turn on the lights", True),
+            ("turn on the lamp", True),  # post
+            ("turn on the light", False),  # the rest of a word is no pause
+            ("turn on the lights in the living", True),
+            ("Turn off the lights in the kitchen", False),
+            ("please turn off the lights in the kitchen", False),  # another "please" means nothing
+            ("Turn off the lights in the kitchen.", False),
+            ("good night", False),
+            ("Good", True),
+            ("set the brightness to 50", True),  # percent
+            ("set the brightness to 50%", False),
+            ("set the brightness to twenty", True),
+            ("add", True),
+            ("add milk", True),
+            ("add milk to the list", True),  # of what is still the item
+            ("play music", False),
+            ("turn on please the", True),
+        ],
+    )
+    def test_texts(self, make_grammar: MakeGrammar, text: str, expected: bool) -> None:
+        """Words may follow, or none of the grammar."""
+        with make_grammar(self.TEXT) as opened:
+            assert opened.can_go_on(text) is expected
+
+    def test_what_goes_on_does(self) -> None:
+        """Every beginning of a sentence of the home grammar can go on where its words do."""
+        home = grammar_file.load(shipped_grammar())
+        with native.Grammar(grammar.compile_grammar(home)) as opened:
+            for example in home.examples:
+                words = example.say.split()
+                skipped = any(word in example.say.lower() for word in home.skip_words)
+                if opened.match(example.say) and not skipped:
+                    for i in range(1, len(words)):
+                        assert opened.can_go_on(" ".join(words[:i]).rstrip(",")), words[:i]

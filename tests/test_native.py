@@ -21,6 +21,7 @@ from edgevoice._native import lib
 from edgevoice import match, models, native
 from edgevoice.errors import (
     AudioFormatError,
+    CancelledError,
     DeadlineError,
     EdgevoiceError,
     EngineBusyError,
@@ -436,14 +437,14 @@ class TestThreads:
     def test_cancel_from_another_thread(
         self, own_session: Session, speech: Samples, expected: list[str]
     ) -> None:
-        """A cancelled recognition raises DeadlineError and the session can go on."""
+        """A cancelled recognition raises CancelledError and the session can go on."""
         running = Recognition(own_session, noise(MAX_S * RATE_HZ))
         running.start()
         wait_until_used(own_session)
         while running.is_alive():
             own_session.cancel()
             running.join(0.01)
-        assert isinstance(running.error, DeadlineError)
+        assert isinstance(running.error, CancelledError)
         assert "cancelled" in str(running.error)
         assert texts(own_session.recognise(speech)) == expected
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from copy import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pytest
@@ -12,14 +14,15 @@ from edgevoice.audio import frames
 from edgevoice.capture import FileSource
 from edgevoice.config import Config, EndpointConfig, ModelConfig, RecognitionConfig, VadConfig
 from edgevoice.errors import ConfigError, EngineClosedError, GrammarError, ModelNotFoundError
-from edgevoice.events import SAMPLE_RATE_HZ, Result
+from edgevoice.events import FRAME_SAMPLES, SAMPLE_RATE_HZ, Frame, Result
 from edgevoice.pipeline import Pipeline
+from edgevoice.recognise import Answer, Recogniser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from edgevoice.events import Samples
+    from edgevoice.events import Samples, Utterance
     from edgevoice.publish import State
     from tests.conftest import Sample
 
@@ -87,6 +90,94 @@ def test_states(pipeline: Pipeline, speech: Samples) -> None:
     twice = np.concatenate([speech, room(1), speech, room(1)])
     assert len(list(pipeline.results(frames([twice]), states.append))) == 2
     assert states == ["listening", *["speech", "recognising", "listening"] * 2]
+
+
+LAMP = """
+language: en
+intents:
+  Lamp: {data: [{sentences: ["turn on the desk lamp SUFFIX"]}]}
+"""
+GRAMMARS = {
+    "finished": LAMP.replace("SUFFIX", ""),
+    "open": LAMP.replace("SUFFIX", "[in the kitchen]"),
+    "unfinished": LAMP.replace("turn on the", "play").replace("SUFFIX", "very loud"),
+}
+
+
+class Heard:
+    """Frames that remember how many of them were taken."""
+
+    def __init__(self, *pieces: Samples) -> None:
+        self._frames = frames(pieces)
+        self.length_s = 0.0
+
+    def __iter__(self) -> Iterator[Frame]:
+        for frame in self._frames:
+            self.length_s = (frame.start_samples + FRAME_SAMPLES) / SAMPLE_RATE_HZ
+            yield frame
+
+
+@pytest.mark.parametrize("mode", ["grammar", "fixed"])
+@pytest.mark.parametrize("outlook", list(GRAMMARS))
+def test_what_was_said_decides_how_long_to_wait(
+    pipeline_of: type[Pipeline],
+    tmp_path: Path,
+    speech: Samples,
+    outlook: str,
+    mode: Literal["grammar", "fixed"],
+) -> None:
+    """Short after a sentence that no word can follow, longer if one can, longest after no sentence."""
+    path = tmp_path / "grammar.yaml"
+    path.write_text(GRAMMARS[outlook])
+    endpoint = EndpointConfig(mode=mode, finished_ms=224, silence_ms=512, unfinished_ms=1216)
+    pipeline = pipeline_of(replace(DEFAULTS, endpoint=endpoint), path)
+    stream = Heard(speech, room(2))
+    results = pipeline.results(stream)
+    result = next(results)
+    assert result.accepted == (outlook != "unfinished")
+    silence_ms = {"finished": 224, "open": 512, "unfinished": 1216}[outlook] if mode == "grammar" else 512
+    assert (stream.length_s - result.end_s) * 1000 == pytest.approx(silence_ms, abs=1)
+
+
+def test_a_pause_in_a_command(pipeline: Pipeline, speech: Samples) -> None:
+    """What is no sentence yet is waited for, longer than after a sentence."""
+    words = round(0.62 * SAMPLE_RATE_HZ)  # "turn on"
+    for pause_s in (0.3, 0.8):
+        (result,) = hear(pipeline, np.concatenate([speech[:words], room(pause_s), speech[words:], room(2)]))
+        assert (result.accepted, result.slots) == (True, {"name": "desk lamp"}), result
+
+
+def test_nothing_is_recognised_twice(pipeline: Pipeline, speech: Samples) -> None:
+    """What was recognised in the pause is the answer when the silence is confirmed."""
+    calls: list[str] = []
+
+    class Counting(Recogniser):
+        def __init__(self) -> None:
+            pass
+
+        def recognise(self, utterance: Utterance) -> Answer | None:
+            calls.append(utterance.end_reason)
+            return pipeline.recogniser.recognise(utterance)
+
+        def result(self, answer: Answer, utterance: Utterance) -> Result:
+            return pipeline.recogniser.result(answer, utterance)
+
+    counted = copy(pipeline)
+    counted.recogniser = Counting()
+    assert len(hear(counted, np.concatenate([speech, room(2), speech, room(2)]))) == 2
+    assert calls == ["pause", "pause"]
+
+
+def test_live(pipeline: Pipeline, samples: tuple[Sample, ...]) -> None:
+    """Commands that are heard as they are spoken have the same results, with the time they took to answer."""
+    for sample in [sample for sample in samples if sample.accepted][:3]:
+        source = FileSource(sample.path, real_time=True)
+        started_s = time.monotonic()
+        (result,) = pipeline.results(source, live=source.live)
+        assert (result.accepted, result.intent, result.slots) == (True, sample.intent, sample.slots)
+        assert result.latency_ms is not None
+        assert 100 < result.latency_ms < 5000
+        assert result.latency_ms < 1000 * (time.monotonic() - started_s - result.end_s) + 40
 
 
 def test_nothing_is_joined_over_a_gap(pipeline: Pipeline, speech: Samples) -> None:

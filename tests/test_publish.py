@@ -44,7 +44,8 @@ ACCEPTED = Result(
     accepted=True,
     reason=None,
     alternatives=(Interpretation("Küche auf neunzig Grad", "SetTemperature", {"degrees": 90}, {}, -4.5),),
-    timings=Timings(vad=1, mel=2, encode=3, search=4, match=5),
+    timings=Timings(vad=1, mel=2, encode=3, search=4, match=5, explain=6),
+    latency_ms=281.5,
 )
 REJECTED = replace(ACCEPTED, utterance_id="u2", accepted=False, reason="low_confidence", confidence=0.2)
 
@@ -178,7 +179,16 @@ class TestResults:
             ],
             "start_s": 1.0,
             "end_s": 2.5,
-            "timings_ms": {"vad": 1, "mel": 2, "encode": 3, "search": 4, "match": 5, "total": 15},
+            "latency_ms": 281.5,
+            "timings_ms": {
+                "vad": 1,
+                "mel": 2,
+                "encode": 3,
+                "search": 4,
+                "match": 5,
+                "explain": 6,
+                "total": 21,
+            },
         }
 
     def test_rejected(self, broker: Broker) -> None:

@@ -81,6 +81,28 @@ void match_writes_no_more_than_there_is_room_for() {
     ev_grammar_free(grammar);
 }
 
+void can_go_on_where_a_word_can_follow() {
+    Network network(2); // "a b" and "a"
+    network.nodes.resize(4);
+    network.word(0, "a", 1).arc(1, EV_ARC_ACCEPT, 0, 0).arc(1, EV_ARC_SEPARATOR, 0, 2);
+    network.word(2, "b", 3).arc(3, EV_ARC_ACCEPT, 0, 0);
+    const std::vector<uint32_t> arcs = network.arcs(), first = network.first_arc();
+    ev_grammar *grammar = nullptr;
+    CHECK(ev_grammar_open(arcs.data(), arcs.size() / 3, first.data(), 4, &grammar) == EV_OK);
+    const auto answer = [&](const char *text, size_t length) {
+        int32_t can_go_on = -1;
+        CHECK(ev_grammar_can_go_on(grammar, text, length, &can_go_on) == EV_OK);
+        return can_go_on;
+    };
+    CHECK(answer(nullptr, 0) == 1);
+    CHECK(answer("a", 1) == 1);
+    CHECK(answer("a b", 3) == 0);
+    CHECK(answer("a.", 2) == 0);
+    CHECK(answer("c", 1) == 0);
+    CHECK(answer("a\0b", 3) == 0);
+    ev_grammar_free(grammar);
+}
+
 void bad_tables_are_refused_with_a_reason() {
     const uint32_t arcs[] = {EV_ARC_BYTE, 'a', 7}, first[] = {0, 1};
     ev_grammar *grammar = nullptr;
@@ -93,6 +115,8 @@ void bad_tables_are_refused_with_a_reason() {
     if (ev_grammar_open(endless, 1, first, 1, &grammar) == EV_OK) {
         size_t n = 0;
         CHECK(ev_grammar_match(grammar, "a", 1, nullptr, 0, &n) == EV_ERR_GRAMMAR);
+        int32_t can_go_on = 0;
+        CHECK(ev_grammar_can_go_on(grammar, "a", 1, &can_go_on) == EV_ERR_GRAMMAR);
     }
     CHECK(*ev_last_error() != 0);
     ev_grammar_free(grammar);
@@ -180,6 +204,7 @@ void test_api(const std::string &source) {
     what_is_no_model_is_refused(source);
     what_the_module_says_of_itself();
     match_writes_no_more_than_there_is_room_for();
+    can_go_on_where_a_word_can_follow();
     bad_tables_are_refused_with_a_reason();
     handles_may_be_null_when_freed();
     the_log_comes_in_whole_lines(silero);

@@ -44,6 +44,7 @@ void match_and_dfa_agree(const ev::Automaton &automaton, ev::Dfa &dfa, const std
     try {
         const bool matches = !readings(automaton, text).empty();
         CHECK(accepted(dfa, text) == matches);
+        automaton.can_go_on(text.data(), text.size());
     } catch (const std::length_error &) {
         // Calls that never end; test_automaton.cpp has what is expected of them.
     }

@@ -1,0 +1,186 @@
+"""The command `edgevoice bench`: how well and how soon a long stream of commands is answered."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from edgevoice.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from edgevoice.config import Config
+    from edgevoice.events import Frame, Samples
+    from edgevoice.pipeline import Pipeline
+    from edgevoice.streams import Heard, Stream
+
+SNRS_DB: Final = (None, 20.0, 10.0, 5.0)
+"""None: no noise."""
+
+_PER_STREAM: Final = 20
+"""Commands: a stream of two minutes."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the command."""
+    add = parser.add_argument
+    add(
+        "manifest",
+        type=Path,
+        metavar="MANIFEST",
+        help="commands with speech_start and speech_end, or its folder",
+    )
+    add("--grammar", type=Path, metavar="FILE", help="grammar in place of the configured one")
+    add("--noise", type=Path, metavar="PATH", help="noise, or a folder of it")
+    add("--snr", type=_ratios, metavar="LIST", help="dB above the noise (default clean,20,10,5)")
+    add("--limit", type=int, metavar="N", help="only the first N commands")
+    add("--seed", type=int, default=0, metavar="N", help="of what is chosen at random (default 0)")
+    add(
+        "--real-time",
+        action="store_true",
+        help="play them at their own pace, and measure what it takes to answer",
+    )
+    add("--json", action="store_true", help="as JSON in place of a table")
+
+
+def run(options: argparse.Namespace, config: Config) -> int:
+    """Measure and print."""
+    import numpy as np  # noqa: PLC0415 - quick to say what is wrong
+
+    from edgevoice import recordings  # noqa: PLC0415
+    from edgevoice.audio import read_audio  # noqa: PLC0415
+    from edgevoice.mixing import generator  # noqa: PLC0415
+    from edgevoice.pipeline import Pipeline  # noqa: PLC0415
+    from edgevoice.streams import compose  # noqa: PLC0415
+
+    orders = recordings.orders(options.manifest, options.limit)
+    snrs_db = options.snr or (SNRS_DB if options.noise else (None,))
+    noise: Samples | None = None
+    if options.noise:
+        clips = [path for paths in recordings.noises(options.noise).values() for path in paths]
+        generator(options.seed, "stream", "noise").shuffle(clips)
+        noise = np.concatenate([read_audio(path) for path in clips])
+    elif any(snr_db is not None for snr_db in snrs_db):
+        raise UsageError("--snr needs noise; give it with --noise")
+    rows = []
+    pipeline = Pipeline(config, options.grammar)
+    try:
+        for snr_db in snrs_db:
+            name = "clean" if snr_db is None else f"{snr_db:g} dB"
+            choice = generator(options.seed, "stream", name)
+            streams = [
+                compose(
+                    orders[first : first + _PER_STREAM],
+                    None if snr_db is None else noise,
+                    snr_db or 0.0,
+                    choice,
+                )
+                for first in range(0, len(orders), _PER_STREAM)
+            ]
+            rows.append({"condition": name, **_measure(pipeline, streams, config, options.real_time)})
+            if not options.json:
+                print(_text(rows[-1], header=len(rows) == 1), flush=True)
+    finally:
+        pipeline.close()
+    if options.json:
+        print(json.dumps(rows))
+    return 0
+
+
+def _measure(pipeline: Pipeline, streams: list[Stream], config: Config, real_time: bool) -> dict[str, Any]:
+    from edgevoice.streams import judge  # noqa: PLC0415
+
+    used_ms, wasted_ms = pipeline.used_ms, pipeline.wasted_ms
+    total: dict[str, Any] = {}
+    cpu_s = time.process_time()
+    for stream in streams:
+        counts = judge(stream, list(_hear(pipeline, stream.samples, config, real_time)))
+        for key, value in counts.items():
+            total[key] = total[key] + value if key in total else value
+    return {
+        **total,
+        "used_ms": pipeline.used_ms - used_ms,
+        "wasted_ms": pipeline.wasted_ms - wasted_ms,
+        "cpu_s": time.process_time() - cpu_s,
+    }
+
+
+def _hear(pipeline: Pipeline, samples: Samples, config: Config, real_time: bool) -> Iterator[Heard]:
+    import soundfile  # noqa: PLC0415
+
+    from edgevoice.capture import FileSource  # noqa: PLC0415
+    from edgevoice.events import SAMPLE_RATE_HZ  # noqa: PLC0415
+    from edgevoice.pipeline import GUESS_MS  # noqa: PLC0415
+    from edgevoice.streams import Heard  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "stream.wav"
+        soundfile.write(path, samples, SAMPLE_RATE_HZ, subtype="PCM_16")
+        source = FileSource(path, real_time=real_time)
+        counted = _Counted(source)
+        started_s = time.monotonic()
+        for result in pipeline.results(counted, live=source.live):
+            yield Heard(
+                result,
+                start_s=max(0.0, result.start_s - config.endpoint.pre_roll_ms / 1000),
+                end_s=result.end_s + GUESS_MS / 1000,
+                answered_s=time.monotonic() - started_s if real_time else counted.length_s,
+            )
+
+
+class _Counted:
+    """Frames, and how far they have come."""
+
+    def __init__(self, source: Iterable[Frame]) -> None:
+        self._source = source
+        self.length_s = 0.0
+
+    def __iter__(self) -> Iterator[Frame]:
+        from edgevoice.events import FRAME_SAMPLES, SAMPLE_RATE_HZ  # noqa: PLC0415
+
+        for frame in self._source:
+            self.length_s = (frame.start_samples + FRAME_SAMPLES) / SAMPLE_RATE_HZ
+            yield frame
+
+
+def _text(row: dict[str, Any], *, header: bool) -> str:
+    import numpy as np  # noqa: PLC0415
+
+    said = row["said"]
+
+    def share(count: int, of: int = said) -> str:
+        return f"{100 * count / of:.1f} %" if of else "-"
+
+    delays_ms = row["delays_ms"] or [float("nan")]
+    p50, p95 = np.percentile(delays_ms, [50, 95])
+    cells = {
+        "": row["condition"],
+        "said": str(said),
+        "whole": share(row["whole"]),
+        "missed": str(row["missed"]),
+        "start cut": str(row["cut_start"]),
+        "end cut": str(row["cut_end"]),
+        "split, merged": f"{row['split_or_merged']}/{row['apart']}",
+        "led in": share(row["led_in"]),
+        "right": share(row["right"]),
+        "false": f"{row['false_triggers']} ({row['false_accepts']})",
+        "answer after ms, p50": f"{p50:.0f}",
+        "p95": f"{p95:.0f}",
+        "wasted": share(round(row["wasted_ms"]), round(row["used_ms"])),
+    }
+    line = "  ".join(cell.rjust(max(len(name), 7)) for name, cell in cells.items())
+    return "  ".join(name.rjust(max(len(name), 7)) for name in cells) + "\n" + line if header else line
+
+
+def _ratios(text: str) -> tuple[float | None, ...]:
+    try:
+        return tuple(None if item.strip() == "clean" else float(item) for item in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be numbers of dB or the word clean, separated by commas, got {text[:60]!r}"
+        ) from None

@@ -1,0 +1,182 @@
+"""Long streams made of recordings of commands, whose every start and end is known, and what became of them.
+
+recordings with labelled speech -> compose() -> Stream -> Pipeline -> Heard -> judge() -> scores
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from edgevoice.audio import read_audio
+from edgevoice.errors import UsageError
+from edgevoice.events import SAMPLE_RATE_HZ
+from edgevoice.mixing import max_frame, noise_piece
+from edgevoice.scores import agrees
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgevoice.events import Result, Samples
+    from edgevoice.recordings import Recording
+
+PAUSES_S: Final = (0.3, 0.6, 1.0, 1.5, 2.0, 3.0, 4.5, 6.0)
+"""Between two commands; each is as likely."""
+
+APART_S: Final = 1.5
+"""From this pause on, two commands must be two utterances."""
+
+_MARGIN_S: Final = 0.25  # of each recording's own silence; labels by energy miss soft sounds
+_FADE_S: Final = 0.02
+_PEAK: Final = 0.5  # of speech and noise together
+_ROOM: Final = 10 ** (-75 / 20)  # a quiet room, RMS: digital silence is found nowhere
+_TOLERANCE_S: Final = 0.1  # no word is shorter
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A command in a stream."""
+
+    recording: Recording
+    start_s: float
+    end_s: float
+    pause_s: float
+    """The shorter one of the pauses around it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stream:
+    """Audio and what is said in it, in order."""
+
+    samples: Samples
+    said: tuple[Said, ...]
+
+
+def compose(
+    orders: Sequence[Recording], noise: Samples | None, snr_db: float, choice: np.random.Generator
+) -> Stream:
+    """Join commands with pauses between them.
+
+    Args:
+        orders: with labels where their speech begins and ends.
+        noise: goes on through the whole stream, a piece of it after the other; None: a quiet room.
+        snr_db: how far the loudest moment of every command is above that of the noise; see mixing.mix().
+        choice: of pauses and pieces.
+
+    Raises:
+        UsageError: a recording has no labels.
+    """
+    pauses_s = choice.choice(PAUSES_S, len(orders) + 1).tolist()
+    pieces, spans = [], []
+    at_s = 0.0
+    for order, pause_s in zip(orders, pauses_s[:-1], strict=True):
+        piece, speech_s = _cut(order)
+        pieces.append(piece)
+        spans.append((at_s + pause_s, at_s + pause_s + speech_s))
+        at_s = spans[-1][1]
+    samples = _ROOM * choice.standard_normal(round((at_s + pauses_s[-1]) * SAMPLE_RATE_HZ))
+    if noise is not None:
+        noisy = noise_piece(noise, len(samples), choice).astype(np.float64)
+        samples += noisy * np.sqrt(10 ** (-snr_db / 10) / max_frame(noisy.astype(np.float32)))
+    for piece, (start_s, _) in zip(pieces, spans, strict=True):
+        first = round((start_s - _MARGIN_S) * SAMPLE_RATE_HZ)
+        samples[first : first + len(piece)] += piece[: len(samples) - first]
+    said = tuple(
+        Said(order, *span, min(pauses_s[i : i + 2]))
+        for i, (order, span) in enumerate(zip(orders, spans, strict=True))
+    )
+    return Stream((samples * _PEAK / np.abs(samples).max()).astype(np.float32), said)
+
+
+def _cut(order: Recording) -> tuple[Samples, float]:
+    """The speech of a recording and margins, its loudest moment at 1, and how long the speech is."""
+    if order.speech_start_s is None or order.speech_end_s is None:
+        raise UsageError(f"{order.path} has no speech_start and speech_end; streams need these labels")
+    whole = read_audio(order.path)
+    fade = round(_FADE_S * SAMPLE_RATE_HZ)
+    margin = round(_MARGIN_S * SAMPLE_RATE_HZ)
+    first = round(order.speech_start_s * SAMPLE_RATE_HZ)
+    last = round(order.speech_end_s * SAMPLE_RATE_HZ)
+    piece = np.zeros(last - first + 2 * margin, np.float32)
+    source = whole[max(0, first - margin) : last + margin]
+    offset = max(0, margin - first)
+    piece[offset : offset + len(source)] = source
+    ramp = np.linspace(0, 1, fade, dtype=np.float32)
+    piece[:fade] *= ramp
+    piece[-fade:] *= ramp[::-1]
+    return piece / np.float32(np.sqrt(max_frame(piece))), order.speech_end_s - order.speech_start_s
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """An utterance of a stream, and when its result came."""
+
+    result: Result
+    start_s: float
+    """Of its audio, pre-roll included."""
+
+    end_s: float
+    """Of its audio."""
+
+    answered_s: float
+    """Place in the stream at which the result came."""
+
+
+def judge(stream: Stream, heard: Sequence[Heard]) -> dict[str, Any]:
+    """Count what became of the commands of a stream.
+
+    A command is whole when one utterance has all of it and no other touches it, cut when utterances have only
+    a part of it, missed when none has any.
+    """
+    counts = dict.fromkeys(
+        ("said", "whole", "missed", "cut_start", "cut_end", "apart", "split_or_merged", "led_in", "right"), 0
+    )
+    delays_s = []
+    touched: set[int] = set()
+    for command in stream.said:
+        own = [i for i, each in enumerate(heard) if _shared_s(each, command) > _TOLERANCE_S]
+        touched.update(own)
+        counts["said"] += 1
+        counts["missed"] += not own
+        if not own:
+            continue
+        first, last = heard[own[0]], heard[own[-1]]
+        merged = any(
+            _shared_s(heard[i], other) > _TOLERANCE_S
+            for i in own
+            for other in stream.said
+            if other is not command
+        )
+        cut_start = first.start_s > command.start_s
+        cut_end = last.end_s < command.end_s - _TOLERANCE_S
+        counts["cut_start"] += cut_start
+        counts["cut_end"] += cut_end
+        counts["led_in"] += first.start_s <= command.start_s - _TOLERANCE_S
+        if command.pause_s >= APART_S:
+            counts["apart"] += 1
+            counts["split_or_merged"] += merged or len(own) > 1
+        counts["whole"] += not cut_start and not cut_end and len(own) == 1
+        right = len(own) == 1 and not merged and _is_right(command.recording, first.result)
+        counts["right"] += right
+        if right:
+            delays_s.append(first.answered_s - command.end_s)
+    false = [each.result for i, each in enumerate(heard) if i not in touched]
+    return {
+        **counts,
+        "false_triggers": len(false),
+        "false_accepts": sum(result.accepted for result in false),
+        "hours": len(stream.samples) / SAMPLE_RATE_HZ / 3600,
+        "delays_ms": [round(1000 * delay_s, 1) for delay_s in delays_s],
+    }
+
+
+def _shared_s(heard: Heard, command: Said) -> float:
+    """How much of a command an utterance has, by where speech was heard in it."""
+    result = heard.result
+    return min(result.end_s, command.end_s) - max(result.start_s, command.start_s)
+
+
+def _is_right(recording: Recording, result: Result) -> bool:
+    return result.accepted and agrees(recording, {"intent": result.intent, "slots": result.slots})

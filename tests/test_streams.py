@@ -1,0 +1,215 @@
+"""Long streams are what their labels say, and what becomes of them is counted right."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from edgevoice import recordings
+from edgevoice.audio import read_audio
+from edgevoice.errors import UsageError
+from edgevoice.events import SAMPLE_RATE_HZ, Result
+from edgevoice.mixing import max_frame
+from edgevoice.streams import PAUSES_S, Heard, Said, Stream, compose, judge
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from edgevoice.events import Samples
+    from edgevoice.recordings import Recording
+    from tests.conftest import Edgevoice, Sample
+
+RATE = SAMPLE_RATE_HZ
+
+
+def manifest(folder: Path, clips: Sequence[tuple[Samples, dict[str, Any]]]) -> Path:
+    lines = []
+    for number, (samples, entry) in enumerate(clips):
+        soundfile.write(folder / f"{number}.wav", samples, RATE)
+        lines.append(json.dumps({"audio": f"{number}.wav", "intent": "Say", **entry}))
+    path = folder / "manifest.jsonl"
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.fixture
+def tones(tmp_path: Path) -> list[Recording]:
+    """Five tones of 0.6 to 1.4 s, each a second into its recording, of different loudness."""
+    clips = []
+    for i in range(5):
+        length_s = 0.6 + 0.2 * i
+        samples = np.zeros(3 * RATE, np.float32)
+        t = np.arange(round(length_s * RATE)) / RATE
+        samples[RATE : RATE + len(t)] = 0.1 * (i + 1) * np.sin(2 * np.pi * 440 * t)
+        clips.append((samples, {"speech_start": 1.0, "speech_end": 1.0 + length_s}))
+    return recordings.orders(manifest(tmp_path, clips))
+
+
+def level(stream: Stream, start_s: float, end_s: float) -> float:
+    return float(np.abs(stream.samples[round(start_s * RATE) : round(end_s * RATE)]).mean())
+
+
+def test_speech_is_where_the_labels_say(tones: list[Recording]) -> None:
+    """Loud from start to end, quiet between, and as long as in the recording."""
+    stream = compose(tones, None, 0.0, np.random.default_rng(1))
+    assert [said.recording for said in stream.said] == tones
+    last_s = 0.0
+    for said, order in zip(stream.said, tones, strict=True):
+        assert order.speech_start_s is not None
+        assert order.speech_end_s is not None
+        assert said.end_s - said.start_s == pytest.approx(order.speech_end_s - order.speech_start_s)
+        assert any(said.start_s - last_s == pytest.approx(pause_s) for pause_s in PAUSES_S)
+        assert level(stream, said.start_s, said.end_s) > 100 * level(stream, last_s, said.start_s)
+        last_s = said.end_s
+    assert np.abs(stream.samples).max() == pytest.approx(0.5)
+    assert stream.samples.dtype == np.float32
+    shorter = [min(gaps) for gaps in zip(gaps_s(stream), gaps_s(stream)[1:], strict=False)]
+    assert [said.pause_s for said in stream.said] == pytest.approx(shorter)
+
+
+def gaps_s(stream: Stream) -> list[float]:
+    starts = [*(said.start_s for said in stream.said), len(stream.samples) / RATE]
+    ends = [0.0, *(said.end_s for said in stream.said)]
+    return [start - end for start, end in zip(starts, ends, strict=True)]
+
+
+def test_noise_is_as_far_below_every_command(tones: list[Recording]) -> None:
+    """However loud a recording was; and it goes on through the pauses."""
+    noise = np.random.default_rng(2).standard_normal(2 * RATE).astype(np.float32)
+    clean = compose(tones, None, 0.0, np.random.default_rng(1))
+    noisy = compose(tones, noise, 10.0, np.random.default_rng(1))
+    assert [said.start_s for said in noisy.said] == [said.start_s for said in clean.said]
+    first = noisy.said[0]
+    quiet = noisy.samples[: round((first.start_s - 0.26) * RATE)]
+    for said in noisy.said:
+        loud = noisy.samples[round(said.start_s * RATE) : round(said.end_s * RATE)]
+        snr_db = 10 * np.log10(max_frame(loud) / max_frame(quiet))
+        assert snr_db == pytest.approx(10, abs=1)
+
+
+def test_labels_are_needed(tmp_path: Path) -> None:
+    """A recording without them is an error, and so are labels that are no times."""
+    silence = np.zeros(RATE, np.float32)
+    orders = recordings.orders(manifest(tmp_path, [(silence, {})]))
+    with pytest.raises(UsageError, match=r"0\.wav has no speech_start"):
+        compose(orders, None, 0.0, np.random.default_rng(1))
+    for wrong in ("soon", -1, float("nan")):
+        with pytest.raises(
+            UsageError, match=r"manifest\.jsonl:1: 'speech_start' must be a number of seconds"
+        ):
+            recordings.orders(manifest(tmp_path, [(silence, {"speech_start": wrong})]))
+
+
+def said(start_s: float, end_s: float, pause_s: float = 2.0) -> Said:
+    (recording,) = [replace(RECORDING, slots={"n": start_s})]
+    return Said(recording, start_s, end_s, pause_s)
+
+
+RECORDING = recordings.Recording(path=None, name="a", folder="b", intent="Say")  # type: ignore[arg-type]
+
+
+def heard(start_s: float, end_s: float, n: float | None = None, *, accepted: bool = True) -> Heard:
+    result = Result(
+        utterance_id="1",
+        time="now",
+        start_s=start_s,
+        end_s=end_s,
+        text="a",
+        intent="Say",
+        slots={} if n is None else {"n": n},
+        slots_raw={},
+        confidence=1,
+        accepted=accepted,
+        reason=None if accepted else "low_confidence",
+    )
+    return Heard(result, start_s - 0.3, end_s + 0.128, end_s + 0.25)
+
+
+def counted(commands: Sequence[Said], utterances: Sequence[Heard]) -> dict[str, Any]:
+    stream = Stream(np.zeros(60 * RATE, np.float32), tuple(commands))
+    return judge(stream, utterances)
+
+
+def test_whole_commands() -> None:
+    """Each has its utterance, the right one, and the time it took."""
+    found = counted([said(2, 4), said(6, 8)], [heard(2.1, 4.0, 2), heard(6.2, 7.9, 6)])
+    assert {key: found[key] for key in ("said", "whole", "missed", "led_in", "right", "apart")} == {
+        "said": 2, "whole": 2, "missed": 0, "led_in": 2, "right": 2, "apart": 2,
+    }  # fmt: skip
+    assert found["delays_ms"] == [250, 150]
+    assert found["hours"] == pytest.approx(1 / 60)
+
+
+@pytest.mark.parametrize(
+    ("utterances", "key"),
+    [
+        ([], "missed"),
+        ([heard(2.5, 4)], "cut_start"),
+        ([heard(2, 3.5)], "cut_end"),
+        ([heard(2, 2.8), heard(3.2, 4)], "split_or_merged"),
+        ([heard(2, 8)], "split_or_merged"),
+    ],
+)
+def test_what_goes_wrong(utterances: list[Heard], key: str) -> None:
+    """It is named, and the command is not right."""
+    found = counted([said(2, 4), said(6, 8)], [*utterances, *([heard(6, 8)] if len(utterances) != 1 else [])])
+    assert found[key] >= 1
+    assert found["right"] == 0
+
+
+def test_wrong_and_refused_are_not_right() -> None:
+    """Another slot, or the right one that was not accepted."""
+    assert not counted([said(2, 4)], [heard(2, 4, 3)])["right"]
+    assert not counted([said(2, 4)], [heard(2, 4, 2, accepted=False)])["right"]
+
+
+def test_false_triggers() -> None:
+    """Utterances that touch no command; accepted ones are counted again."""
+    found = counted([said(2, 4)], [heard(2, 4, 2), heard(10, 11), heard(20, 21, accepted=False)])
+    assert (found["false_triggers"], found["false_accepts"]) == (2, 1)
+
+
+def test_short_pauses_may_be_joined() -> None:
+    """They are counted apart."""
+    found = counted([said(2, 4, 0.6), said(4.6, 6, 0.6)], [heard(2, 6)])
+    assert (found["apart"], found["split_or_merged"], found["whole"]) == (0, 0, 2)
+    assert not found["right"]
+
+
+def test_command(edgevoice: Edgevoice, samples: tuple[Sample, ...], tmp_path: Path) -> None:
+    """`edgevoice bench stream` makes a stream of recordings, and all is found again."""
+    clips = []
+    for sample in [sample for sample in samples if sample.accepted][:3]:
+        audio = read_audio(sample.path)
+        loud = np.flatnonzero(np.abs(audio) > 0.02) / RATE
+        clips.append(
+            (
+                audio,
+                {
+                    "intent": sample.intent,
+                    "slots": sample.slots,
+                    "speech_start": loud[0],
+                    "speech_end": loud[-1],
+                },
+            )
+        )
+    path = manifest(tmp_path, clips)
+    done = edgevoice("bench", "stream", path, "--json")
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)
+    assert (row["condition"], row["said"], row["missed"]) == ("clean", 3, 0)
+    assert row["used_ms"] > 0
+    again = json.loads(edgevoice("bench", "stream", path, "--json").stdout)[0]
+    timed = {"used_ms", "wasted_ms", "cpu_s"}
+    assert {key: value for key, value in row.items() if key not in timed} == {
+        key: value for key, value in again.items() if key not in timed
+    }
+    table = edgevoice("bench", "stream", path, "--limit", "2")
+    assert table.stdout.decode().splitlines()[1].split()[:2] == ["clean", "2"]
+    assert edgevoice("bench", "stream", path, "--snr", "5").returncode == 2
