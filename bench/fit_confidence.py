@@ -20,6 +20,7 @@ import random
 import sys
 import tempfile
 import zlib
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,21 +28,19 @@ import numpy as np
 import yaml
 from scipy.optimize import minimize
 
-from edgevoice import grammar_file, match, mixing, models
+from edgevoice import mixing
 from edgevoice.audio import frames, read_audio
-from edgevoice.confidence import WEIGHTS_FILE, Evidence
-from edgevoice.decide import is_too_quick
-from edgevoice.endpoint import Endpointer, EndpointOptions
-from edgevoice.grammar import compile_grammar
-from edgevoice.native import Grammar, Model, Session, SessionOptions
-from edgevoice.vad import Vad
+from edgevoice.confidence import WEIGHTS_FILE
+from edgevoice.config import Config, ModelConfig
+from edgevoice.pipeline import Pipeline, Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     import numpy.typing as npt
 
-    from edgevoice.events import Samples, Utterance
+    from edgevoice.events import Samples
+    from edgevoice.recognise import Answer
 
     Floats = npt.NDArray[np.float64]
 
@@ -84,12 +83,11 @@ def main() -> int:
 
 
 class Collector:
-    """Runs recordings as the pipeline would and keeps the evidence."""
+    """Runs recordings through the pipeline and keeps the evidence behind its answers."""
 
     def __init__(self, data: Path, model: str, limit: int | None) -> None:
         self.data, self.limit = data, limit
-        self.model = Model(models.find(model))
-        self.vad = Vad()
+        self.config = Config(model=ModelConfig(name=model))
 
     def cases(self) -> Iterator[dict[str, Any]]:
         """Yield the evidence of every utterance, with the truth."""
@@ -104,15 +102,17 @@ class Collector:
     def orders(
         self, tag: str, path: Path, noise: Samples | None = None, snr_db: float = 0.0
     ) -> Iterator[dict[str, Any]]:
-        """Orders, right or wrong."""
-        session = self.session(path.read_text("utf-8"))
-        for entry in self.manifest("coffee_commands"):
-            samples = read_audio(self.data / "coffee_commands" / entry["audio"])
-            if noise is not None:  # with another seed than `edgevoice eval` has by default
-                choice = mixing.generator(1000, tag, entry["audio"])
-                samples = mixing.mix(samples, mixing.noise_piece(noise, len(samples), choice), snr_db)
-            said = {name: value.strip() for name, value in entry["slots"].items()}
-            yield from self.run(f"order, {tag}", entry["audio"], session, samples, said)
+        """Orders, right or wrong, and what was taken for one before and after them."""
+        with self.pipeline(path) as pipeline:
+            for entry in self.manifest("coffee_commands"):
+                samples = read_audio(self.data / "coffee_commands" / entry["audio"])
+                if noise is not None:  # with another seed than `edgevoice eval` has by default
+                    choice = mixing.generator(1000, tag, entry["audio"])
+                    samples = mixing.mix(samples, mixing.noise_piece(noise, len(samples), choice), snr_db)
+                said = {name: value.strip() for name, value in entry["slots"].items()}
+                for case in self.run(pipeline, entry["audio"], samples, said):
+                    outside = case["end_s"] < entry["speech_start"] or case["start_s"] > entry["speech_end"]
+                    yield {"tag": f"{'beside order' if outside else 'order'}, {tag}", **case}
 
     def near_misses(self, path: Path) -> Iterator[dict[str, Any]]:
         """Orders for a drink that the grammar does not have."""
@@ -121,11 +121,12 @@ class Collector:
         entries = self.manifest("coffee_commands")
         for drink in drinks:
             described["lists"]["coffeeDrink"]["values"] = [other for other in drinks if other != drink]
-            session = self.session(yaml.safe_dump(described, sort_keys=False))
-            for entry in entries:
-                if entry["slots"]["coffeeDrink"].strip() == drink:
-                    samples = read_audio(self.data / "coffee_commands" / entry["audio"])
-                    yield from self.run("near miss", entry["audio"], session, samples, None)
+            with self.pipeline_of(described) as pipeline:
+                for entry in entries:
+                    if entry["slots"]["coffeeDrink"].strip() == drink:
+                        samples = read_audio(self.data / "coffee_commands" / entry["audio"])
+                        for case in self.run(pipeline, entry["audio"], samples, None):
+                            yield {"tag": "near miss", **case}
 
     def texts(self, folder: str) -> Iterator[dict[str, Any]]:
         """Words, half of them in the grammar."""
@@ -138,61 +139,64 @@ class Collector:
             "intents": {"Said": {"data": [{"sentences": ["{text}"]}]}},
             "lists": {"text": {"values": [{"in": text, "out": text} for text in inside]}},
         }
-        session = self.session(yaml.safe_dump(described, sort_keys=False, allow_unicode=True))
-        for entry in entries:
-            samples = read_audio(self.data / folder / entry["audio"])
-            text = entry["text"]
-            tag = f"text, {folder}, {'in' if text in inside else 'out'}"
-            yield from self.run(tag, entry["audio"], session, samples, {"text": text})
+        with self.pipeline_of(described) as pipeline:
+            for entry in entries:
+                samples = read_audio(self.data / folder / entry["audio"])
+                text = entry["text"]
+                tag = f"text, {folder}, {'in' if text in inside else 'out'}"
+                for case in self.run(pipeline, entry["audio"], samples, {"text": text}):
+                    yield {"tag": tag, **case}
 
     def run(
-        self,
-        tag: str,
-        name: str,
-        session: tuple[Session, Grammar],
-        samples: Samples,
-        said: dict[str, object] | None,
+        self, pipeline: Pipeline, name: str, samples: Samples, said: dict[str, object] | None
     ) -> Iterator[dict[str, Any]]:
-        """Yield the evidence of each utterance; of a command cut in pieces, only of the one that is right.
+        """Yield the evidence of each utterance; `said` are the slots of the command, None: there is none."""
+        last = _Last()
+        for result in pipeline.results(frames([samples]), watch=last):
+            evidence = last.answer.decision.evidence if last.answer else None
+            if evidence is not None:
+                yield {
+                    "name": name,
+                    "right": said is not None and said.items() <= result.slots.items(),
+                    "text": result.text,
+                    "start_s": result.start_s,
+                    "end_s": result.end_s,
+                    "evidence": dataclasses.asdict(evidence),
+                }
+            last.answer = None
 
-        `said` are the slots of the command, None where there is none.
-        """
-        decoder, grammar = session
-        utterances = self.utterances(samples)
-        for utterance in utterances:
-            transcript = decoder.recognise(utterance.samples)
-            heard = transcript.hypotheses[:1]
-            meanings = match.interpret(grammar, heard[0].text) if heard else []
-            if not meanings or is_too_quick(heard[0].text, utterance.speech_s):
-                continue
-            right = said is not None and said.items() <= meanings[0].slots.items()
-            if said is not None and not right and len(utterances) > 1:
-                continue
-            yield {
-                "tag": tag,
-                "name": name,
-                "right": right,
-                "text": heard[0].text,
-                "evidence": dataclasses.asdict(Evidence.of(transcript.tokens)),
-            }
+    @contextmanager
+    def pipeline(self, grammar: Path) -> Iterator[Pipeline]:
+        """Open a pipeline for a grammar."""
+        pipeline = Pipeline(self.config, grammar)
+        try:
+            yield pipeline
+        finally:
+            pipeline.close()
 
-    def utterances(self, samples: Samples) -> list[Utterance]:
-        """Cut a recording with the defaults."""
-        self.vad.reset()
-        return list(Endpointer(EndpointOptions()).utterances(map(self.vad.score, frames([samples]))))
-
-    def session(self, text: str) -> tuple[Session, Grammar]:
-        """Open a session for a grammar given as text."""
+    @contextmanager
+    def pipeline_of(self, described: dict[str, Any]) -> Iterator[Pipeline]:
+        """Open one for a grammar given as what its file holds."""
         with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
-            file.write(text)
+            yaml.safe_dump(described, file, sort_keys=False, allow_unicode=True)
             file.flush()
-            grammar = Grammar(compile_grammar(grammar_file.load(Path(file.name))))
-        return Session(self.model, grammar, SessionOptions()), grammar
+            with self.pipeline(Path(file.name)) as pipeline:
+                yield pipeline
 
     def manifest(self, folder: str) -> list[dict[str, Any]]:
         """Return the entries of a folder."""
         lines = (self.data / folder / "manifest.jsonl").read_text("utf-8").splitlines()
         return [json.loads(line) for line in lines[: self.limit]]
+
+
+class _Last(Watcher):
+    """Keeps the last answer."""
+
+    def __init__(self) -> None:
+        self.answer: Answer | None = None
+
+    def answered(self, answer: Answer) -> None:
+        self.answer = answer
 
 
 # ---- fitting ----

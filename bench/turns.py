@@ -97,11 +97,10 @@ class Ours:
         """Answer, with the time of recognition, matching and decision."""
         started = time.perf_counter()
         transcript = self._session.recognise(samples)
-        speech_s = len(samples) / SAMPLE_RATE_HZ  # with the margins
         decision = decide(
             transcript,
             self._grammar,
-            speech_s=speech_s,
+            sure_s=len(samples) / SAMPLE_RATE_HZ,  # all of it
             min_confidence=0.5,
             model=self._confidence,
         )

@@ -37,6 +37,9 @@ EXIT_CODES: Final = (
     "written; 2 usage, configuration file or grammar file; 3 model or native module; 4 audio; 5 network; "
     "130 ended by Ctrl-C"
 )
+TEST_S: Final = 5.0
+"""Of a microphone: time to say a sentence, and to be silent."""
+
 INTERRUPTED: Final = 130
 """128 + SIGINT, as shells count."""
 
@@ -274,6 +277,9 @@ def devices(options: argparse.Namespace) -> None:
     """Microphones, with the name to put in the configuration."""
     from edgevoice.portaudio import list_devices  # noqa: PLC0415
 
+    if options.test:
+        _test_device(_config(options))
+        return
     found = list_devices()
     if options.json:
         print(json.dumps([dataclasses.asdict(device) for device in found]))
@@ -284,6 +290,30 @@ def devices(options: argparse.Namespace) -> None:
         raise CheckFailedError(
             "no microphone found; plug one in, and check that this user is in the group audio"
         )
+
+
+def _test_device(config: Config) -> None:
+    """Record some seconds and say how it sounds."""
+    from edgevoice.capture import MicrophoneSource  # noqa: PLC0415
+    from edgevoice.events import SAMPLE_RATE_HZ  # noqa: PLC0415
+    from edgevoice.levels import Levels  # noqa: PLC0415
+    from edgevoice.vad import Vad  # noqa: PLC0415
+
+    vad, scored = Vad(), []
+    source = MicrophoneSource(config.audio.device, channel=config.audio.channel)
+    try:
+        print(f"{source.device}: say something now", file=sys.stderr, flush=True)
+        for frame in source:
+            scored.append(vad.score(frame))
+            if frame.start_samples >= TEST_S * SAMPLE_RATE_HZ:
+                break
+    finally:
+        source.close()
+        vad.close()
+    measured = Levels.of(scored)
+    speech = "none" if measured.speech_dbfs is None else f"{measured.speech_dbfs:.0f} dB"
+    print(f"room {measured.room_dbfs:.0f} dB, speech {speech}, loudest {measured.peak_dbfs:.0f} dB")
+    print(measured.advice())
 
 
 # ---- shared parts ----
@@ -454,6 +484,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add(commands, "devices", devices, "microphones, with the name to put in the configuration")
     sub.add_argument("--json", action="store_true", help="as JSON")
+    sub.add_argument("--test", action="store_true", help="record five seconds and say how it sounds")
 
     def add_group(name: str, text: str) -> argparse._SubParsersAction[argparse.ArgumentParser]:
         parser = commands.add_parser(name, help=text, description=text, epilog=EXIT_CODES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -12,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from edgevoice import levels
 from edgevoice.pipeline import Watcher
 
 if TYPE_CHECKING:
@@ -106,8 +106,8 @@ class View(Watcher):
     def scored(self, scored: ScoredFrame) -> None:
         """Take a frame."""
         samples = scored.frame.samples
-        self._rms_dbfs = _dbfs(float(np.sqrt(np.mean(samples**2))))
-        self._peak_dbfs = max(_dbfs(float(np.abs(samples).max())), self._peak_dbfs - _FALL_DB)
+        self._rms_dbfs = levels.dbfs(float(np.sqrt(np.mean(samples**2))))
+        self._peak_dbfs = max(levels.dbfs(float(np.abs(samples).max())), self._peak_dbfs - _FALL_DB)
         self._probability = scored.speech_probability
 
     def answered(self, answer: Answer) -> None:
@@ -136,12 +136,8 @@ class View(Watcher):
         return Text(f'  "{meaning.text}" ? {answer.decision.confidence:.2f}', "cyan" if sure else "dim")
 
 
-def _dbfs(amplitude: float) -> float:
-    return max(_QUIET_DBFS, 20 * math.log10(amplitude)) if amplitude > 0 else _QUIET_DBFS
-
-
 def _place(dbfs: float) -> int:
-    return round(_BAR * (1 - dbfs / _QUIET_DBFS))
+    return round(_BAR * max(0.0, 1 - dbfs / _QUIET_DBFS))
 
 
 def _level_bar(rms_dbfs: float, peak_dbfs: float) -> Text:

@@ -27,11 +27,12 @@ NO_SPEECH_PROBABILITY: Final = 0.6
 """Whisper's own threshold (openai/whisper, transcribe.py), used only to name the reason of a refusal."""
 
 MAX_LETTERS_PER_S: Final = 25.0
-"""Nobody speaks faster: of 2,480 orders and 509 words of people, the quickest had 20. In clicks of a tenth of
-a second the decoder finds whole sentences, and Whisper likes some of them."""
+"""Nobody speaks faster: of 2,480 orders and 509 words of people, the quickest had 20. In noise that the
+detector half takes for speech the decoder finds whole sentences, and Whisper likes some of them."""
 
-SPEECH_MARGIN_S: Final = 0.1
-"""The detector may miss as much of a soft beginning and end."""
+SPEECH_MARGIN_S: Final = 0.25
+"""The detector may miss as much, at a soft beginning and end. Of 762 words and orders that were right, some
+in kitchen noise at 6 dB, the worst needed 0.20; of 31 sentences found in that noise alone, the best 0.31."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def decide(
     transcript: Transcript,
     grammar: Grammar,
     *,
-    speech_s: float,
+    sure_s: float,
     min_confidence: float,
     model: ConfidenceModel,
 ) -> Decision:
@@ -66,7 +67,7 @@ def decide(
     Args:
         transcript: what the decoder found.
         grammar: gives the sentences their meanings.
-        speech_s: how long the detector heard speech.
+        sure_s: how long the detector was sure of speech.
         min_confidence: from which confidence on a sentence is accepted, unless the grammar asks for more.
         model: weighs the evidence.
     """
@@ -85,7 +86,7 @@ def decide(
         written = transcript.hypotheses[0].text if transcript.hypotheses else None
         return Decision(None, 0.0, refusal, (), written=written)
     first, others = meanings[0], tuple(meanings[1:])
-    if is_too_quick(first.text, speech_s):
+    if is_too_quick(first.text, sure_s):
         return Decision(first, 0.0, "no_speech", others)
     evidence = Evidence.of(transcript.tokens, match.free_text(grammar, first.text))
     confidence = model.confidence(evidence)
@@ -97,7 +98,7 @@ def decide(
     return Decision(first, confidence, reason, others, evidence)
 
 
-def is_too_quick(text: str, speech_s: float) -> bool:
-    """Whether nobody can say this in the time."""
+def is_too_quick(text: str, sure_s: float) -> bool:
+    """Whether nobody can say this in the time that surely was speech."""
     letters = sum(character.isalnum() for character in text)
-    return letters > MAX_LETTERS_PER_S * (speech_s + SPEECH_MARGIN_S)
+    return letters > MAX_LETTERS_PER_S * (sure_s + SPEECH_MARGIN_S)

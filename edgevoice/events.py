@@ -67,16 +67,14 @@ class Utterance:
     """Where the detector last heard speech."""
 
     end_reason: EndReason
+    sure_s: float
+    """How long the detector was sure that this is speech."""
+
     vad_ms: float = 0.0
     """Time the detector took for it."""
 
     speech_end_clock_s: float | None = None
     """time.monotonic() when the last speech arrived; None if the stream is not heard as it happens."""
-
-    @property
-    def speech_s(self) -> float:
-        """From the first to the last speech."""
-        return (self.speech_end_samples - self.speech_start_samples) / SAMPLE_RATE_HZ
 
     @property
     def end_samples(self) -> int:

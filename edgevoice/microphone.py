@@ -9,13 +9,9 @@ joins frames sees that something is missing.
 from __future__ import annotations
 
 import logging
-import math
 import random
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
-
-import numpy as np
 
 from edgevoice.capture import CaptureCounters, MicrophoneSource, clock_s
 from edgevoice.errors import AudioError
@@ -24,7 +20,6 @@ from edgevoice.events import FRAME_SAMPLES, SAMPLE_RATE_HZ, Frame
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from edgevoice.events import Samples
     from edgevoice.publish import State
 
 _log = logging.getLogger(__name__)
@@ -32,21 +27,6 @@ _log = logging.getLogger(__name__)
 _RETRY_MIN_S: Final = 0.25
 _RETRY_MAX_S: Final = 1.5  # with 0.3 s to open, it works 2 s after it is back; an attempt costs 50 ms of CPU
 _SETTLED_S: Final = 10.0  # what worked for so long is tried again soon when it is lost
-_LEVEL_FRAMES: Final = 3  # about 100 ms, quick enough for a meter and slow enough to read
-
-SILENCE_DBFS: Final = -100.0
-"""The lowest level; the smallest sound of 16 bits has -90."""
-
-
-@dataclass(frozen=True, slots=True)
-class Level:
-    """How loud it is, in dB relative to full scale: 0 is the loudest there can be."""
-
-    rms_dbfs: float = SILENCE_DBFS
-    """A sine of full scale has -3."""
-
-    peak_dbfs: float = SILENCE_DBFS
-    """Near 0 speech is distorted."""
 
 
 class Microphone:
@@ -77,7 +57,6 @@ class Microphone:
         self._source: MicrophoneSource | None = None
         self._past = CaptureCounters()  # of sources that are no more
         self._muted = False
-        self._latest: tuple[Samples, ...] = ()
         self._begin_s = clock()
         self._end_samples = 0
         self._failure: str | None = None  # why it is lost
@@ -87,15 +66,6 @@ class Microphone:
         """What went wrong so far."""
         source, past = self._source, self._past
         return past if source is None else past + source.counters
-
-    @property
-    def level(self) -> Level:
-        """How loud the last 100 ms were; silence while lost or muted."""
-        latest = self._latest
-        if not latest:
-            return Level()
-        samples = np.concatenate(latest)
-        return Level(_dbfs(float(np.sqrt(np.mean(samples**2)))), _dbfs(float(np.abs(samples).max())))
 
     @property
     def muted(self) -> bool:
@@ -144,13 +114,11 @@ class Microphone:
             start_samples = first_samples + frame.start_samples
             self._end_samples = start_samples + FRAME_SAMPLES
             if self._muted:
-                self._latest = ()
                 if not told_muted:
                     self._on_state("muted")
                 told_muted = True
             else:
                 told_muted = False
-                self._latest = (*self._latest[1 - _LEVEL_FRAMES :], frame.samples)
                 yield Frame(frame.samples, start_samples)
 
     def _find(self) -> int:
@@ -163,20 +131,15 @@ class Microphone:
         return max(elapsed_samples, self._end_samples + FRAME_SAMPLES)
 
     def _lose(self, failure: str) -> None:
+        level = logging.DEBUG if failure == self._failure else logging.WARNING
+        _log.log(level, "%s; trying again until it works", failure)
         if self._failure is None:
             self._past += CaptureCounters(losses=1)
             self._on_state("lost")
-        level = logging.DEBUG if failure == self._failure else logging.WARNING
-        _log.log(level, "%s; trying again until it works", failure)
         self._failure = failure
 
     def _release(self) -> None:
         source, self._source = self._source, None
-        self._latest = ()
         if source is not None:
             source.close()
             self._past += source.counters
-
-
-def _dbfs(amplitude: float) -> float:
-    return max(SILENCE_DBFS, 20 * math.log10(amplitude)) if amplitude > 0 else SILENCE_DBFS

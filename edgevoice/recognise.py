@@ -107,7 +107,7 @@ class Recogniser:
         decision = decide(
             transcript,
             self.grammar,
-            speech_s=utterance.speech_s,
+            sure_s=utterance.sure_s,
             min_confidence=self._min_confidence,
             model=self._confidence,
         )

@@ -76,22 +76,22 @@ def transcript(*hypotheses: Hypothesis, no_speech: float = 0.01) -> Transcript:
     return Transcript(hypotheses, tokens, no_speech_probability=no_speech, timings=Timings())
 
 
-def decide(heard: Transcript, grammar: Grammar, min_confidence: float, speech_s: float = 3.0) -> Decision:
+def decide(heard: Transcript, grammar: Grammar, min_confidence: float, sure_s: float = 3.0) -> Decision:
     """Decide with the shipped weights."""
     return decide_module.decide(
         heard,
         grammar,
-        speech_s=speech_s,
+        sure_s=sure_s,
         min_confidence=min_confidence,
         model=confidence_model("tiny.en"),
     )
 
 
 def test_sentence_needs_time_to_be_said(grammar: Grammar) -> None:
-    """Ten letters fit into 0.3 seconds and the margin, not into a click."""
+    """Ten letters fit into 0.15 seconds of clear speech and the margin, not into a click."""
     heard = transcript(sure("turn on lamp"))
-    assert decide(heard, grammar, MIN_CONFIDENCE, speech_s=0.3).reason is None
-    click = decide(heard, grammar, MIN_CONFIDENCE, speech_s=0.29)
+    assert decide(heard, grammar, MIN_CONFIDENCE, sure_s=0.15).reason is None
+    click = decide(heard, grammar, MIN_CONFIDENCE, sure_s=0.14)
     assert (click.reason, click.confidence) == ("no_speech", 0.0)
 
 

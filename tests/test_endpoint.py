@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgevoice.endpoint import HYSTERESIS, TAIL_MS, Endpointer, EndpointOptions
+from edgevoice.endpoint import HYSTERESIS, SURE, TAIL_MS, Endpointer, EndpointOptions
 from edgevoice.events import FRAME_SAMPLES, SAMPLE_RATE_HZ, Frame, ScoredFrame, Utterance
 
 if TYPE_CHECKING:
@@ -181,6 +181,15 @@ def test_finish_twice_gives_one_utterance() -> None:
     assert endpointer.finish() is not None
     assert endpointer.finish() is None
     assert len(list(endpointer.utterances(stream(loud(500))))) == 1
+
+
+def test_sure_speech_is_counted() -> None:
+    """Only frames in which the detector is sure, of this utterance alone."""
+    (first, second) = cut(
+        loud(320) + [SURE - 0.01] * 10 + [SURE] * 5 + quiet(1000) + [SURE - 0.01] * 10 + quiet(1000)
+    )
+    assert first.sure_s == pytest.approx((10 + 5) * FRAME_MS / 1000)
+    assert second.sure_s == 0
 
 
 GUESSING = replace(OPTIONS, guess_ms=128)

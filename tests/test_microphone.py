@@ -9,13 +9,12 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 
 from edgevoice.capture import CaptureCounters, MicrophoneSource
 from edgevoice.errors import AudioError
 from edgevoice.events import FRAME_SAMPLES, SAMPLE_RATE_HZ
-from edgevoice.microphone import SILENCE_DBFS, Level, Microphone
+from edgevoice.microphone import Microphone
 from edgevoice.testing import FakeDevice, FakePortAudio
 
 if TYPE_CHECKING:
@@ -241,25 +240,6 @@ def test_muted_during_a_recognition(live: Live) -> None:
     frame = next(live.stream)
     assert not frame.samples.any()
     assert frame.start_samples == 11 * FRAME_SAMPLES
-
-
-def test_level(live: Live) -> None:
-    """RMS and peak of the last 100 ms; nothing is heard before, while it is muted and afterwards."""
-    assert live.microphone.level == Level(SILENCE_DBFS, SILENCE_DBFS)
-    tone = (32767 * np.sin(np.arange(FRAME_SAMPLES) * np.pi / 32)).astype(np.int16)
-    live.hear(tone.tobytes())
-    assert live.microphone.level.rms_dbfs == pytest.approx(-3.01, abs=0.01)
-    assert live.microphone.level.peak_dbfs == pytest.approx(0, abs=0.01)
-    live.hear()
-    assert live.microphone.level.rms_dbfs == pytest.approx(-6.02, abs=0.01)
-    for _ in range(3):
-        live.hear()
-    assert live.microphone.level == Level(SILENCE_DBFS, SILENCE_DBFS)
-    live.hear((tone // 10).tobytes())
-    assert live.microphone.level.peak_dbfs == pytest.approx(-20, abs=0.1)
-    live.microphone.close()
-    assert list(live.stream) == []
-    assert live.microphone.level == Level(SILENCE_DBFS, SILENCE_DBFS)
 
 
 @pytest.mark.parametrize("plugged_in", [True, False])

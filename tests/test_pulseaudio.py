@@ -56,7 +56,7 @@ class Listener:
         self.microphone = Microphone(lambda: MicrophoneSource(device, channel=0), self._on_state)
         self._changed = threading.Condition()
         self._pipeline = pipeline
-        self._thread = threading.Thread(target=self._listen)
+        self._thread = threading.Thread(target=self._listen, daemon=True)  # a failed test ends
         self._thread.start()
 
     def _listen(self) -> None:
@@ -179,6 +179,27 @@ def test_devices(server: SoundServer, capfd: pytest.CaptureFixture[str]) -> None
     with pytest.raises(AudioError, match=r"contains 'webcam'; devices: .*pulse"):
         MicrophoneSource("webcam")
     assert capfd.readouterr().err == ""  # ALSA's and JACK's chatter is not passed on
+
+
+def test_device_is_tested(
+    server: SoundServer, commands: list[Sample], child_environment: dict[str, str]
+) -> None:
+    """`edgevoice devices --test` records what is said and tells how it sounds."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "edgevoice", "devices", "--test"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**child_environment, **server.environment},
+    ) as test:
+        assert test.stderr is not None
+        assert test.stdout is not None
+        assert b"say something now" in test.stderr.readline()
+        server.play(commands[0].path)
+        levels, advice = test.stdout.read().decode().splitlines()
+        assert test.wait(10) == 0
+    assert levels.startswith("room -")
+    assert ", speech -" in levels
+    assert advice == "good"
 
 
 def test_run(
