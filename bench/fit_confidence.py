@@ -32,7 +32,7 @@ from edgevoice import mixing
 from edgevoice.audio import frames, read_audio
 from edgevoice.confidence import WEIGHTS_FILE
 from edgevoice.config import Config, ModelConfig
-from edgevoice.pipeline import Pipeline, Watcher
+from edgevoice.pipeline import LastAnswer, Pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from edgevoice.events import Samples
-    from edgevoice.recognise import Answer
 
     Floats = npt.NDArray[np.float64]
 
@@ -151,7 +150,7 @@ class Collector:
         self, pipeline: Pipeline, name: str, samples: Samples, said: dict[str, object] | None
     ) -> Iterator[dict[str, Any]]:
         """Yield the evidence of each utterance; `said` are the slots of the command, None: there is none."""
-        last = _Last()
+        last = LastAnswer()
         for result in pipeline.results(frames([samples]), watch=last):
             evidence = last.answer.decision.evidence if last.answer else None
             if evidence is not None:
@@ -187,16 +186,6 @@ class Collector:
         """Return the entries of a folder."""
         lines = (self.data / folder / "manifest.jsonl").read_text("utf-8").splitlines()
         return [json.loads(line) for line in lines[: self.limit]]
-
-
-class _Last(Watcher):
-    """Keeps the last answer."""
-
-    def __init__(self) -> None:
-        self.answer: Answer | None = None
-
-    def answered(self, answer: Answer) -> None:
-        self.answer = answer
 
 
 # ---- fitting ----

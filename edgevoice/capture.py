@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 _FRAMES_PER_S: Final = SAMPLE_RATE_HZ / FRAME_SAMPLES
 _STALL_S: Final = 3.0  # a live device delivers every 32 ms; a sleeping USB microphone wakes within 2 s
 _POLL_S: Final = 0.25  # how soon a stopped stream is noticed
-_QUEUE_S: Final = 10.0  # longer than any recognition, so that none loses the speech that follows it
+_QUEUE_S: Final = 10.0  # longer than a busy or swapping machine keeps the listener waiting
 _BURST_S: Final = 1.0  # losses closer together than this are one burst, with one line in the log
 _LATE_S: Final = 0.1  # three blocks; on two busy cores the longest wait was 40 ms
 _GAP_S: Final = 1.0  # longer than a sound system can save up: the machine slept, or audio is missing
@@ -157,7 +157,7 @@ class CaptureCounters:
     """What went wrong with a microphone so far."""
 
     overflows: int = 0
-    """Blocks of 32 ms for which our queue had no room: recognition took too long."""
+    """Blocks of 32 ms for which our queue had no room: nobody took them for seconds."""
 
     card_overflows: int = 0
     """Blocks before which PortAudio lost some: the machine was too busy. How much is not known and usually

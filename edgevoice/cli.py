@@ -18,10 +18,10 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn
+from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn, cast
 
 from edgevoice import __version__, cli_bench, cli_eval
-from edgevoice.errors import AudioError, CheckFailedError, EdgevoiceError, ModelError
+from edgevoice.errors import AudioError, CheckFailedError, EdgevoiceError, ModelError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -278,6 +278,8 @@ def devices(options: argparse.Namespace) -> None:
     from edgevoice.portaudio import list_devices  # noqa: PLC0415
 
     if options.test:
+        if options.json:
+            raise UsageError("--test prints words, no JSON; leave --json out")
         _test_device(_config(options))
         return
     found = list_devices()
@@ -369,7 +371,8 @@ def _sources(
 def _stdin() -> BinaryIO:
     if sys.stdin is None:  # closed by who started us
         raise AudioError("stdin is closed; feed it raw audio, or name a recording")
-    return sys.stdin.buffer
+    # Unbuffered: a thread that still waits in a buffered read when Python ends would abort it.
+    return cast("BinaryIO", sys.stdin.buffer.raw) if hasattr(sys.stdin.buffer, "raw") else sys.stdin.buffer
 
 
 def _line(result: Result) -> str:

@@ -82,7 +82,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
                 )
                 for first in range(0, len(orders), _PER_STREAM)
             ]
-            rows.append({"condition": name, **_measure(pipeline, streams, config, options.real_time)})
+            rows.append({"condition": name, **_measure(pipeline, streams, real_time=options.real_time)})
             if not options.json:
                 print(_text(rows[-1], header=len(rows) == 1), flush=True)
     finally:
@@ -92,14 +92,14 @@ def run(options: argparse.Namespace, config: Config) -> int:
     return 0
 
 
-def _measure(pipeline: Pipeline, streams: list[Stream], config: Config, real_time: bool) -> dict[str, Any]:
+def _measure(pipeline: Pipeline, streams: list[Stream], *, real_time: bool) -> dict[str, Any]:
     from edgevoice.streams import judge  # noqa: PLC0415
 
     used_ms, wasted_ms = pipeline.used_ms, pipeline.wasted_ms
     total: dict[str, Any] = {}
     cpu_s = time.process_time()
     for stream in streams:
-        counts = judge(stream, list(_hear(pipeline, stream.samples, config, real_time)))
+        counts = judge(stream, list(_hear(pipeline, stream.samples, real_time=real_time)))
         for key, value in counts.items():
             total[key] = total[key] + value if key in total else value
     return {
@@ -110,12 +110,12 @@ def _measure(pipeline: Pipeline, streams: list[Stream], config: Config, real_tim
     }
 
 
-def _hear(pipeline: Pipeline, samples: Samples, config: Config, real_time: bool) -> Iterator[Heard]:
+def _hear(pipeline: Pipeline, samples: Samples, *, real_time: bool) -> Iterator[Heard]:
     import soundfile  # noqa: PLC0415
 
     from edgevoice.capture import FileSource  # noqa: PLC0415
     from edgevoice.events import SAMPLE_RATE_HZ  # noqa: PLC0415
-    from edgevoice.pipeline import GUESS_MS  # noqa: PLC0415
+    from edgevoice.pipeline import LastAnswer  # noqa: PLC0415
     from edgevoice.streams import Heard  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as folder:
@@ -123,12 +123,15 @@ def _hear(pipeline: Pipeline, samples: Samples, config: Config, real_time: bool)
         soundfile.write(path, samples, SAMPLE_RATE_HZ, subtype="PCM_16")
         source = FileSource(path, real_time=real_time)
         counted = _Counted(source)
+        last = LastAnswer()
         started_s = time.monotonic()
-        for result in pipeline.results(counted, live=source.live):
+        for result in pipeline.results(counted, live=source.live, watch=last):
+            if last.answer is None:
+                return  # nothing was heard at all
             yield Heard(
                 result,
-                start_s=max(0.0, result.start_s - config.endpoint.pre_roll_ms / 1000),
-                end_s=result.end_s + GUESS_MS / 1000,
+                start_s=last.answer.utterance.start_samples / SAMPLE_RATE_HZ,
+                end_s=last.answer.utterance.end_samples / SAMPLE_RATE_HZ,
                 answered_s=time.monotonic() - started_s if real_time else counted.length_s,
             )
 

@@ -153,7 +153,7 @@ class EndpointConfig:
     mode: Literal["grammar", "fixed"] = "grammar"
     """Whether what was said so far decides how long a silence ends it."""
 
-    silence_ms: Annotated[int, Range(100, 5000)] = 500
+    silence_ms: Annotated[int, Range(160, 5000)] = 500
     """Silence that ends an utterance; in mode "grammar" a sentence that can go on."""
 
     finished_ms: Annotated[int, Range(100, 5000)] = 200

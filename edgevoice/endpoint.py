@@ -25,15 +25,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 TAIL_MS: Final = 250
-"""Kept after the last frame of speech. The decoder was measured on utterances cut this way; the rest of the
-silence would only cost encoder time."""
+"""Kept after the last frame of speech, if no less was handed out in the pause already; more silence would
+only cost encoder time."""
 
 HYSTERESIS: Final = 0.15
 """Once in speech, a frame counts as speech down to the threshold less this, as in Silero's own example."""
 
 SURE: Final = 0.8
-"""From this probability on, a frame surely is speech: 96 % of those in clear orders have it, 90 % of those in
-orders with kitchen noise at 6 dB, 6 % of those that seem to be speech in the noise alone."""
+"""From this probability on, a frame surely is speech, unless the threshold is low: 96 % of those in clear
+orders have it, 90 % of those in orders with kitchen noise at 6 dB, 6 % of those that seem to be speech in the
+noise alone."""
+
+_SURE_ABOVE: Final = 0.3
+"""As far above the threshold, it surely is: SURE at the default. Who lowers it has quieter voices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ class EndpointOptions:
     pre_roll_ms: int = 300
     min_speech_ms: int = 100
     guess_ms: int | None = None
-    """Silence after which what was said is handed out as a "pause"; None: never."""
+    """Silence after which what was said is handed out as a "pause", less than silence_ms; None: never."""
 
     silence_ms: int = 500
     """Silence that ends an utterance of which nothing is known."""
@@ -60,6 +64,8 @@ class Endpointer:
 
     def __init__(self, options: EndpointOptions) -> None:
         self._options = options
+        self._sure = min(SURE, options.threshold + _SURE_ABOVE)
+        self._tail_samples = _samples(min(TAIL_MS, options.guess_ms or TAIL_MS))
         self._pre_roll: deque[Frame] = deque(maxlen=_frames(options.pre_roll_ms))
         self._kept: list[Frame] = []
         self._speech_frames = 0
@@ -94,7 +100,7 @@ class Endpointer:
         self._kept.append(frame)
         if is_speech:
             self._speech_frames += 1
-            self._sure_frames += scored.speech_probability >= SURE
+            self._sure_frames += scored.speech_probability >= self._sure
             self._speech_end_samples = end_samples
             self._guessed = False
             self._wait_ms = self._options.silence_ms
@@ -142,7 +148,7 @@ class Endpointer:
 
     @property
     def _tail_end_samples(self) -> int:
-        return self._speech_end_samples + _samples(TAIL_MS)
+        return self._speech_end_samples + self._tail_samples
 
     def _end(self, reason: EndReason) -> Utterance | None:
         utterance = self._utterance(reason) if self.in_speech else None

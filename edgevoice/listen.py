@@ -126,12 +126,13 @@ class Listener:
         error: BaseException | None = None
         try:
             self._listen()
+            with self._changed:
+                if not self._closed and (last := self._endpointer.finish()) is not None:
+                    self._put(last)
+                    self._tell()
         except BaseException as problem:  # noqa: BLE001 - raised again in next()
             error = problem
         with self._changed:
-            if error is None:
-                self._put(self._endpointer.finish())
-            self._tell()
             self._error, self._over = error, True
             self._changed.notify_all()
 
@@ -173,11 +174,13 @@ class Listener:
     def _resume(self) -> None:
         """Take back a pause after which speech goes on, also from who recognises it."""
         self._pause = None
-        taken = self._taken
-        if taken is None or taken.end_reason != "pause":
-            return
-        if all(ended.speech_end_samples != taken.speech_end_samples for ended in self._ended):
+        taken_in_pause = self._taken is not None and self._taken.end_reason == "pause"
+        if taken_in_pause and not any(map(self._is_taken_in_its_pause, self._ended)):
             self._on_resumed()
+
+    def _is_taken_in_its_pause(self, ended: Utterance) -> bool:
+        """Whether what has ended is being recognised already."""
+        return self._taken is not None and self._taken.speech_end_samples == ended.speech_end_samples
 
     @property
     def _idle(self) -> bool:
@@ -193,14 +196,18 @@ class Listener:
             speech_end_clock_s=self._speech_end_clock_s if self._live else None,
         )
         if utterance.end_reason == "pause":
-            self._endpointer.expect(utterance, self._patience_ms)
             self._pause = utterance
+            self._put(self._endpointer.expect(utterance, self._patience_ms))
         else:
             self._pause = None
             self._ended.append(utterance)
-            if self._live and len(self._ended) > _MAX_WAITING:
-                oldest = next(i for i, waiting in enumerate(self._ended) if waiting.end_reason != "overload")
-                self._ended[oldest] = replace(self._ended[oldest], end_reason="overload")
+            waiting = [
+                i
+                for i, each in enumerate(self._ended)
+                if each.end_reason != "overload" and not self._is_taken_in_its_pause(each)
+            ]
+            if self._live and len(waiting) > _MAX_WAITING:
+                self._ended[waiting[0]] = replace(self._ended[waiting[0]], end_reason="overload")
         self._changed.notify_all()
 
     def _tell(self) -> None:

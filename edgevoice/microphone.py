@@ -108,6 +108,8 @@ class Microphone:
         first_samples = None  # where this opening begins
         told_muted = False
         self._source = self._open_source()
+        if self._closed.is_set():  # meanwhile; close() had nothing to close
+            return
         for frame in self._source:
             if first_samples is None:
                 first_samples = self._find()

@@ -54,6 +54,17 @@ class Watcher:
         """Take each answer, also to a pause, in the caller's thread."""
 
 
+class LastAnswer(Watcher):
+    """Keeps the last answer, which is that of the result that comes next."""
+
+    def __init__(self) -> None:
+        self.answer: Answer | None = None
+
+    def answered(self, answer: Answer) -> None:
+        """Take it."""
+        self.answer = answer
+
+
 class Pipeline:
     """All stages between audio and results, loaded once and used for any number of streams.
 

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -311,9 +312,12 @@ class TestProcess:
             ):  # 3 s of audio, more than a pipe holds: it is being read when this is through
                 child.stdin.write(b"\0\0" * 512)
             child.stdin.flush()
+            time.sleep(1)  # until all is heard and it waits for more
             child.send_signal(stop)
             assert child.wait(10) == code
-            assert b"Traceback" not in child.stderr.read()
+            stderr = child.stderr.read()
+            assert b"Traceback" not in stderr
+            assert b"Fatal" not in stderr
 
     @pytest.mark.parametrize(
         "command", [["--version"], ["--help"], ["models", "list"], ["config", "show"]], ids=" ".join

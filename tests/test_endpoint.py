@@ -206,6 +206,30 @@ def test_pause_is_handed_out_early() -> None:
     assert first.speech_end_samples < second.speech_end_samples == whole.speech_end_samples
 
 
+def test_what_ends_is_what_paused() -> None:
+    """The same samples; the silence after them is left to the next utterance, as its pre-roll."""
+    endpointer = Endpointer(GUESSING)
+    found = []
+    for frame in stream(loud(512) + quiet(416) + loud(512) + quiet(1000)):
+        utterance = endpointer.push(frame)
+        if utterance is None:
+            continue
+        found.append(utterance)
+        if utterance.end_reason == "pause":
+            assert endpointer.expect(utterance, 224) is None
+    first, first_again, second, _ = found
+    assert [utterance.end_reason for utterance in found] == ["pause", "silence"] * 2
+    assert (first.samples == first_again.samples).all()
+    assert second.start_samples == first.end_samples
+    assert ms(second.speech_start_samples - second.start_samples) == 416 - 128
+
+
+def test_quiet_voices_are_surely_speech_too() -> None:
+    """Where the threshold is lowered for them."""
+    (utterance,) = cut([0.65] * 20 + quiet(1000), replace(OPTIONS, threshold=0.3))
+    assert utterance.sure_s == pytest.approx(20 * FRAME_MS / 1000)
+
+
 def test_click_is_no_pause() -> None:
     """What is too short to be an utterance is not guessed at."""
     assert cut(quiet(500) + loud(64) + quiet(1000), GUESSING) == []
@@ -299,13 +323,15 @@ def test_pauses_change_nothing(
 ) -> None:
     """Without answers, the same utterances end with pauses as without; each pause is a beginning of one."""
     probabilities = [probability for probability, length in runs for _ in range(length)]
-    expected = [(u.start_samples, u.end_samples, u.end_reason) for u in cut(probabilities, options)]
+    expected = [
+        (u.speech_start_samples, u.speech_end_samples, u.end_reason) for u in cut(probabilities, options)
+    ]
     ended, pauses = [], []
     for utterance in cut(probabilities, replace(options, guess_ms=guess_ms)):
         if utterance.end_reason == "pause":
             pauses.append(utterance)
             continue
-        ended.append((utterance.start_samples, utterance.end_samples, utterance.end_reason))
+        ended.append((utterance.speech_start_samples, utterance.speech_end_samples, utterance.end_reason))
         assert {pause.start_samples for pause in pauses} <= {utterance.start_samples}
         ends = [pause.speech_end_samples for pause in pauses]
         assert ends == sorted(set(ends))

@@ -139,8 +139,8 @@ def test_expected_silence() -> None:
             ended = ear.take()
             assert ended.end_reason == "silence"
             assert ended.speech_end_samples == begin_samples
-            kept = min(ends_at, 8)  # a tail of 250 ms
-            assert ended.end_samples == begin_samples + kept * FRAME_SAMPLES
+            assert ended.end_samples == begin_samples + 4 * FRAME_SAMPLES  # what paused
+            assert ear.length_samples >= begin_samples + ends_at * FRAME_SAMPLES
         speaker.close()
 
 
@@ -220,6 +220,37 @@ def test_too_many_at_once() -> None:
     assert [utterance.end_reason for utterance in found] == ["overload"] * 2 + ["silence"] * 3
     starts = [utterance.start_samples for utterance in found]
     assert starts == sorted(set(starts))
+
+
+def test_what_is_being_recognised_is_not_given_up() -> None:
+    """It was taken in its pause and has ended meanwhile: its answer is near."""
+    speaker = Speaker()
+    with Ear(speaker, live=True) as ear:
+        speaker.say(500, 160)
+        pause = ear.take()
+        speaker.say(quiet_ms=1300)
+        for _ in range(3):
+            speaker.say(500, 1500)
+        ear.heard(speaker)
+        found = [ear.take() for _ in range(4)]
+        assert [utterance.end_reason for utterance in found] == ["silence"] * 4
+        assert found[0].speech_end_samples == pause.speech_end_samples
+        speaker.close()
+
+
+def test_error_of_the_watcher_ends_it() -> None:
+    """What is raised by who is told a state comes out of next()."""
+
+    def refuse(_: State) -> None:
+        raise RuntimeError("no")
+
+    speaker = Speaker()
+    speaker.say(500, 160)
+    speaker.close()
+    ear = Ear(speaker, live=False)
+    ear._on_state = refuse
+    with ear, pytest.raises(RuntimeError, match="no"):
+        reasons(ear)
 
 
 def test_error_of_the_stream_comes_last() -> None:

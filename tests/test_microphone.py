@@ -258,6 +258,21 @@ def test_close(plugged_in: bool) -> None:
     assert list(microphone) == []
 
 
+def test_closed_while_it_opens() -> None:
+    """A device that opens after close() is closed at once."""
+    card = FakePortAudio(devices=(MIC,))
+
+    def open_slowly() -> MicrophoneSource:
+        source = MicrophoneSource(port_audio=card)
+        microphone.close()  # from another thread, before the source is known
+        return source
+
+    microphone = Microphone(open_slowly)
+    assert list(microphone) == []
+    assert card.stream is not None
+    assert card.stream.closed
+
+
 def test_abandoned() -> None:
     """Who stops listening leaves no open device behind."""
     world = World(10)
