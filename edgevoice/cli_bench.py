@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Any, Final
 from edgevoice.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from edgevoice.config import Config
-    from edgevoice.events import Frame, Samples
+    from edgevoice.events import Samples
     from edgevoice.pipeline import Pipeline
-    from edgevoice.streams import Heard, Stream
+    from edgevoice.streams import Stream
+    from edgevoice.timeline import Timeline
 
 SNRS_DB: Final = (None, 20.0, 10.0, 5.0)
 """None: no noise."""
+
+FIXED_MS: Final = 500
+"""Silence after which an endpoint without a grammar ends a command: an answer is ready in time if it is there
+by then."""
 
 _PER_STREAM: Final = 20
 """Commands: a stream of two minutes."""
@@ -45,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="play them at their own pace, and measure what it takes to answer",
     )
+    add("--plot", type=Path, metavar="FILE", help="draw the first stream of the last condition (PNG or SVG)")
     add("--json", action="store_true", help="as JSON in place of a table")
 
 
@@ -52,12 +56,13 @@ def run(options: argparse.Namespace, config: Config) -> int:
     """Measure and print."""
     import numpy as np  # noqa: PLC0415 - quick to say what is wrong
 
-    from edgevoice import recordings  # noqa: PLC0415
+    from edgevoice import recordings, timeline  # noqa: PLC0415
     from edgevoice.audio import read_audio  # noqa: PLC0415
     from edgevoice.mixing import generator  # noqa: PLC0415
     from edgevoice.pipeline import Pipeline  # noqa: PLC0415
     from edgevoice.streams import compose  # noqa: PLC0415
 
+    timeline.check(options.plot)
     orders = recordings.orders(options.manifest, options.limit)
     snrs_db = options.snr or (SNRS_DB if options.noise else (None,))
     noise: Samples | None = None
@@ -82,9 +87,12 @@ def run(options: argparse.Namespace, config: Config) -> int:
                 )
                 for first in range(0, len(orders), _PER_STREAM)
             ]
-            rows.append({"condition": name, **_measure(pipeline, streams, real_time=options.real_time)})
+            measured, first = _measure(pipeline, streams, real_time=options.real_time)
+            rows.append({"condition": name, **measured})
             if not options.json:
                 print(_text(rows[-1], header=len(rows) == 1), flush=True)
+        if options.plot:
+            timeline.draw(streams[0], first, pipeline.threshold, options.plot)
     finally:
         pipeline.close()
     if options.json:
@@ -92,63 +100,42 @@ def run(options: argparse.Namespace, config: Config) -> int:
     return 0
 
 
-def _measure(pipeline: Pipeline, streams: list[Stream], *, real_time: bool) -> dict[str, Any]:
+def _measure(
+    pipeline: Pipeline, streams: list[Stream], *, real_time: bool
+) -> tuple[dict[str, Any], Timeline]:
+    """Counts of all streams, and how the first went."""
     from edgevoice.streams import judge  # noqa: PLC0415
 
     used_ms, wasted_ms = pipeline.used_ms, pipeline.wasted_ms
     total: dict[str, Any] = {}
     cpu_s = time.process_time()
-    for stream in streams:
-        counts = judge(stream, list(_hear(pipeline, stream.samples, real_time=real_time)))
+    heard = [_hear(pipeline, stream.samples, real_time=real_time) for stream in streams]
+    cpu_s = time.process_time() - cpu_s
+    for stream, timeline in zip(streams, heard, strict=True):
+        counts = {**judge(stream, timeline.heard), "ready_ms": [each.ready_ms for each in timeline.heard]}
         for key, value in counts.items():
             total[key] = total[key] + value if key in total else value
-    return {
-        **total,
-        "used_ms": pipeline.used_ms - used_ms,
-        "wasted_ms": pipeline.wasted_ms - wasted_ms,
-        "cpu_s": time.process_time() - cpu_s,
-    }
+    total["used_ms"] = pipeline.used_ms - used_ms
+    total["wasted_ms"] = pipeline.wasted_ms - wasted_ms
+    total["cpu_s"] = cpu_s
+    return total, heard[0]
 
 
-def _hear(pipeline: Pipeline, samples: Samples, *, real_time: bool) -> Iterator[Heard]:
+def _hear(pipeline: Pipeline, samples: Samples, *, real_time: bool) -> Timeline:
     import soundfile  # noqa: PLC0415
 
     from edgevoice.capture import FileSource  # noqa: PLC0415
     from edgevoice.events import SAMPLE_RATE_HZ  # noqa: PLC0415
-    from edgevoice.pipeline import LastAnswer  # noqa: PLC0415
-    from edgevoice.streams import Heard  # noqa: PLC0415
+    from edgevoice.timeline import Timeline  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "stream.wav"
         soundfile.write(path, samples, SAMPLE_RATE_HZ, subtype="PCM_16")
         source = FileSource(path, real_time=real_time)
-        counted = _Counted(source)
-        last = LastAnswer()
-        started_s = time.monotonic()
-        for result in pipeline.results(counted, live=source.live, watch=last):
-            if last.answer is None:
-                return  # nothing was heard at all
-            yield Heard(
-                result,
-                start_s=last.answer.utterance.start_samples / SAMPLE_RATE_HZ,
-                end_s=last.answer.utterance.end_samples / SAMPLE_RATE_HZ,
-                answered_s=time.monotonic() - started_s if real_time else counted.length_s,
-            )
-
-
-class _Counted:
-    """Frames, and how far they have come."""
-
-    def __init__(self, source: Iterable[Frame]) -> None:
-        self._source = source
-        self.length_s = 0.0
-
-    def __iter__(self) -> Iterator[Frame]:
-        from edgevoice.events import FRAME_SAMPLES, SAMPLE_RATE_HZ  # noqa: PLC0415
-
-        for frame in self._source:
-            self.length_s = (frame.start_samples + FRAME_SAMPLES) / SAMPLE_RATE_HZ
-            yield frame
+        timeline = Timeline(live=source.live)
+        for result in pipeline.results(source, live=source.live, watch=timeline):
+            timeline.resulted(result)
+    return timeline
 
 
 def _text(row: dict[str, Any], *, header: bool) -> str:
@@ -161,6 +148,7 @@ def _text(row: dict[str, Any], *, header: bool) -> str:
 
     delays_ms = row["delays_ms"] or [float("nan")]
     p50, p95 = np.percentile(delays_ms, [50, 95])
+    ready_ms = [each for each in row["ready_ms"] if each is not None]
     cells = {
         "": row["condition"],
         "said": str(said),
@@ -174,6 +162,7 @@ def _text(row: dict[str, Any], *, header: bool) -> str:
         "false": f"{row['false_triggers']} ({row['false_accepts']})",
         "answer after ms, p50": f"{p50:.0f}",
         "p95": f"{p95:.0f}",
+        "ready": share(sum(each <= FIXED_MS for each in ready_ms), len(ready_ms)),
         "wasted": share(round(row["wasted_ms"]), round(row["used_ms"])),
     }
     line = "  ".join(cell.rjust(max(len(name), 7)) for name, cell in cells.items())

@@ -81,6 +81,11 @@ class Endpointer:
         return self._speech_frames >= max(1, _frames(self._options.min_speech_ms))
 
     @property
+    def silent(self) -> bool:
+        """Whether not even the beginning of one is."""
+        return not self._kept
+
+    @property
     def speech_end_samples(self) -> int:
         """Where speech was heard last."""
         return self._speech_end_samples
@@ -104,17 +109,12 @@ class Endpointer:
             self._speech_end_samples = end_samples
             self._guessed = False
             self._wait_ms = self._options.silence_ms
-        if self._pause_samples >= _samples(self._wait_ms):
+        if self._has_paused(self._wait_ms):
             return self._end("silence")
         if end_samples - self._kept[0].start_samples >= self._options.max_utterance_s * SAMPLE_RATE_HZ:
             return self._end("too_long")
         guess_ms = self._options.guess_ms
-        if (
-            guess_ms is not None
-            and self.in_speech
-            and not self._guessed
-            and self._pause_samples >= _samples(guess_ms)
-        ):
+        if guess_ms is not None and self.in_speech and not self._guessed and self._has_paused(guess_ms):
             self._guessed = True
             return self._utterance("pause")
         return None
@@ -128,7 +128,7 @@ class Endpointer:
         if not self._kept or pause.speech_end_samples != self._speech_end_samples:
             return None
         self._wait_ms = silence_ms
-        return self._end("silence") if self._pause_samples >= _samples(silence_ms) else None
+        return self._end("silence") if self._has_paused(silence_ms) else None
 
     def finish(self) -> Utterance | None:
         """Say that the stream is over."""
@@ -142,9 +142,10 @@ class Endpointer:
         if (utterance := self.finish()) is not None:
             yield utterance
 
-    @property
-    def _pause_samples(self) -> int:
-        return self._kept[-1].start_samples + FRAME_SAMPLES - self._speech_end_samples
+    def _has_paused(self, ms: int) -> bool:
+        """Whether the silence has lasted so long, to the nearest frame."""
+        pause_samples = self._kept[-1].start_samples + FRAME_SAMPLES - self._speech_end_samples
+        return pause_samples + FRAME_SAMPLES // 2 > _samples(ms)
 
     @property
     def _tail_end_samples(self) -> int:

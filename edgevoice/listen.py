@@ -30,6 +30,12 @@ _MAX_WAITING: Final = 3
 """Utterances that have ended and wait for the engine. Who has said four more commands does not want the first
 any longer."""
 
+_NAP_S: Final = 0.12
+_NAP_FRAMES: Final = 4
+"""While all is silent, so many frames are taken at once, and then none for a little less than they last:
+waking up costs more than what there is to do. Speech is noticed that much later, and nothing else, since what
+it began with is kept."""
+
 _END_S: Final = 0.5  # a live source has a frame every 32 ms; one that has none is left to who closes it
 
 
@@ -161,6 +167,8 @@ class Listener:
                 self._tell()
                 if not self._live:
                     self._changed.wait_for(lambda: self._closed or self._idle)
+                elif self._endpointer.silent and frame.start_samples // FRAME_SAMPLES % _NAP_FRAMES == 0:
+                    self._changed.wait_for(lambda: self._closed, _NAP_S)
 
     def _begin_anew(self) -> None:
         if self._endpointer.in_speech:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgevoice.config import Config
-    from edgevoice.events import Frame, Result, ScoredFrame
+    from edgevoice.events import Frame, Result, ScoredFrame, Utterance
     from edgevoice.publish import State
     from edgevoice.recognise import Answer, Outlook
 
@@ -50,8 +50,14 @@ class Watcher:
     def scored(self, scored: ScoredFrame) -> None:
         """Take each frame, in the listener's thread."""
 
+    def recognising(self, utterance: Utterance) -> None:
+        """Take what is recognised now, in the caller's thread; what follows tells how it ended."""
+
     def answered(self, answer: Answer) -> None:
-        """Take each answer, also to a pause, in the caller's thread."""
+        """Take each answer, also to a pause, there, too."""
+
+    def cancelled(self) -> None:
+        """Take that speech has gone on, and there is no answer."""
 
 
 class LastAnswer(Watcher):
@@ -138,11 +144,13 @@ class Pipeline:
             while (utterance := listener.next()) is not None:
                 if answer is None or not answer.covers(utterance):
                     self.wasted_ms += spent_ms
+                    watch.recognising(utterance)
                     started_s = time.perf_counter()
                     answer = self.recogniser.recognise(utterance)
                     spent_ms = (time.perf_counter() - started_s) * 1000
                 if answer is None:
-                    continue  # cancelled: speech has gone on
+                    watch.cancelled()
+                    continue
                 watch.answered(answer)
                 if utterance.end_reason == "pause":
                     listener.expect(utterance, self._silence_ms[answer.outlook])

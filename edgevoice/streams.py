@@ -123,6 +123,9 @@ class Heard:
     answered_s: float
     """Place in the stream at which the result came."""
 
+    ready_ms: float | None = None
+    """From the last speech to when its answer was known, whether it had ended or not; None: not live."""
+
 
 def judge(stream: Stream, heard: Sequence[Heard]) -> dict[str, Any]:
     """Count what became of the commands of a stream.

@@ -1,9 +1,38 @@
-"""Voice activity: frames in, frames with their probability of speech out (Silero v6 through whisper.cpp)."""
+"""Voice activity: frames in, frames with their probability of speech out (Silero v6 through whisper.cpp).
+
+A gate stands before the detector: what is no louder than the room has been is not speech and costs next to
+nothing. When something louder comes, the detector first hears the last frames, so that its memory is warm.
+"""
 
 from __future__ import annotations
 
-from edgevoice.events import Frame, ScoredFrame
+from collections import deque
+from typing import Final
+
+import numpy as np
+
+from edgevoice.events import FRAME_SAMPLES, SAMPLE_RATE_HZ, Frame, ScoredFrame
 from edgevoice.native import VoiceDetector
+
+_LOUDER: Final = 10**0.6
+"""6 dB, in power: how far above the quietest moments of the room a frame opens the gate. Frames of steady
+noise are within 3 dB of them; speech that never is louder than this is not understood anyway."""
+
+_RISE: Final = 10 ** (0.1 * FRAME_SAMPLES / SAMPLE_RATE_HZ)
+"""1 dB a second, in power: how fast the room may become louder. After a fan of 20 dB is switched on, the gate
+stays open for 14 s; a long sentence lifts the room by less than speech moves."""
+
+_SILENCE: Final = 10**-8.0
+"""-80 dB, in power: a room is never taken to be quieter, or the noise of 16 bits would open the gate."""
+
+_OPEN_FRAMES: Final = 32
+"""How long the gate stays open after the last loud frame: a second, longer than the pauses in a sentence."""
+
+_WARM_FRAMES: Final = 10
+"""What the detector hears again when the gate opens: 0.3 s, as long as the pre-roll."""
+
+_POSSIBLE: Final = 0.1
+"""A probability from which on the gate stays open as for a loud frame: the detector may hear more."""
 
 
 class Vad:
@@ -11,14 +40,33 @@ class Vad:
 
     def __init__(self) -> None:
         self._detector = VoiceDetector()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._room = np.inf  # power of its quietest moments
+        self._open_frames = _OPEN_FRAMES  # what the room is like is not known yet
+        self._missed: deque[Frame] = deque(maxlen=_WARM_FRAMES)
 
     def score(self, frame: Frame) -> ScoredFrame:
-        """Return the frame with its probability of speech."""
-        return ScoredFrame(frame, self._detector.process(frame.samples))
+        """Return the frame with its probability of speech, 0 while the gate is closed."""
+        samples = frame.samples
+        power = float(np.dot(samples, samples)) / FRAME_SAMPLES - float(samples.mean()) ** 2  # without DC
+        self._room = max(_SILENCE, min(self._room * _RISE, power))
+        if power > self._room * _LOUDER:
+            self._open_frames = _OPEN_FRAMES
+        if self._open_frames == 0:
+            self._missed.append(frame)
+            return ScoredFrame(frame, 0.0)
+        while self._missed:
+            self._detector.process(self._missed.popleft().samples)
+        probability = self._detector.process(samples)
+        self._open_frames = _OPEN_FRAMES if probability > _POSSIBLE else self._open_frames - 1
+        return ScoredFrame(frame, probability)
 
     def reset(self) -> None:
         """Forget the stream so far: the next frame begins another."""
         self._detector.reset()
+        self._begin()
 
     def close(self) -> None:
         """Release the detector."""

@@ -235,9 +235,9 @@ def test_click_is_no_pause() -> None:
     assert cut(quiet(500) + loud(64) + quiet(1000), GUESSING) == []
 
 
-@pytest.mark.parametrize("silence_ms", [200, 500, 1200])
-def test_expected_silence_ends(silence_ms: int) -> None:
-    """What was said decides how long a silence ends it."""
+@pytest.mark.parametrize(("silence_ms", "silent_frames"), [(200, 6), (500, 16), (1200, 38)])
+def test_expected_silence_ends(silence_ms: int, silent_frames: int) -> None:
+    """What was said decides how long a silence ends it, to the nearest frame."""
     endpointer = Endpointer(GUESSING)
     ended_at = None
     scored = stream(loud(500) + quiet(2000))
@@ -247,7 +247,7 @@ def test_expected_silence_ends(silence_ms: int) -> None:
             assert endpointer.expect(utterance, silence_ms) is None
         elif utterance is not None:
             ended_at = i + 1
-    assert ended_at == frames(500) + frames(silence_ms)
+    assert ended_at == frames(500) + silent_frames
 
 
 def test_silence_that_has_lasted_already_ends_at_once() -> None:

@@ -131,7 +131,7 @@ def test_expected_silence() -> None:
     """What is recognised in the pause decides how long to wait."""
     speaker = Speaker()
     with Ear(speaker, live=True) as ear:
-        for silence_ms, ends_at in ((200, 7), (500, 16)):
+        for silence_ms, ends_at in ((200, 6), (500, 16)):
             begin_samples = speaker.position_samples + 512 * 16
             speaker.say(512, 160)
             ear.expect(ear.take(), silence_ms)

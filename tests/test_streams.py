@@ -9,19 +9,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import soundfile
+from matplotlib import image
+from matplotlib.colors import to_rgb
 
 from edgevoice import recordings
-from edgevoice.audio import read_audio
+from edgevoice.audio import frames, read_audio
 from edgevoice.errors import UsageError
-from edgevoice.events import SAMPLE_RATE_HZ, Result
+from edgevoice.events import FRAME_SAMPLES, SAMPLE_RATE_HZ, Result
 from edgevoice.mixing import max_frame
 from edgevoice.streams import PAUSES_S, Heard, Said, Stream, compose, judge
+from edgevoice.timeline import Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from edgevoice.events import Samples
+    from edgevoice.pipeline import Pipeline
     from edgevoice.recordings import Recording
     from tests.conftest import Edgevoice, Sample
 
@@ -182,6 +186,24 @@ def test_short_pauses_may_be_joined() -> None:
     assert not found["right"]
 
 
+def test_timeline(pipeline: Pipeline, samples: tuple[Sample, ...]) -> None:
+    """It has each frame, each recognition, also in vain, and each result with its own answer."""
+    first, second = [sample for sample in samples if sample.accepted][:2]
+    speech = [read_audio(sample.path) for sample in (first, second)]
+    joined = np.concatenate([speech[0], speech[1]])
+    timeline = Timeline(live=False)
+    for result in pipeline.results(frames([joined]), watch=timeline):
+        timeline.resulted(result)
+    assert len(timeline.probabilities) == len(timeline.levels_dbfs) == -(-len(joined) // FRAME_SAMPLES)
+    assert [each.result.intent for each in timeline.heard] == [first.intent, second.intent]
+    answers = [each.answer for each in timeline.recognitions]
+    for heard in timeline.heard:
+        (own,) = [a for a in answers if a and a.utterance.speech_end_samples / RATE == heard.result.end_s]
+        assert own.decision.meaning is not None
+        assert own.decision.meaning.text == heard.result.text
+        assert heard.start_s < heard.result.start_s < heard.result.end_s < heard.answered_s
+
+
 def test_command(edgevoice: Edgevoice, samples: tuple[Sample, ...], tmp_path: Path) -> None:
     """`edgevoice bench stream` makes a stream of recordings, and all is found again."""
     clips = []
@@ -210,6 +232,13 @@ def test_command(edgevoice: Edgevoice, samples: tuple[Sample, ...], tmp_path: Pa
     assert {key: value for key, value in row.items() if key not in timed} == {
         key: value for key, value in again.items() if key not in timed
     }
-    table = edgevoice("bench", "stream", path, "--limit", "2")
+    picture = tmp_path / "stream.png"
+    table = edgevoice("bench", "stream", path, "--limit", "2", "--plot", picture)
+    pixels = image.imread(picture)[..., :3].reshape(-1, 3)
+    for colour in ("#d9d9d9", "#1f77b4", "#2ca02c"):  # commands, probability, recognised
+        assert (np.abs(pixels - to_rgb(colour)).max(axis=1) < 0.01).sum() > 100, colour
     assert table.stdout.decode().splitlines()[1].split()[:2] == ["clean", "2"]
     assert edgevoice("bench", "stream", path, "--snr", "5").returncode == 2
+    refused = edgevoice("bench", "stream", path, "--plot", "stream.jpg")
+    assert refused.returncode == 2
+    assert b"stream.jpg" in refused.stderr
