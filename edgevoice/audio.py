@@ -35,6 +35,7 @@ MAX_RATE_HZ: Final = 192_000
 _BLOCK_VALUES: Final = 65_536  # read at a time, all channels together: 256 KiB, 4 s of mono at 16 kHz
 
 _INT16_SCALE: Final = np.float32(1 / 32_768)  # a power of two, so the conversion is exact
+_SAMPLE_TYPES: Final = (np.dtype(np.float32), np.dtype(np.int16))
 
 _UNKNOWN_LENGTH: Final = 0x7FFF_0000  # recorders writing to a pipe announce a length from here upwards
 
@@ -101,9 +102,8 @@ class Converter:
         else:
             with np.errstate(over="ignore", invalid="ignore"):  # reported just below, with the place
                 mono = values.mean(axis=1, dtype=np.float32)
-        finite = np.isfinite(mono)
-        if not finite.all():
-            first = int(np.argmin(finite))
+        if rows.dtype != np.int16 and not np.isfinite(mono).all():
+            first = int(np.argmin(np.isfinite(mono)))
             at_samples = self._taken_samples + first
             raise AudioFormatError(
                 f"{self._source} holds a value that is no number ({mono[first]}) at sample {at_samples} "
@@ -199,13 +199,18 @@ def check_samples(array: npt.NDArray[Any]) -> Samples:
     """
     if not isinstance(array, np.ndarray):
         raise AudioFormatError(f"audio must be a numpy array of int16 or float32, not {type(array).__name__}")
-    seen = f"got dtype {array.dtype}, shape {array.shape}, strides {array.strides}"
-    if array.dtype not in (np.dtype(np.float32), np.dtype(np.int16)):
-        raise AudioFormatError(f"audio must be float32 in [-1, 1] or int16, {seen}; convert it with astype()")
+    if array.dtype not in _SAMPLE_TYPES:
+        raise AudioFormatError(
+            f"audio must be float32 in [-1, 1] or int16, {_seen(array)}; convert it with astype()"
+        )
     if array.ndim != 1:
-        raise AudioFormatError(f"audio must be one channel in one dimension, {seen}; choose or mix channels")
+        raise AudioFormatError(
+            f"audio must be one channel in one dimension, {_seen(array)}; choose or mix channels"
+        )
     if not (array.flags.c_contiguous and array.flags.aligned):
-        raise AudioFormatError(f"audio must lie contiguous in memory, {seen}; use numpy.ascontiguousarray()")
+        raise AudioFormatError(
+            f"audio must lie contiguous in memory, {_seen(array)}; use numpy.ascontiguousarray()"
+        )
     if array.dtype == np.int16:
         return array.astype(np.float32) * _INT16_SCALE
     finite = np.isfinite(array)
@@ -215,6 +220,10 @@ def check_samples(array: npt.NDArray[Any]) -> Samples:
             f"audio must be finite, got {array[first]} at sample {first} of {len(array)}; look at its source"
         )
     return array
+
+
+def _seen(array: npt.NDArray[Any]) -> str:
+    return f"got dtype {array.dtype}, shape {array.shape}, strides {array.strides}"
 
 
 def _open(path: Path) -> Any:

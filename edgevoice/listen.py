@@ -30,8 +30,8 @@ _MAX_WAITING: Final = 3
 """Utterances that have ended and wait for the engine. Who has said four more commands does not want the first
 any longer."""
 
-_NAP_S: Final = 0.12
-_NAP_FRAMES: Final = 4
+_NAP_S: Final = 0.18
+_NAP_FRAMES: Final = 6
 """While all is silent, so many frames are taken at once, and then none for a little less than they last:
 waking up costs more than what there is to do. Speech is noticed that much later, and nothing else, since what
 it began with is kept."""

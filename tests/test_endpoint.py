@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgevoice.endpoint import HYSTERESIS, SURE, TAIL_MS, Endpointer, EndpointOptions
+from edgevoice.endpoint import (
+    HYSTERESIS,
+    LOOK_BACK_MS,
+    POSSIBLE_GAP,
+    SURE,
+    TAIL_MS,
+    Endpointer,
+    EndpointOptions,
+)
 from edgevoice.events import FRAME_SAMPLES, SAMPLE_RATE_HZ, Frame, ScoredFrame, Utterance
 
 if TYPE_CHECKING:
@@ -18,7 +26,7 @@ if TYPE_CHECKING:
 
 FRAME_MS = 1000 * FRAME_SAMPLES // SAMPLE_RATE_HZ
 OPTIONS = EndpointOptions()
-SPEECH, SILENCE = 0.9, 0.1
+SPEECH, SILENCE = 0.9, 0.02
 
 
 def stream(probabilities: Iterable[float]) -> list[ScoredFrame]:
@@ -73,6 +81,23 @@ def test_pre_roll_is_kept() -> None:
     ]
     assert OPTIONS.pre_roll_ms <= before_ms[0] < OPTIONS.pre_roll_ms + FRAME_MS
     assert before_ms[1:] == [96, 0]
+
+
+@pytest.mark.parametrize(
+    ("before", "possible"),
+    [
+        ([0.1] * 8, 8),
+        ([0.1, *[SILENCE] * POSSIBLE_GAP, 0.1], 2 + POSSIBLE_GAP),
+        ([0.1, *[SILENCE] * (POSSIBLE_GAP + 1), 0.1], 1),
+        ([0.1] * 100, LOOK_BACK_MS // FRAME_MS),
+        ([0.04] * 8, 0),
+    ],
+)
+def test_what_may_be_speech_is_kept(before: list[float], possible: int) -> None:
+    """In noise the detector is sure only after a while: audio from before it guessed so is kept, too."""
+    (utterance,) = cut(quiet(3000) + before + loud(500) + quiet(1000))
+    kept_frames = (utterance.speech_start_samples - utterance.start_samples) // FRAME_SAMPLES
+    assert abs(kept_frames - frames(OPTIONS.pre_roll_ms) - possible) <= 1
 
 
 def test_pre_roll_of_zero_keeps_none() -> None:
@@ -305,7 +330,7 @@ def test_no_sample_is_lost_or_heard_twice(runs: list[tuple[float, int]], options
         gap = utterance.start_samples - end_samples
         pre_roll_ms = ms(utterance.speech_start_samples - utterance.start_samples)
         assert gap == 0 or pre_roll_ms >= options.pre_roll_ms
-        assert pre_roll_ms < options.pre_roll_ms + 2 * FRAME_MS
+        assert pre_roll_ms < options.pre_roll_ms + LOOK_BACK_MS + 2 * FRAME_MS
         length_ms = ms(utterance.end_samples - utterance.speech_start_samples)
         assert length_ms <= 1000 * options.max_utterance_s + TAIL_MS + 2 * FRAME_MS
         heard = probabilities[
@@ -321,7 +346,11 @@ def test_no_sample_is_lost_or_heard_twice(runs: list[tuple[float, int]], options
 def test_pauses_change_nothing(
     runs: list[tuple[float, int]], options: EndpointOptions, guess_ms: int
 ) -> None:
-    """Without answers, the same utterances end with pauses as without; each pause is a beginning of one."""
+    """Without answers, the same utterances end with pauses as without; each pause is a beginning of one.
+
+    The tail is shorter then, and what follows may have more before it: so none is too long here.
+    """
+    options = replace(options, max_utterance_s=60.0)
     probabilities = [probability for probability, length in runs for _ in range(length)]
     expected = [
         (u.speech_start_samples, u.speech_end_samples, u.end_reason) for u in cut(probabilities, options)
