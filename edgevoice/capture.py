@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+STALL_S: Final = 3.0
+"""A live device delivers every 32 ms; a sleeping USB microphone wakes within 2 s."""
+
 _FRAMES_PER_S: Final = SAMPLE_RATE_HZ / FRAME_SAMPLES
-_STALL_S: Final = 3.0  # a live device delivers every 32 ms; a sleeping USB microphone wakes within 2 s
 _POLL_S: Final = 0.25  # how soon a stopped stream is noticed
 _QUEUE_S: Final = 10.0  # longer than a busy or swapping machine keeps the listener waiting
 _BURST_S: Final = 1.0  # losses closer together than this are one burst, with one line in the log
@@ -199,7 +201,7 @@ class MicrophoneSource:
         device: int | str | None = None,
         *,
         channel: int | None = None,
-        stall_s: float = _STALL_S,
+        stall_s: float = STALL_S,
         port_audio: PortAudio | None = None,
         clock: Callable[[], float] = clock_s,
     ) -> None:

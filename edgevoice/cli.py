@@ -353,6 +353,7 @@ def _sources(
 ) -> Iterable[FrameSource]:
     from edgevoice.capture import FileSource, MicrophoneSource, RawSource  # noqa: PLC0415
     from edgevoice.microphone import Microphone  # noqa: PLC0415
+    from edgevoice.network import SCHEMES, SocketMicrophone  # noqa: PLC0415
     from edgevoice.portaudio import load_pyaudio  # noqa: PLC0415
 
     if not options.input:
@@ -361,11 +362,12 @@ def _sources(
             lambda: MicrophoneSource(config.audio.device, channel=config.audio.channel), on_state
         )
     for name in options.input or ():
-        yield (
-            RawSource(_stdin(), options.rate)
-            if name == "-"
-            else FileSource(name, real_time=options.real_time)
-        )
+        if name == "-":
+            yield RawSource(_stdin(), options.rate)
+        elif name.startswith(SCHEMES):
+            yield SocketMicrophone(name, options.rate, on_state)
+        else:
+            yield FileSource(name, real_time=options.real_time)
 
 
 def _stdin() -> BinaryIO:
@@ -419,7 +421,8 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
         "--input",
         nargs="+",
         metavar="FILE",
-        help="recordings in place of the microphone; - is raw s16le mono on stdin",
+        help="recordings in place of the microphone; raw s16le mono: - from stdin, tcp:[HOST:]PORT or "
+        "unix:PATH from who connects there",
     )
     parser.add_argument("--real-time", action="store_true", help="play recordings at their own pace")
 
@@ -444,7 +447,7 @@ def _parser() -> argparse.ArgumentParser:
     engine.add_argument("--grammar", type=Path, metavar="FILE", help="grammar in place of the configured one")
     engine.add_argument("--model", metavar="NAME", help="model in place of the configured one")
     engine.add_argument(
-        "--rate", type=_rate, default=16000, metavar="HZ", help="of raw audio on stdin (default 16000)"
+        "--rate", type=_rate, default=16000, metavar="HZ", help="of raw audio (default 16000)"
     )
 
     def add(group: argparse._SubParsersAction[argparse.ArgumentParser], name: str, command: object, text: str,

@@ -11,9 +11,9 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
-from edgevoice.capture import CaptureCounters, MicrophoneSource, clock_s
+from edgevoice.capture import CaptureCounters, FrameSource, clock_s
 from edgevoice.errors import AudioError
 from edgevoice.events import FRAME_SAMPLES, SAMPLE_RATE_HZ, Frame
 
@@ -29,6 +29,17 @@ _RETRY_MAX_S: Final = 1.5  # with 0.3 s to open, it works 2 s after it is back; 
 _SETTLED_S: Final = 10.0  # what worked for so long is tried again soon when it is lost
 
 
+class LiveSource(FrameSource, Protocol):
+    """What a Microphone opens: its frames begin at 0, and AudioError while iterating is its loss."""
+
+    @property
+    def counters(self) -> CaptureCounters:
+        """What went wrong so far."""
+
+    def discard(self) -> None:
+        """Forget what was recorded and not yet taken."""
+
+
 class Microphone:
     """Frames of a microphone until close(), whatever becomes of it.
 
@@ -42,7 +53,7 @@ class Microphone:
 
     def __init__(
         self,
-        open_source: Callable[[], MicrophoneSource],
+        open_source: Callable[[], LiveSource],
         on_state: Callable[[State], None] = lambda _: None,
         *,
         clock: Callable[[], float] = clock_s,
@@ -54,7 +65,7 @@ class Microphone:
         self._clock = clock
         self._closed = threading.Event()
         self._wait = wait or self._closed.wait
-        self._source: MicrophoneSource | None = None
+        self._source: LiveSource | None = None
         self._past = CaptureCounters()  # of sources that are no more
         self._muted = False
         self._begin_s = clock()
