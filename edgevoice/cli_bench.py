@@ -6,17 +6,24 @@ import argparse
 import json
 import tempfile
 import time
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from edgevoice.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edgevoice.config import Config
-    from edgevoice.events import Samples
+    from edgevoice.endpoint import EndpointOptions
+    from edgevoice.events import Samples, ScoredFrame
     from edgevoice.pipeline import Pipeline
+    from edgevoice.recordings import Recording
     from edgevoice.streams import Stream
     from edgevoice.timeline import Timeline
+    from edgevoice.vad import Vad
 
 SNRS_DB: Final = (None, 20.0, 10.0, 5.0)
 """None: no noise."""
@@ -36,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "manifest",
         type=Path,
         metavar="MANIFEST",
-        help="commands with speech_start and speech_end, or its folder",
+        help="commands with speech_start and speech_end, or long recordings with segments; or its folder",
     )
     add("--grammar", type=Path, metavar="FILE", help="grammar in place of the configured one")
     add("--noise", type=Path, metavar="PATH", help="noise, or a folder of it")
@@ -63,15 +70,19 @@ def run(options: argparse.Namespace, config: Config) -> int:
     from edgevoice.streams import compose  # noqa: PLC0415
 
     timeline.check(options.plot)
-    orders = recordings.orders(options.manifest, options.limit)
+    clips = recordings.others(options.manifest, options.limit)
+    segmented = any(clip.segments for clip in clips)
+    orders = [] if segmented else recordings.orders(options.manifest, options.limit)
     snrs_db = options.snr or (SNRS_DB if options.noise else (None,))
     noise: Samples | None = None
     if options.noise:
-        clips = [path for paths in recordings.noises(options.noise).values() for path in paths]
-        generator(options.seed, "stream", "noise").shuffle(clips)
-        noise = np.concatenate([read_audio(path) for path in clips])
+        noises = [path for paths in recordings.noises(options.noise).values() for path in paths]
+        generator(options.seed, "stream", "noise").shuffle(noises)
+        noise = np.concatenate([read_audio(path) for path in noises])
     elif any(snr_db is not None for snr_db in snrs_db):
         raise UsageError("--snr needs noise; give it with --noise")
+    if segmented:
+        return _run_segments(options, config, clips, snrs_db, noise)
     rows = []
     pipeline = Pipeline(config, options.grammar)
     try:
@@ -164,6 +175,100 @@ def _text(row: dict[str, Any], *, header: bool) -> str:
         "p95": f"{p95:.0f}",
         "ready": share(sum(each <= FIXED_MS for each in ready_ms), len(ready_ms)),
         "wasted": share(round(row["wasted_ms"]), round(row["used_ms"])),
+    }
+    line = "  ".join(cell.rjust(max(len(name), 7)) for name, cell in cells.items())
+    return "  ".join(name.rjust(max(len(name), 7)) for name in cells) + "\n" + line if header else line
+
+
+# ---- long recordings with labels of their own ----
+
+
+def _run_segments(
+    options: argparse.Namespace,
+    config: Config,
+    clips: Sequence[Recording],
+    snrs_db: Sequence[float | None],
+    noise: Samples | None,
+) -> int:
+    """Measure with each of the silences that may end an utterance, and print."""
+    from edgevoice.pipeline import endpoint_options  # noqa: PLC0415
+    from edgevoice.vad import Vad  # noqa: PLC0415
+
+    if options.grammar or options.real_time or options.plot:
+        raise UsageError(
+            "recordings with segments are judged by where speech begins and ends; "
+            "leave --grammar, --real-time and --plot out"
+        )
+    for clip in clips:
+        if not clip.segments:
+            raise UsageError(f"{clip.path} has no segments, others of {options.manifest} have; label it, too")
+    endpoint = config.endpoint
+    rows = []
+    vad = Vad()
+    try:
+        for snr_db in snrs_db:
+            scored = [
+                _score(vad, clip, None if snr_db is None else noise, snr_db or 0.0, options.seed)
+                for clip in clips
+            ]
+            for silence_ms in sorted({endpoint.finished_ms, endpoint.silence_ms, endpoint.unfinished_ms}):
+                cut = replace(endpoint_options(config), silence_ms=silence_ms)
+                counts = _count_segments(clips, scored, cut)
+                name = "clean" if snr_db is None else f"{snr_db:g} dB"
+                rows.append({"condition": name, "silence_ms": silence_ms, **counts})
+                if not options.json:
+                    print(_segments_text(rows[-1], header=len(rows) == 1), flush=True)
+    finally:
+        vad.close()
+    if options.json:
+        print(json.dumps(rows))
+    return 0
+
+
+def _score(vad: Vad, clip: Recording, noise: Samples | None, snr_db: float, seed: int) -> list[ScoredFrame]:
+    from edgevoice.audio import frames, read_audio  # noqa: PLC0415
+    from edgevoice.mixing import generator, mix, noise_piece  # noqa: PLC0415
+
+    samples = read_audio(clip.path)
+    if noise is not None:
+        choice = generator(seed, f"{snr_db:g} dB", clip.name)
+        samples = mix(samples, noise_piece(noise, len(samples), choice), snr_db)
+    vad.reset()
+    return [vad.score(frame) for frame in frames([samples])]
+
+
+def _count_segments(
+    clips: Sequence[Recording], scored: Sequence[list[ScoredFrame]], cut: EndpointOptions
+) -> Counter[str]:
+    from edgevoice.endpoint import Endpointer  # noqa: PLC0415
+    from edgevoice.streams import judge_segments  # noqa: PLC0415
+
+    total: Counter[str] = Counter()
+    for clip, stream in zip(clips, scored, strict=True):
+        utterances = [each for each in Endpointer(cut).utterances(stream) if each.end_reason != "pause"]
+        total.update(judge_segments(clip, stream, utterances, cut))
+    return total
+
+
+def _segments_text(row: dict[str, Any], *, header: bool) -> str:
+    def share(count: str, of: str) -> str:
+        return f"{100 * row[count] / row[of]:.1f} %" if row[of] else "-"
+
+    cells = {
+        "": row["condition"],
+        "silence ms": str(row["silence_ms"]),
+        "segments": str(row["segments"]),
+        "whole": share("whole", "segments"),
+        "missed": str(row["missed"]),
+        "start cut": str(row["cut_start"]),
+        "end cut": str(row["cut_end"]),
+        "split": str(row["split"]),
+        "merged": str(row["merged"]),
+        "led in": share("led_in", "firsts"),
+        "utterances": str(row["utterances"]),
+        "false": str(row["false_triggers"]),
+        "speech found": share("hit_frames", "speech_frames"),
+        "taken for it": share("alarm_frames", "silent_frames"),
     }
     line = "  ".join(cell.rjust(max(len(name), 7)) for name, cell in cells.items())
     return "  ".join(name.rjust(max(len(name), 7)) for name in cells) + "\n" + line if header else line

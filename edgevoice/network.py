@@ -97,7 +97,7 @@ class _Door:
         self.address = address
         if self._path is None:
             host, port = self._socket.getsockname()[:2]
-            self.address = f"tcp:{host}:{port}"
+            self.address = f"tcp:[{host}]:{port}" if ":" in host else f"tcp:{host}:{port}"
         self._closed = threading.Event()
         self._lock = threading.Lock()  # lest it is closed while somebody is let in
 
@@ -138,7 +138,9 @@ class _Door:
                 return None
             try:
                 guest, _ = self._socket.accept()
-            except OSError as error:  # nobody there, gone again, or no file is left to this process
+            except BlockingIOError:  # nobody is there
+                return None
+            except OSError as error:  # gone again, or this process has too many files open
                 _log.debug("nobody is let in: %s", error)
                 return None
         guest.setblocking(False)
@@ -174,9 +176,8 @@ class _Sender:
         deadline_s = time.monotonic() + self._stall_s
         data = b""
         while len(data) < size and (piece := self._receive(size - len(data))) != b"":
-            if not _await(
-                self._guest, select.POLLRDHUP, 0
-            ):  # who ends one connection may have begun the next already
+            # Who has ended this connection may have begun the next one already, which then is not another's.
+            if not _await(self._guest, select.POLLRDHUP, 0):
                 self._door.turn_away()
             if piece is not None:
                 data += piece

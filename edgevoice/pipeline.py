@@ -44,6 +44,19 @@ away, from clear to 5 dB, instead of 28 to 38, and the answer came 10 ms sooner.
 with 256, 310 and 291 of 310 orders were right, clear and at 6 dB; with 128, 309 and 292."""
 
 
+def endpoint_options(config: Config) -> EndpointOptions:
+    """When speech begins and ends, as configured."""
+    endpoint = config.endpoint
+    return EndpointOptions(
+        threshold=config.vad.threshold,
+        pre_roll_ms=endpoint.pre_roll_ms,
+        min_speech_ms=endpoint.min_speech_ms,
+        guess_ms=GUESS_MS,
+        silence_ms=endpoint.silence_ms,
+        max_utterance_s=endpoint.max_utterance_s,
+    )
+
+
 class Watcher:
     """Told what happens on the way of a command; this one does not care."""
 
@@ -86,14 +99,7 @@ class Pipeline:
         self.wasted_ms = 0.0
         """And on those after which speech went on."""
         endpoint = config.endpoint
-        self._endpoint_options = EndpointOptions(
-            threshold=config.vad.threshold,
-            pre_roll_ms=endpoint.pre_roll_ms,
-            min_speech_ms=endpoint.min_speech_ms,
-            guess_ms=GUESS_MS,
-            silence_ms=endpoint.silence_ms,
-            max_utterance_s=endpoint.max_utterance_s,
-        )
+        self._endpoint_options = endpoint_options(config)
         self._silence_ms: dict[Outlook, int] = {
             "finished": endpoint.finished_ms,
             "open": endpoint.silence_ms,

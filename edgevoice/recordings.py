@@ -42,6 +42,8 @@ class Recording:
     """Where somebody begins to speak in it, if its manifest says so."""
 
     speech_end_s: float | None = None
+    segments: tuple[tuple[float, float], ...] = ()
+    """From where to where somebody speaks in a long one, in seconds and in order; they may overlap."""
 
 
 def orders(source: Path, limit: int | None = None) -> list[Recording]:
@@ -145,7 +147,21 @@ def _recording(source: Path, path: Path, line: int, entry: dict[str, Any]) -> Re
         label=label.strip() if isinstance(label, str) else None,
         speech_start_s=_seconds(path, line, entry, "speech_start"),
         speech_end_s=_seconds(path, line, entry, "speech_end"),
+        segments=_segments(path, line, entry),
     )
+
+
+def _segments(path: Path, line: int, entry: dict[str, Any]) -> tuple[tuple[float, float], ...]:
+    found = []
+    segments = entry.get("segments") or []
+    for segment in segments if isinstance(segments, list) else [segments]:
+        if not isinstance(segment, dict):
+            raise UsageError(f"{path}:{line}: 'segments' must be a list of objects, not {segment!r}")
+        start_s, end_s = (_seconds(path, line, segment, key) for key in ("start", "end"))
+        if start_s is None or end_s is None or end_s <= start_s:
+            raise UsageError(f"{path}:{line}: a segment needs a 'start' before its 'end', not {segment!r}")
+        found.append((start_s, end_s))
+    return tuple(sorted(found))
 
 
 def _seconds(path: Path, line: int, entry: dict[str, Any], key: str) -> float | None:

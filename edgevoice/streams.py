@@ -1,6 +1,10 @@
 """Long streams made of recordings of commands, whose every start and end is known, and what became of them.
 
 recordings with labelled speech -> compose() -> Stream -> Pipeline -> Heard -> judge() -> scores
+
+Long recordings that have labels themselves are judged without a grammar, by where speech begins and ends:
+
+recording with segments -> Vad -> Endpointer -> judge_segments() -> scores
 """
 
 from __future__ import annotations
@@ -12,14 +16,15 @@ import numpy as np
 
 from edgevoice.audio import read_audio
 from edgevoice.errors import UsageError
-from edgevoice.events import SAMPLE_RATE_HZ
+from edgevoice.events import FRAME_SAMPLES, SAMPLE_RATE_HZ
 from edgevoice.mixing import max_frame, noise_piece
 from edgevoice.scores import agrees
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgevoice.events import Result, Samples
+    from edgevoice.endpoint import EndpointOptions
+    from edgevoice.events import Result, Samples, ScoredFrame, Utterance
     from edgevoice.recordings import Recording
 
 PAUSES_S: Final = (0.3, 0.6, 1.0, 1.5, 2.0, 3.0, 4.5, 6.0)
@@ -183,3 +188,71 @@ def _shared_s(heard: Heard, command: Said) -> float:
 
 def _is_right(recording: Recording, result: Result) -> bool:
     return result.accepted and agrees(recording, {"intent": result.intent, "slots": result.slots})
+
+
+def judge_segments(
+    recording: Recording,
+    scored: Sequence[ScoredFrame],
+    utterances: Sequence[Utterance],
+    options: EndpointOptions,
+) -> dict[str, Any]:
+    """Count what became of the segments of a recording in which somebody speaks.
+
+    A segment is whole, cut or missed as a command is for judge(). It is merged when an utterance has another
+    one, too, from which it is so far away that the silence between them should have ended the utterance.
+
+    Args:
+        recording: with segments.
+        scored: all its frames.
+        utterances: that were cut from them, without pauses.
+        options: how they were cut.
+    """
+    counts = dict.fromkeys(
+        ("segments", "whole", "missed", "cut_start", "cut_end", "split", "merged", "led_in", "firsts"), 0
+    )
+    silence_s = options.silence_ms / 1000
+    touched: set[int] = set()  # utterances
+    for start_s, end_s in recording.segments:
+        own = [i for i, each in enumerate(utterances) if _overlap_s(each, start_s, end_s) > _TOLERANCE_S]
+        counts["segments"] += 1
+        counts["missed"] += not own
+        if not own:
+            continue
+        begin_s = utterances[own[0]].start_samples / SAMPLE_RATE_HZ
+        cut_start = begin_s > start_s
+        cut_end = utterances[own[-1]].end_samples / SAMPLE_RATE_HZ < end_s - _TOLERANCE_S
+        counts["cut_start"] += cut_start
+        counts["cut_end"] += cut_end
+        counts["split"] += len(own) > 1
+        counts["whole"] += not cut_start and not cut_end and len(own) == 1
+        counts["merged"] += any(
+            _overlap_s(utterances[i], *other) > _TOLERANCE_S
+            for i in own
+            for other in recording.segments
+            if max(start_s, other[0]) - min(end_s, other[1]) >= silence_s
+        )
+        if own[0] not in touched:  # segments are in order: it is the first one of the utterance
+            counts["firsts"] += 1
+            counts["led_in"] += begin_s <= start_s - _TOLERANCE_S
+        touched.update(own)
+    at_s = (np.array([each.frame.start_samples for each in scored]) + FRAME_SAMPLES / 2) / SAMPLE_RATE_HZ
+    spoken = np.zeros(len(scored), bool)
+    for start_s, end_s in recording.segments:
+        spoken |= (start_s <= at_s) & (at_s < end_s)
+    detected = np.array([each.speech_probability for each in scored]) >= options.threshold
+    return {
+        **counts,
+        "utterances": len(utterances),
+        "false_triggers": len(utterances) - len(touched),
+        "speech_frames": int(spoken.sum()),
+        "hit_frames": int((spoken & detected).sum()),
+        "silent_frames": int((~spoken).sum()),
+        "alarm_frames": int((~spoken & detected).sum()),
+    }
+
+
+def _overlap_s(utterance: Utterance, start_s: float, end_s: float) -> float:
+    """How much of a segment an utterance has, by where speech was heard in it."""
+    return min(utterance.speech_end_samples / SAMPLE_RATE_HZ, end_s) - max(
+        utterance.speech_start_samples / SAMPLE_RATE_HZ, start_s
+    )

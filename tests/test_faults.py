@@ -184,6 +184,32 @@ def test_unusual_devices(pipeline: Pipeline, samples: tuple[Sample, ...], device
         assert (result.intent, result.slots) == (sample.intent, sample.slots), sample.path.name
 
 
+@pytest.mark.parametrize(
+    ("gain", "offset", "most_refused"),
+    [
+        (1, 0.1, 0),  # no command is lost to an offset: nothing needs to take it out
+        (0.02, 0, 1),  # 34 dB too quiet: the detector is not sure of the shortest ones
+        (8, 0, 2),  # distorted: far from the model's training
+    ],
+)
+def test_badly_set_microphone(
+    pipeline: Pipeline, samples: tuple[Sample, ...], gain: float, offset: float, most_refused: int
+) -> None:
+    """An offset, far too quiet, far too loud: what is accepted is right, and nearly everything is."""
+    refused = []
+    for sample in [sample for sample in samples if sample.accepted and sample.path.suffix == ".flac"]:
+        card = Card(play(np.concatenate([sample.read() * gain, quiet(1.5)]) + np.float32(offset)))
+        for result in card.results(pipeline):
+            if result.accepted:
+                assert (result.intent, {name: str(x).lower() for name, x in result.slots.items()}) == (
+                    sample.intent,
+                    {name: str(x).lower() for name, x in sample.slots.items()},
+                )
+            else:
+                refused.append((sample.text, result.reason))
+    assert len(refused) <= most_refused, refused
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_no_numbers(pipeline: Pipeline, speech: Samples, tmp_path: Path, value: float) -> None:
     """A recording or a stream with values that are no numbers is an error; the next one is understood."""

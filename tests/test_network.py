@@ -299,11 +299,12 @@ def test_no_address(address: str) -> None:
 
 def test_address() -> None:
     """Without a host, nobody else can reach it; IPv6 is written in brackets."""
-    for address, seen in (("tcp:0", "127.0.0.1"), ("tcp:localhost:0", ""), ("tcp:[::1]:0", "::1")):
-        if seen == "::1" and not Path("/proc/net/if_inet6").exists():
-            continue
+    addresses = {"tcp:0": r"127\.0\.0\.1", "tcp:localhost:0": ".+"}
+    if Path("/proc/net/if_inet6").exists():  # this machine has IPv6
+        addresses["tcp:[::1]:0"] = r"\[::1\]"
+    for address, seen in addresses.items():
         microphone = SocketMicrophone(address)
-        assert re.fullmatch(rf"tcp:{seen or '.*'}:[1-9][0-9]*", microphone.address)
+        assert re.fullmatch(rf"tcp:{seen}:[1-9][0-9]*", microphone.address)
         microphone.close()
     with pytest.raises(AudioError, match=r"tcp:nobody\.invalid:0 cannot be listened on"):
         SocketMicrophone("tcp:nobody.invalid:0")

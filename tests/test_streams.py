@@ -14,10 +14,11 @@ from matplotlib.colors import to_rgb
 
 from edgevoice import recordings
 from edgevoice.audio import frames, read_audio
+from edgevoice.endpoint import EndpointOptions
 from edgevoice.errors import UsageError
-from edgevoice.events import FRAME_SAMPLES, SAMPLE_RATE_HZ, Result
+from edgevoice.events import FRAME_SAMPLES, SAMPLE_RATE_HZ, Frame, Result, ScoredFrame, Utterance
 from edgevoice.mixing import max_frame
-from edgevoice.streams import PAUSES_S, Heard, Said, Stream, compose, judge
+from edgevoice.streams import PAUSES_S, Heard, Said, Stream, compose, judge, judge_segments
 from edgevoice.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -202,6 +203,101 @@ def test_timeline(pipeline: Pipeline, samples: tuple[Sample, ...]) -> None:
         assert own.decision.meaning is not None
         assert own.decision.meaning.text == heard.result.text
         assert heard.start_s < heard.result.start_s < heard.result.end_s < heard.answered_s
+
+
+def cut(start_s: float, end_s: float) -> Utterance:
+    """Speech from one time to another, with pre-roll and tail."""
+    return Utterance(
+        samples=np.zeros(round((end_s - start_s + 0.4) * RATE), np.float32),
+        start_samples=round((start_s - 0.3) * RATE),
+        speech_start_samples=round(start_s * RATE),
+        speech_end_samples=round(end_s * RATE),
+        end_reason="silence",
+        sure_s=1,
+    )
+
+
+def judged(segments: Sequence[tuple[float, float]], utterances: Sequence[Utterance]) -> dict[str, Any]:
+    """The detector hears speech from 2 to 4 s of ten."""
+    scored = [
+        ScoredFrame(
+            Frame(np.zeros(FRAME_SAMPLES, np.float32), start), float(2 * RATE <= start + 256 < 4 * RATE)
+        )
+        for start in range(0, 10 * RATE, FRAME_SAMPLES)
+    ]
+    recording = replace(RECORDING, segments=tuple(segments))
+    return judge_segments(recording, scored, utterances, EndpointOptions(silence_ms=500))
+
+
+def test_whole_segments() -> None:
+    """Each has its utterance; frames are compared with the labels."""
+    found = judged([(2, 4), (6, 8)], [cut(2.1, 4), cut(6, 7.9)])
+    assert {key: found[key] for key in ("segments", "whole", "firsts", "led_in", "utterances")} == {
+        "segments": 2, "whole": 2, "firsts": 2, "led_in": 2, "utterances": 2,
+    }  # fmt: skip
+    assert not any(
+        found[key] for key in ("missed", "cut_start", "cut_end", "split", "merged", "false_triggers")
+    )
+    assert found["hit_frames"] / found["speech_frames"] == pytest.approx(0.5, abs=0.02)
+    assert found["alarm_frames"] == 0
+    assert found["speech_frames"] + found["silent_frames"] == 313
+
+
+@pytest.mark.parametrize(
+    ("utterances", "key", "count"),
+    [
+        ([], "missed", 2),
+        ([cut(2.5, 4), cut(6, 8)], "cut_start", 1),
+        ([cut(2, 3.5), cut(6, 8)], "cut_end", 1),
+        ([cut(2, 2.8), cut(3.2, 4), cut(6, 8)], "split", 1),
+        ([cut(2, 8)], "merged", 2),
+        ([cut(2, 4), cut(6, 8), cut(9, 9.5)], "false_triggers", 1),
+    ],
+)
+def test_what_becomes_of_segments(utterances: list[Utterance], key: str, count: int) -> None:
+    """It is counted under its name."""
+    assert judged([(2, 4), (6, 8)], utterances)[key] == count
+
+
+def test_segments_without_a_pause_are_not_merged() -> None:
+    """Speakers that follow each other at once, or overlap, are one utterance rightly; the first leads it."""
+    found = judged([(2, 4), (3, 5), (5.4, 6)], [cut(2, 6)])
+    assert (found["whole"], found["merged"], found["firsts"]) == (3, 2, 1)  # 4 to 5.4 is a pause
+
+
+@pytest.mark.parametrize("wrong", [[1], "x", [{"start": 1}], [{"start": 2, "end": 1}], [{"end": "x"}]])
+def test_wrong_segments(tmp_path: Path, wrong: object) -> None:
+    """They are an error with the line."""
+    path = tmp_path / "manifest.jsonl"
+    path.write_text(json.dumps({"audio": "a.wav", "segments": wrong}))
+    with pytest.raises(UsageError, match=r"manifest\.jsonl:1: "):
+        recordings.others(path)
+
+
+def test_segments_command(edgevoice: Edgevoice, samples: tuple[Sample, ...], tmp_path: Path) -> None:
+    """`edgevoice bench stream` finds what is labelled in a long recording, with each silence."""
+    said = [sample.read() for sample in samples if sample.accepted][:3]
+    pieces, segments, at_s = [], [], 0.0
+    for audio in said:
+        loud = np.flatnonzero(np.abs(audio) > 0.02) / RATE
+        segments.append({"start": at_s + loud[0], "end": at_s + loud[-1], "text": "words"})
+        pieces += [audio, np.zeros(2 * RATE, np.float32)]
+        at_s += len(audio) / RATE + 2
+    entry = {"segments": segments}
+    path = manifest(tmp_path, [(np.concatenate(pieces), entry)])
+    done = edgevoice("bench", "stream", path, "--json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert [row["silence_ms"] for row in rows] == [200, 500, 1200]
+    for row in rows:
+        assert (row["segments"], row["whole"], row["missed"], row["merged"]) == (3, 3, 0, 0)
+        assert row["hit_frames"] > 0.7 * row["speech_frames"]
+    soundfile.write(tmp_path / "noise.wav", 0.1 * np.random.default_rng(1).standard_normal(RATE), RATE)
+    table = edgevoice("bench", "stream", path, "--noise", tmp_path / "noise.wav", "--snr", "clean,10")
+    assert [line.split()[0] for line in table.stdout.decode().splitlines()[1:]] == ["clean"] * 3 + ["10"] * 3
+    wrong = edgevoice("bench", "stream", path, "--real-time")
+    assert wrong.returncode == 2
+    assert b"leave --grammar, --real-time and --plot out" in wrong.stderr
 
 
 def test_command(edgevoice: Edgevoice, samples: tuple[Sample, ...], tmp_path: Path) -> None:
