@@ -178,6 +178,40 @@ class RecognitionConfig:
     """One recognition is given up after this time."""
 
 
+class Phrase(Pattern):
+    """Words in the syntax of the grammar, without lists and rules."""
+
+    def accepts(self, value: object) -> bool:
+        """Whether it can be compiled; other types are not this constraint's business."""
+        from edgevoice import wake  # noqa: PLC0415 - it takes hassil, which only a phrase needs
+
+        return not isinstance(value, str) or wake.parse(value) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class WakeConfig:
+    """Which of what is said is meant for us."""
+
+    mode: Literal["always", "phrase", "model", "push_to_talk"] = "always"
+    """All of it, what begins with a phrase, what a model wakes for, or what is asked for over MQTT."""
+
+    phrase: Annotated[
+        str | None,
+        Phrase("", "words as in a sentence of the grammar, without lists and rules, as (hey|ok) jarvis"),
+    ] = None
+    """None are the words of the model."""
+
+    model: Annotated[
+        str | None,
+        Pattern(
+            "alexa|hey_jarvis|hey_mycroft|hey_rhasspy|okay_nabu",
+            "alexa, hey_jarvis, hey_mycroft, hey_rhasspy, okay_nabu",
+        ),
+    ] = None
+    window_s: Annotated[float, Range(1, 60)] = 5.0
+    """How long to wait for a command after the wake word alone, or after a push of the button."""
+
+
 @dataclass(frozen=True, slots=True)
 class TlsConfig:
     """Encryption to the broker."""
@@ -230,6 +264,7 @@ class Config:
     vad: VadConfig = field(default_factory=VadConfig)
     endpoint: EndpointConfig = field(default_factory=EndpointConfig)
     recognition: RecognitionConfig = field(default_factory=RecognitionConfig)
+    wake: WakeConfig = field(default_factory=WakeConfig)
     mqtt: MqttConfig = field(default_factory=MqttConfig)
     log: LogConfig = field(default_factory=LogConfig)
 
@@ -253,6 +288,31 @@ _RULES: Final = (
         ("model.language", "model.name"),
         lambda c: c.model.language in (None, "en") or not re.search(r"\.en(\.bin)?$", c.model.name),
         "a model whose name ends in .en understands only en; take one without .en, such as base",
+    ),
+    _Rule(
+        ("wake.mode", "wake.phrase"),
+        lambda c: c.wake.mode != "phrase" or c.wake.phrase is not None,
+        "phrase needs a wake.phrase; add one, such as hey jarvis",
+    ),
+    _Rule(
+        ("wake.mode", "wake.model"),
+        lambda c: c.wake.mode != "model" or c.wake.model is not None,
+        "model needs a wake.model; add one, such as hey_jarvis",
+    ),
+    _Rule(
+        ("wake.phrase", "wake.mode"),
+        lambda c: c.wake.phrase is None or c.wake.mode in ("phrase", "model"),
+        "has no effect unless wake.mode is phrase or model; set that, or this to null",
+    ),
+    _Rule(
+        ("wake.model", "wake.mode"),
+        lambda c: c.wake.model is None or c.wake.mode == "model",
+        "has no effect unless wake.mode is model; set that, or this to null",
+    ),
+    _Rule(
+        ("wake.mode", "mqtt.host"),
+        lambda c: c.wake.mode != "push_to_talk" or c.mqtt.host is not None,
+        "push_to_talk is pushed over MQTT; set mqtt.host to your broker",
     ),
     _Rule(
         (

@@ -61,6 +61,7 @@ def decide(
     sure_s: float,
     min_confidence: float,
     model: ConfidenceModel,
+    addressed: bool = True,
 ) -> Decision:
     """Choose the meaning of a transcript, or the reason to refuse it.
 
@@ -70,14 +71,9 @@ def decide(
         sure_s: how long the detector was sure of speech.
         min_confidence: from which confidence on a sentence is accepted, unless the grammar asks for more.
         model: weighs the evidence.
+        addressed: it is known to be meant for us, so the wake phrase need not be said, and proves nothing.
     """
-    meanings: list[Interpretation] = []
-    for i, hypothesis in enumerate(transcript.hypotheses):
-        if i and not meanings:
-            break  # the best text means nothing, so the evidence is of no sentence
-        for meaning in match.interpret(grammar, hypothesis.text, hypothesis.score):
-            if not any(meaning.intent == other.intent and meaning.slots == other.slots for other in meanings):
-                meanings.append(meaning)
+    meanings = _meanings(transcript, grammar)
     refusal: Reason = (
         "no_speech" if transcript.no_speech_probability >= NO_SPEECH_PROBABILITY else "out_of_grammar"
     )
@@ -88,14 +84,31 @@ def decide(
     first, others = meanings[0], tuple(meanings[1:])
     if is_too_quick(first.text, sure_s):
         return Decision(first, 0.0, "no_speech", others)
-    evidence = Evidence.of(transcript.tokens, match.free_text(grammar, first.text))
+    known = match.free_text(grammar, first.text)
+    if addressed:
+        known += match.wake_phrase(grammar, first.text)
+    evidence = Evidence.of(transcript.tokens, known)
     confidence = model.confidence(evidence)
     reason: Reason | None = None
-    if confidence < max(min_confidence, first.min_confidence or 0.0):
+    if not addressed and not first.woken:
+        reason = "out_of_grammar"
+    elif confidence < max(min_confidence, first.min_confidence or 0.0):
         reason = refusal if confidence < OUT_OF_GRAMMAR_CONFIDENCE else "low_confidence"
     elif any(other.intent != first.intent and first.score - other.score < AMBIGUOUS_NATS for other in others):
         reason = "ambiguous"
     return Decision(first, confidence, reason, others, evidence)
+
+
+def _meanings(transcript: Transcript, grammar: Grammar) -> list[Interpretation]:
+    """Return each meaning once, best first."""
+    meanings: list[Interpretation] = []
+    for i, hypothesis in enumerate(transcript.hypotheses):
+        if i and not meanings:
+            break  # the best text means nothing, so the evidence is of no sentence
+        for meaning in match.interpret(grammar, hypothesis.text, hypothesis.score):
+            if not any(meaning.intent == other.intent and meaning.slots == other.slots for other in meanings):
+                meanings.append(meaning)
+    return meanings
 
 
 def is_too_quick(text: str, sure_s: float) -> bool:

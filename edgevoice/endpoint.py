@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from edgevoice.events import FRAME_SAMPLES, SAMPLE_RATE_HZ, EndReason, ScoredFrame, Utterance
+from edgevoice.events import FRAME_SAMPLES, SAMPLE_RATE_HZ, EndReason, Frame, ScoredFrame, Utterance
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -92,9 +92,24 @@ class Endpointer:
         return self._speech_frames >= max(1, _frames(self._options.min_speech_ms))
 
     @property
+    def kept(self) -> list[Frame]:
+        """The frames of what is being said, pre-roll included; empty in silence."""
+        return [each.frame for each in self._kept]
+
+    @property
     def silent(self) -> bool:
         """Whether not even the beginning of one is."""
         return not self._kept
+
+    @property
+    def paused(self) -> bool:
+        """Whether what is being said was handed out as a pause, and speech has not gone on."""
+        return bool(self._kept) and self._guessed
+
+    @property
+    def speech_start_samples(self) -> int:
+        """Where speech was heard first."""
+        return self._speech_start_samples
 
     @property
     def speech_end_samples(self) -> int:

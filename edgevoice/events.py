@@ -70,6 +70,9 @@ class Utterance:
     sure_s: float
     """How long the detector was sure that this is speech."""
 
+    addressed: bool = True
+    """Whether it is known, before anything is recognised, that this is meant for us."""
+
     vad_ms: float = 0.0
     """Time the detector took for it."""
 
@@ -173,6 +176,9 @@ class Interpretation:
 
     confirm: bool = False
     """The grammar wants the speaker to be asked back before anything is done."""
+
+    woken: bool = False
+    """It begins with the wake phrase."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,15 @@ class SkipClose:
     """Label: such words end here."""
 
 
-Label = SlotOpen | SlotClose | SlotValue | FreeText | SkipOpen | SkipClose
+@dataclass(frozen=True, slots=True)
+class Woken:
+    """Label: the wake phrase was said."""
+
+
+Label = SlotOpen | SlotClose | SlotValue | FreeText | SkipOpen | SkipClose | Woken
+
+ALONE: Final = ""
+"""Intent of the wake phrase alone; others have names."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,14 +121,16 @@ class CompiledGrammar:
     """What an ACCEPT value counts."""
 
 
-def compile_grammar(file: GrammarFile) -> CompiledGrammar:
+def compile_grammar(file: GrammarFile, wake_phrase: Expression | None = None) -> CompiledGrammar:
     """Compile a grammar file.
+
+    With a wake phrase, sentences may begin with it, and it may be said alone.
 
     Raises:
         GrammarError: undefined or recursive rules, undefined lists, languages without number words;
             with file, line, and what to do.
     """
-    return _Compiler(file).compile()
+    return _Compiler(file, wake_phrase).compile()
 
 
 def compile_free_text(language: str) -> CompiledGrammar:
@@ -138,6 +148,9 @@ def compile_free_text(language: str) -> CompiledGrammar:
             examples=(),
         )
     )
+
+
+_ALONE: Final = grammar_file.Block(ALONE, templates=(), slots={}, rules={}, lists={}, line=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +181,7 @@ class _Network:
 @dataclass
 class _Compiler:
     file: GrammarFile
+    wake_phrase: Expression | None = None
     sources: list[int] = field(default_factory=list)
     arcs: list[tuple[int, int, int]] = field(default_factory=list)
     n_nodes: int = 1
@@ -240,8 +254,9 @@ class _Compiler:
     def compile(self) -> CompiledGrammar:
         top = _Scope("", self.file.rules, self.file.lists, frozenset())
         self.skip_network = self.skip_words_body()
+        begin = self.wake(self.wake_phrase) if self.wake_phrase else 0
         self.skipping = self.skip_network
-        skipped = self.gap(0) if self.skipping else 0
+        skipped = self.gap(begin) if self.skipping else begin
         top_checker = free_text.Checker(top.rules, top.lists)
         for number, block in enumerate(self.file.blocks):
             own = frozenset(f"<{name}>" for name in block.rules) | frozenset(
@@ -258,12 +273,23 @@ class _Compiler:
                 edges = expression.items if isinstance(expression, Group) else [expression]
                 first, last = (free_text.is_reference(edges[i], scope.lists) for i in (0, -1))
                 self.skipping = 0 if first or last else self.skip_network
-                end = self.expression(expression, self.arc(0 if first else skipped, EPSILON), scope)
+                end = self.expression(expression, self.arc(begin if first else skipped, EPSILON), scope)
                 self.skipping = 0 if last else self.skip_network
                 self.arc(self.gap(end) if self.skipping else end, ACCEPT, number, 0)
                 if self.has_free_text and (problem := checker.problem(expression)):
                     raise self.error(problem)
         return self.tables()
+
+    def wake(self, phrase: Expression) -> int:
+        """Compile the wake phrase and return where sentences begin, with it or without."""
+        begin = self.node()
+        scope = _Scope("", {}, {}, frozenset())
+        said = self.expression(phrase, self.arc(0, EPSILON), scope)
+        said = self.arc(said, LABEL, self.label(Woken()))
+        self.arc(self.arc(said, SEPARATOR, self.skip_network), ACCEPT, len(self.file.blocks), 0)
+        self.separator(said, begin)
+        self.arc(0, EPSILON, 0, begin)
+        return begin
 
     def skip_words_body(self) -> int:
         """Compile the network of one or more skip words and return its first node; 0 without skip words."""
@@ -288,7 +314,7 @@ class _Compiler:
             arcs=np.ascontiguousarray(arcs[order]),
             first_arc=np.ascontiguousarray(first),
             labels=tuple(self.values),
-            blocks=self.file.blocks,
+            blocks=self.file.blocks + (_ALONE,) * (self.wake_phrase is not None),
         )
 
     # ---- expressions: each takes the node it starts from and returns the node it ends at ----

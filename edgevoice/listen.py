@@ -13,6 +13,7 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Self
 
+from edgevoice.attention import Gate
 from edgevoice.endpoint import Endpointer
 from edgevoice.events import FRAME_SAMPLES
 
@@ -53,6 +54,7 @@ class Listener:
         on_scored: told each frame, there, too.
         live: frames come when they come, and an utterance too many is dropped. Otherwise the thread waits
             until all it handed out was recognised, so that the same frames always have the same utterances.
+        gate: tells what is meant for us; by default everything.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Listener:
         on_state: Callable[[State], None],
         on_scored: Callable[[ScoredFrame], None],
         live: bool,
+        gate: Gate | None = None,
     ) -> None:
         self.vad_ms = 0.0
         """Time the detector took for the whole stream."""
@@ -79,6 +82,8 @@ class Listener:
         self._on_state = on_state
         self._on_scored = on_scored
         self._live = live
+        self._gate = gate or Gate()
+        self._addressed = False  # what is being said
         self._endpointer = Endpointer(options)
         self._utterance_vad_ms = 0.0
         self._speech_end_clock_s = 0.0
@@ -148,6 +153,9 @@ class Listener:
             with self._changed:
                 if self._closed:
                     return
+                if not self._gate.hears(frame):
+                    self._turn_away()
+                    continue
                 if frame.start_samples != self.length_samples:
                     self._begin_anew()
             started_s = time.perf_counter()
@@ -158,7 +166,10 @@ class Listener:
                 self.length_samples = frame.start_samples + FRAME_SAMPLES
                 self.vad_ms += spent_ms
                 self._utterance_vad_ms += spent_ms
-                self._put(self._endpointer.push(scored))
+                utterance = self._endpointer.push(scored)
+                if self._endpointer.kept or utterance is None:  # else it has just ended
+                    self._addressed = self._gate.addressed(self._endpointer)
+                self._put(utterance)
                 if self._endpointer.speech_end_samples == self.length_samples:
                     self._speech_end_clock_s = time.monotonic()
                     self._resume()
@@ -170,13 +181,26 @@ class Listener:
                 elif self._endpointer.silent and frame.start_samples // FRAME_SAMPLES % _NAP_FRAMES == 0:
                     self._changed.wait_for(lambda: self._closed, _NAP_S)
 
+    def _turn_away(self) -> None:
+        """Do not listen to a sound of our own; what was said before it is answered."""
+        if self._endpointer.paused:
+            self._put(self._endpointer.finish())
+        if self._endpointer.kept:
+            if self._endpointer.in_speech:
+                _log.info("a sound of ours begins in the middle of what is said, which is dropped")
+            self._start_over()
+        self._tell()
+
     def _begin_anew(self) -> None:
         if self._endpointer.in_speech:
             _log.warning("audio is missing in the middle of what is said, which is dropped")
+        self._state = None  # the source may have told another meanwhile
+        self._start_over()
+
+    def _start_over(self) -> None:
         self._endpointer = Endpointer(self._options)
         self._vad.reset()
         self._utterance_vad_ms = 0.0
-        self._state = None  # the source may have told another meanwhile
         self._resume()
 
     def _resume(self) -> None:
@@ -191,15 +215,21 @@ class Listener:
         return self._taken is not None and self._taken.speech_end_samples == ended.speech_end_samples
 
     @property
+    def _for_us(self) -> bool:
+        """Whether anybody wants to know what is being said."""
+        return self._addressed or not self._gate.selective
+
+    @property
     def _idle(self) -> bool:
         return not (self._ended or self._pause or self._taken)
 
     def _put(self, utterance: Utterance | None) -> None:
         """Hand out an utterance."""
-        if utterance is None:
+        if utterance is None or not self._for_us:
             return
         utterance = replace(
             utterance,
+            addressed=self._addressed,
             vad_ms=self._utterance_vad_ms,
             speech_end_clock_s=self._speech_end_clock_s if self._live else None,
         )
@@ -221,7 +251,8 @@ class Listener:
     def _tell(self) -> None:
         """Tell the state if it has changed."""
         busy = self._ended or (self._taken is not None and self._taken.end_reason != "pause")
-        state: State = "speech" if self._endpointer.in_speech else "recognising" if busy else "listening"
+        speech = self._endpointer.in_speech and self._for_us
+        state: State = "speech" if speech else "recognising" if busy else "listening"
         if state != self._state:
             self._state = state
             self._on_state(state)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from hassil.util import normalize_text, remove_punctuation
 
 from edgevoice.events import Interpretation
-from edgevoice.grammar import FreeText, SkipClose, SkipOpen, SlotClose, SlotOpen, SlotValue
+from edgevoice.grammar import FreeText, SkipClose, SkipOpen, SlotClose, SlotOpen, SlotValue, Woken
 from edgevoice.grammar_file import EDGE_PUNCTUATION
 
 if TYPE_CHECKING:
@@ -72,6 +72,17 @@ def free_text(grammar: Grammar, text: str) -> list[tuple[int, int]]:
                 spans.append((start, position))
                 is_free = False
     return spans
+
+
+def wake_phrase(grammar: Grammar, text: str) -> list[tuple[int, int]]:
+    """Return where the wake phrase stands in a text of the grammar, as free_text() does."""
+    labels = grammar.compiled.labels
+    return [
+        (0, position)
+        for reading in grammar.match(text)[:1]
+        for number, position in reading[:-1]
+        if isinstance(labels[number], Woken)
+    ]
 
 
 def _freedom(meaning: _Meaning) -> tuple[int, int]:
@@ -134,6 +145,7 @@ def _meaning(grammar: Grammar, text: str, reading: list[tuple[int, int]], score:
         score=score,
         min_confidence=block.min_confidence,
         confirm=block.confirm,
+        woken=any(isinstance(compiled.labels[number], Woken) for number, _ in labels),
     )
     letters = sum(character.isalnum() for text in free_texts for character in text)
     return _Meaning(found, len(free_texts), letters)

@@ -24,10 +24,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
+from edgevoice.attention import Attention, Gate
 from edgevoice.endpoint import EndpointOptions
+from edgevoice.events import SAMPLE_RATE_HZ
+from edgevoice.grammar import ALONE
 from edgevoice.listen import Listener
 from edgevoice.recognise import Recogniser, nothing_said
 from edgevoice.vad import Vad
+from edgevoice.wake import WakeWord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -94,6 +98,10 @@ class Pipeline:
     def __init__(self, config: Config, grammar: Path | None = None) -> None:
         self.recogniser = Recogniser(config, grammar)
         self._vad = Vad()
+        self._wake = config.wake
+        self._wake_word = (
+            WakeWord(config.wake.model) if config.wake.mode == "model" and config.wake.model else None
+        )
         self.used_ms = 0.0
         """Time spent on recognitions that became results."""
         self.wasted_ms = 0.0
@@ -120,8 +128,9 @@ class Pipeline:
         *,
         live: bool = False,
         watch: Watcher | None = None,
+        attention: Attention | None = None,
     ) -> Iterator[Result]:
-        """Yield a result for each utterance of a stream; without any, one that says "no_speech".
+        """Yield a result for each utterance that is meant for us; without any, one that says "no_speech".
 
         Args:
             frames: iterated in another thread. Where one does not begin at the end of the one before,
@@ -129,11 +138,21 @@ class Pipeline:
             on_state: told "listening", "speech" and "recognising" in that thread.
             live: frames come as they are spoken, and do not wait.
             watch: told more.
+            attention: by which others tell when to listen. Without it nobody can push to talk, and in that
+                mode everything is listened to.
 
         Raises:
             AudioError: of the stream.
         """
         watch = watch or Watcher()
+        mode = self._wake.mode if attention or self._wake.mode != "push_to_talk" else "always"
+        attention = attention or Attention()
+        gate = Gate(
+            attention,
+            self._wake_word,
+            selective=mode in ("model", "push_to_talk"),
+            everything=mode == "always",
+        )
         answer: Answer | None = None
         spent_ms = 0.0  # on the answer
         nothing = True
@@ -146,6 +165,7 @@ class Pipeline:
             on_state=on_state,
             on_scored=watch.scored,
             live=live,
+            gate=gate,
         ) as listener:
             while (utterance := listener.next()) is not None:
                 if answer is None or not answer.covers(utterance):
@@ -164,11 +184,17 @@ class Pipeline:
                     nothing = False
                     self.used_ms += spent_ms
                     spent_ms = 0.0
-                    yield self.recogniser.result(answer, utterance)
+                    meaning = answer.decision.meaning
+                    if meaning is not None and meaning.intent == ALONE and answer.decision.reason is None:
+                        attention.listen(self._wake.window_s, utterance.speech_end_samples / SAMPLE_RATE_HZ)
+                    else:
+                        yield self.recogniser.result(answer, utterance)
             if nothing:
                 yield nothing_said(listener.length_samples, listener.vad_ms)
 
     def close(self) -> None:
         """Release everything."""
+        if self._wake_word:
+            self._wake_word.close()
         self._vad.close()
         self.recogniser.close()

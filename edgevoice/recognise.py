@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 from edgevoice import grammar as grammar_compiler
-from edgevoice import grammar_file, models, prompt
+from edgevoice import grammar_file, models, prompt, wake
 from edgevoice.confidence import confidence_model
 from edgevoice.decide import Decision, decide
 from edgevoice.errors import CancelledError, ConfigError, DeadlineError
@@ -62,7 +62,7 @@ class Recogniser:
     def __init__(self, config: Config, grammar: Path | None = None) -> None:
         path = grammar or config.grammar.file or shipped_grammar()
         file = grammar_file.load(path)
-        self.grammar = Grammar(grammar_compiler.compile_grammar(file))
+        self.grammar = Grammar(grammar_compiler.compile_grammar(file, wake.phrase(config.wake)))
         self._model = Model(models.find(config.model.name))
         language = config.model.language or re.split("[-_]", self.grammar.compiled.file.language)[0].lower()
         if language != "en" and not self._model.info.multilingual:
@@ -108,6 +108,7 @@ class Recogniser:
             transcript,
             self.grammar,
             sure_s=utterance.sure_s,
+            addressed=utterance.addressed,
             min_confidence=self._min_confidence,
             model=self._confidence,
         )
@@ -141,7 +142,7 @@ class Recogniser:
         return Result(
             **_identity(utterance.speech_start_samples, utterance.speech_end_samples),
             text=decision.meaning.text if decision.meaning else None,
-            intent=decision.meaning.intent if decision.meaning else None,
+            intent=(decision.meaning.intent or None) if decision.meaning else None,
             slots=decision.meaning.slots if decision.meaning else {},
             slots_raw=decision.meaning.slots_raw if decision.meaning else {},
             confidence=decision.confidence,
@@ -149,7 +150,7 @@ class Recogniser:
             reason=decision.reason,
             heard=heard,
             confirm=decision.meaning.confirm if decision.meaning else False,
-            alternatives=decision.alternatives,
+            alternatives=tuple(other for other in decision.alternatives if other.intent),
             timings=timings,
             latency_ms=None if since_s is None else (time.monotonic() - since_s) * 1000,
         )

@@ -239,6 +239,10 @@ class Subscriber:
                 raise BrokerError(f"what was waited for did not come within {timeout_s:g} s; came: {topics}")
             return messages
 
+    def publish(self, topic: str, payload: str) -> None:
+        """Send a message."""
+        self._client.publish(topic, payload, qos=1)
+
     def close(self) -> None:
         """Disconnect; may be called twice."""
         self._client.disconnect()
@@ -277,6 +281,21 @@ class FakeVad(Vad):
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+class FakeDetector:
+    """A wake word detector that wakes for what is as loud as it can be, and counts what it is asked."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+
+    def reset(self) -> None:
+        """Nothing is remembered."""
+
+    def hears(self, frame: Frame) -> bool:
+        """Whether all samples are 1."""
+        self.frames += 1
+        return bool((frame.samples == 1.0).all())
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from edgevoice.testing import FakeVad
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from edgevoice.attention import Gate
     from edgevoice.events import Utterance
     from edgevoice.publish import State
 
@@ -39,8 +40,12 @@ class Speaker:
         """Speak and then be silent."""
         for level, length_ms in ((0.5, loud_ms), (0.0, quiet_ms)):
             for _ in range(-(-length_ms // FRAME_MS)):
-                self._frames.put(Frame(np.full(FRAME_SAMPLES, level, np.float32), self.position_samples))
-                self.position_samples += FRAME_SAMPLES
+                self.put(Frame(np.full(FRAME_SAMPLES, level, np.float32), self.position_samples))
+
+    def put(self, frame: Frame) -> None:
+        """The next 32 ms, whatever they are."""
+        self._frames.put(frame)
+        self.position_samples += FRAME_SAMPLES
 
     def fail(self, error: BaseException) -> None:
         """End with an error."""
@@ -60,7 +65,7 @@ class Speaker:
 class Ear(Listener):
     """A listener with what the tests look at."""
 
-    def __init__(self, frames: Iterable[Frame], *, live: bool) -> None:
+    def __init__(self, frames: Iterable[Frame], *, live: bool, gate: Gate | None = None) -> None:
         self.states: list[State] = []
         self.resumed = 0
         super().__init__(
@@ -72,6 +77,7 @@ class Ear(Listener):
             on_state=self.states.append,
             on_scored=lambda _: None,
             live=live,
+            gate=gate,
         )
 
     def _count(self) -> None:
