@@ -26,6 +26,7 @@ from edgevoice.errors import AudioError, CheckFailedError, EdgevoiceError, Model
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from edgevoice.attention import Attention
     from edgevoice.capture import FrameSource
     from edgevoice.config import Config
     from edgevoice.events import Result
@@ -98,9 +99,12 @@ def _command(arguments: Sequence[str] | None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Microphone (or recordings, or raw audio) to MQTT."""
-    from edgevoice.pipeline import Pipeline  # noqa: PLC0415 - each command loads only what it needs
+    from edgevoice.commands import Commands  # noqa: PLC0415 - each command loads only what it needs
+    from edgevoice.microphone import Microphone  # noqa: PLC0415
+    from edgevoice.pipeline import Pipeline  # noqa: PLC0415
 
     config = _config(options)
+    commands = Commands(config.wake.window_s)
     signal.signal(signal.SIGTERM, _stop)  # the way systemd ends a service, nothing out of order
     if not options.verbose:
         logging.getLogger().setLevel(config.log.level.upper())
@@ -109,8 +113,11 @@ def run(options: argparse.Namespace) -> int:
         pipeline = Pipeline(config, options.grammar)
         try:
             on_state = publisher.set_state if publisher else lambda _: None
+            if publisher:
+                publisher.serve(commands.take)
             for source in _sources(options, config, on_state):
-                _run_source(source, pipeline, publisher, on_state)
+                commands.microphone = source if isinstance(source, Microphone) else None
+                _run_source(source, pipeline, publisher, on_state, commands.attention)
         finally:
             pipeline.close()
         if publisher and not publisher.flush(config.mqtt.connect_timeout_s):
@@ -122,10 +129,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run_source(
-    source: FrameSource, pipeline: Pipeline, publisher: Publisher | None, on_state: Callable[[State], None]
+    source: FrameSource,
+    pipeline: Pipeline,
+    publisher: Publisher | None,
+    on_state: Callable[[State], None],
+    attention: Attention,
 ) -> None:
     try:
-        for result in pipeline.results(source, on_state, live=source.live):
+        for result in pipeline.results(source, on_state, live=source.live, attention=attention):
             print(_line(result), flush=True)
             if publisher:
                 publisher.publish(result)
@@ -192,6 +203,13 @@ def evaluate(options: argparse.Namespace) -> int:
 def bench_stream(options: argparse.Namespace) -> int:
     """Long streams of commands: what is cut, missed or joined, and how soon the answer comes."""
     return cli_bench.run(options, _config(options))
+
+
+def tell(options: argparse.Namespace) -> None:
+    """Tell a running edgevoice something."""
+    from edgevoice import cli_tell  # noqa: PLC0415
+
+    cli_tell.run(options.name, options.value, _config(options))
 
 
 def models_list(options: argparse.Namespace) -> None:
@@ -427,6 +445,23 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--real-time", action="store_true", help="play recordings at their own pace")
 
 
+def _add_tell(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "name",
+        choices=["mute", "playing", "listen"],
+        metavar="NAME",
+        help="mute: hear nothing; playing: hear nothing of what our own speaker plays; "
+        "listen: to what is said next",
+    )
+    parser.add_argument(
+        "value",
+        nargs="?",
+        default="",
+        metavar="VALUE",
+        help="mute: on, off; playing: on, off, for how many seconds; listen: within how many seconds",
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="edgevoice",
@@ -487,6 +522,8 @@ def _parser() -> argparse.ArgumentParser:
         group, "stream", bench_stream, "a long stream of commands: what is cut, and how soon the answer comes"
     )
     cli_bench.add_arguments(sub)
+
+    _add_tell(add(commands, "tell", tell, "tell a running edgevoice something, over MQTT, until it is done"))
 
     sub = add(commands, "devices", devices, "microphones, with the name to put in the configuration")
     sub.add_argument("--json", action="store_true", help="as JSON")

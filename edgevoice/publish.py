@@ -13,6 +13,8 @@ The way of one result:
 
 Locks: paho calls on_publish() with its message lock held, and the sender calls paho with ours held. So
 on_publish() never takes ours: acknowledgements travel through a queue.
+
+Commands come in on the same connection (commands.py): serve() subscribes, and again on each new connection.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ import time
 from collections import deque
 from dataclasses import asdict, dataclass, field
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from paho.mqtt.client import Client, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion
@@ -38,10 +40,12 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edgevoice.config import mqtt_password
-from edgevoice.errors import BrokerError, ConfigError
+from edgevoice.errors import BrokerError, ConfigError, UsageError
 
 if TYPE_CHECKING:
     import os
+
+    from paho.mqtt.client import MQTTMessage
 
     from edgevoice.config import Config
     from edgevoice.events import Result
@@ -203,6 +207,13 @@ def result_fields(result: Result, site: str = "default") -> dict[str, object]:
     return {name: _json_value(value) for name, value in fields.items()}
 
 
+class TakeCommand(Protocol):
+    """Carries out a command; UsageError tells who sent it why not."""
+
+    def __call__(self, name: str, payload: bytes, *, retained: bool) -> None:
+        """Take its name, the last level of its topic, and what it says; in the publisher's thread."""
+
+
 class Publisher:
     """Publishes results, the engine's state and its presence below `edgevoice/<site>/`.
 
@@ -233,6 +244,8 @@ class Publisher:
         self._in_flight: _Message | None = None
         self._delivered = self._stale = self._overflowed = self._refused = self._unanswered = 0
         self._failures_reported = 0
+        self._take_command: TakeCommand | None = None
+        self._answers: set[int] = set()  # ids of answers on their way; only paho's network thread has it
         # (message id, why it failed); "" stands for acknowledged, _TAKEN_BACK for a lost connection
         self._outcomes: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()
 
@@ -270,7 +283,7 @@ class Publisher:
             )
         except (OSError, ValueError) as error:  # ValueError: a host name that cannot be one
             raise BrokerError(
-                f"no connection to the MQTT broker at {self._settings.address}: {_why(error)}"
+                f"no connection to the MQTT broker at {self._settings.address}: {why_not(error)}"
             ) from error
         client.loop_start()
         with self._changed:
@@ -319,6 +332,14 @@ class Publisher:
         with self._changed:
             self._check_open()
             self._retain("state", state)
+
+    def serve(self, take: TakeCommand) -> None:
+        """Take commands on `edgevoice/<site>/set/<name>` from now on, and answer who wants an answer."""
+        with self._changed:
+            self._check_open()
+            self._take_command = take
+            if self._connected and self._client is not None:
+                self._subscribe(self._client)
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until the broker has acknowledged everything handed over.
@@ -455,17 +476,20 @@ class Publisher:
 
     def _on_connect(self, client: Client, _data: Any, _flags: Any, reason: ReasonCode, _props: Any) -> None:
         if reason.is_failure:
-            self._fail(_remedy(str(reason)))
+            self._fail(remedy(str(reason)))
             return
         # Clean start: nothing is left of the last session, so nothing may be sent again on its behalf.
         for message in client.drop_out_messages():
             self._outcomes.put((message.mid, _TAKEN_BACK))
+        self._answers.clear()
         with self._changed:
             self._failure = None
             self._connected = True
             self._due = {topic: None for topic in self._retained if topic != self._topic("availability")}
             if not self._closed:
                 self._retain("availability", "online")
+            if self._take_command is not None:
+                self._subscribe(client)
             self._changed.notify_all()
         _log.info("connected to the MQTT broker at %s", self._settings.address)
 
@@ -478,7 +502,7 @@ class Publisher:
         if not was_connected:
             self._fail("it closed the connection; is it an MQTT 5 broker, and does tls fit it?")
         elif not self._closed:
-            why = _remedy(str(reason)) if reason.value != _UNSPECIFIED else "the connection broke"
+            why = remedy(str(reason)) if reason.value != _UNSPECIFIED else "the connection broke"
             if self._settings.client_id:  # brokers rarely say so when they replace one client by another
                 why += f"; if this repeats, does another client use client_id {self._settings.client_id!r}?"
             _log.warning(
@@ -490,24 +514,61 @@ class Publisher:
     def _on_publish(
         self, _client: Client, _data: Any, message_id: int, reason: ReasonCode, _props: Any
     ) -> None:
-        self._outcomes.put((message_id, str(reason) if reason.is_failure else ""))
+        if message_id in self._answers:
+            self._answers.discard(message_id)
+        else:
+            self._outcomes.put((message_id, str(reason) if reason.is_failure else ""))
+
+    def _on_subscribe(
+        self, _client: Client, _data: Any, _id: int, reasons: list[ReasonCode], _props: Any
+    ) -> None:
+        if any(reason.is_failure for reason in reasons):
+            _log.error(
+                "the broker refuses us commands on %s: %s; check its access rules",
+                self._topic("set/+"),
+                reasons[0],
+            )
+
+    def _on_message(self, client: Client, _data: Any, message: MQTTMessage) -> None:
+        if self._take_command is None:
+            return
+        answer: dict[str, object] = {"ok": True}
+        try:
+            name = message.topic.removeprefix(self._topic("set/"))
+            self._take_command(name, bytes(message.payload), retained=message.retain)
+        except UsageError as error:
+            _log.warning("a command was not carried out: %s", error)
+            answer = {"ok": False, "error": str(error)}
+        topic = getattr(message.properties, "ResponseTopic", None)
+        if topic is None or message.retain:  # who retained it does not wait any more
+            return
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        properties.MessageExpiryInterval = math.ceil(self._settings.intent_expiry_s)
+        if (key := getattr(message.properties, "CorrelationData", None)) is not None:
+            properties.CorrelationData = key
+        try:
+            # At most once: who waits sends again, and nothing piles up here.
+            sent = client.publish(topic, json.dumps(answer), properties=properties)
+        except ValueError as error:  # a topic that is none
+            _log.warning("a command asks for an answer where none can go: %s", error)
+        else:
+            self._answers.add(sent.mid)
 
     # -- helpers --------------------------------------------------------------------------------------------
 
     def _make_client(self, timeout_s: float) -> Client:
-        settings = self._settings
-        client = Client(CallbackAPIVersion.VERSION2, self._client_id, protocol=MQTTv5)
-        if settings.username:
-            client.username_pw_set(settings.username, settings.password)
-        if settings.tls:
-            client.tls_set_context(_tls_context(settings))
-        client.connect_timeout = timeout_s
+        client = new_client(self._settings, self._client_id, timeout_s)
         client.reconnect_delay_set(_RECONNECT_MIN_S, _RECONNECT_MAX_S)
         client.will_set(self._topic("availability"), b"offline", qos=_AT_LEAST_ONCE, retain=True)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
+        client.on_subscribe = self._on_subscribe
+        client.on_message = self._on_message
         return client
+
+    def _subscribe(self, client: Client) -> None:
+        client.subscribe(self._topic("set/+"), qos=_AT_LEAST_ONCE)
 
     def _topic(self, level: str) -> str:
         return f"{self._prefix}/{level}"
@@ -536,6 +597,17 @@ class Publisher:
             raise BrokerError("the publisher is closed; make a new one")
 
 
+def new_client(settings: MqttSettings, client_id: str, timeout_s: float) -> Client:
+    """Make a client that is not connected yet."""
+    client = Client(CallbackAPIVersion.VERSION2, client_id, protocol=MQTTv5)
+    if settings.username:
+        client.username_pw_set(settings.username, settings.password)
+    if settings.tls:
+        client.tls_set_context(_tls_context(settings))
+    client.connect_timeout = timeout_s
+    return client
+
+
 def _tls_context(settings: MqttSettings) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=settings.ca_file)
@@ -545,7 +617,7 @@ def _tls_context(settings: MqttSettings) -> ssl.SSLContext:
         ) from error
 
 
-def _why(error: Exception) -> str:
+def why_not(error: Exception) -> str:
     """Say why a connection could not be made, and what to do."""
     if isinstance(error, socket.gaierror):
         return f"its name cannot be resolved ({error.strerror}); check mqtt host"
@@ -562,7 +634,7 @@ def _why(error: Exception) -> str:
     return f"{error}; check mqtt host and port"
 
 
-def _remedy(reason: str) -> str:
+def remedy(reason: str) -> str:
     """Add what to do to a reason of the broker's."""
     lowered = reason.lower()
     if "authori" in lowered or "password" in lowered:

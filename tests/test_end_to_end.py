@@ -272,6 +272,38 @@ class TestBroker:
             assert b"Traceback" not in run.stderr.read()
 
 
+def test_push_to_talk(child_environment: dict[str, str], tmp_path: Path, speech: Samples) -> None:
+    """What is said is nobody's business until somebody pushes, and a sound of our own is not heard at all."""
+    # Said at 1 s, played by us at 5 s, and said at 9 s.
+    pieces = [piece for _ in range(3) for piece in (room(1), speech, room(3 - len(speech) / RATE_HZ))]
+    recording = write_wav(tmp_path / "day.wav", np.concatenate(pieces))
+    with (
+        Broker() as broker,
+        Subscriber(broker.port, "edgevoice/flat/#") as subscriber,
+        running(
+            child_environment,
+            "run",
+            *("--input", recording, "--real-time"),
+            *("--config", write_config(tmp_path, broker.port, more="wake: {mode: push_to_talk}\n")),
+        ) as run,
+    ):
+        subscriber.wait_for(lambda m: m.payload == b"listening", timeout_s=30)
+        started_s = time.monotonic()
+
+        def tell(at_s: float, name: str, payload: str) -> None:
+            time.sleep(max(0.0, started_s + at_s - time.monotonic()))
+            subscriber.publish(f"edgevoice/flat/set/{name}", payload)
+
+        tell(4.0, "playing", "3.5")
+        tell(4.1, "listen", "30")
+        assert run.wait(40) == 0
+        subscriber.wait_for(lambda m: m.payload == b"offline")
+    results = [m.json() for m in subscriber.messages if "/intent/" in m.topic or "/rejected" in m.topic]
+    assert [(fields["intent"], int(fields["start_s"])) for fields in results] == [("HassTurnOn", 9)]
+    states = [m.payload.decode() for m in subscriber.messages if m.topic.endswith("/state")]
+    assert states.count("speech") == 1
+
+
 class TestRawAudio:
     """Samples without a header on standard input."""
 

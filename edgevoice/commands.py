@@ -1,0 +1,108 @@
+"""Commands in: what others may tell a running edgevoice over MQTT.
+
+    edgevoice/<site>/set/mute       ON or OFF
+    edgevoice/<site>/set/playing    ON, OFF or seconds
+    edgevoice/<site>/set/listen     nothing, or seconds
+
+The publisher receives them on its connection, and answers (publish.py). `edgevoice tell` sends them
+(cli_tell.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import TYPE_CHECKING, Final
+
+from edgevoice.attention import MAX_LISTEN_S, MAX_PLAYING_S, Attention
+from edgevoice.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgevoice.microphone import Microphone
+
+_log = logging.getLogger(__name__)
+
+NAMES: Final = ("mute", "playing", "listen")
+_MAX_BYTES: Final = 32  # a word or a number
+_SHOWN_BYTES: Final = 40  # of what was seen, in messages
+_WORDS: Final = {"on": True, "true": True, "off": False, "false": False}
+
+
+def parse(name: str, payload: bytes) -> bool | float | None:
+    """Return what a command says: on or off, seconds, or nothing.
+
+    Raises:
+        UsageError: it is none; says what is allowed.
+    """
+    if name not in NAMES:
+        raise UsageError(f"there is no command {shown(name.encode())}; allowed are {', '.join(NAMES)}")
+    text = payload[: _MAX_BYTES + 1].decode("utf-8", "replace").strip().lower()
+    longest_s = {"playing": MAX_PLAYING_S, "listen": MAX_LISTEN_S}.get(name)
+    if len(payload) <= _MAX_BYTES:
+        if name != "listen" and text in _WORDS:
+            return _WORDS[text]
+        if name == "listen" and not text:
+            return None
+        if longest_s is not None and re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) and float(text) <= longest_s:
+            return float(text)
+    allowed = {"mute": "ON or OFF", "playing": "ON, OFF or seconds", "listen": "nothing or seconds"}[name]
+    limit = f" from 0 to {longest_s:g}" if longest_s else ""
+    raise UsageError(f"{name}: {shown(payload)} seen; allowed is {allowed}{limit}; correct the value")
+
+
+def shown(seen: bytes) -> str:
+    """Return what was seen for a message, cut to a length one can read."""
+    text = ascii(seen[:_SHOWN_BYTES].decode("utf-8", "replace"))
+    return text if len(seen) <= _SHOWN_BYTES else f"{text}... ({len(seen)} bytes)"
+
+
+class Commands:
+    """Carries commands out, from any thread.
+
+    Args:
+        window_s: how long `listen` waits for speech, unless it says.
+    """
+
+    def __init__(self, window_s: float) -> None:
+        self.attention = Attention()
+        self._window_s = window_s
+        self._muted = False
+        self._microphone: Microphone | None = None
+
+    @property
+    def microphone(self) -> Microphone | None:
+        """The one that is muted; None while recordings are played."""
+        return self._microphone
+
+    @microphone.setter
+    def microphone(self, microphone: Microphone | None) -> None:
+        self._microphone = microphone
+        if microphone is not None:
+            microphone.muted = self._muted
+
+    def take(self, name: str, payload: bytes, *, retained: bool = False) -> None:
+        """Carry out one command. A retained one was sent before we were there: only muting still holds.
+
+        Raises:
+            UsageError: it cannot be carried out.
+        """
+        value = parse(name, payload)
+        if retained and name != "mute":
+            _log.info("a retained %s is ignored: it was meant for another time", name)
+        elif name == "mute":
+            self._mute(muted=bool(value))
+        elif name == "listen":
+            self.attention.listen(self._window_s if value is None else value)
+        elif value is True:
+            self.attention.play()
+        elif value:
+            self.attention.play(float(value))
+        else:
+            self.attention.stop()
+
+    def _mute(self, *, muted: bool) -> None:
+        self._muted = muted
+        if self._microphone is None:
+            _log.info("no microphone is open; one that opens will be %s", "muted" if muted else "heard")
+        else:
+            self._microphone.muted = muted
