@@ -86,7 +86,7 @@ class WakeWord:
             ) from None
         except (OSError, RuntimeError, ValueError) as error:
             raise ConfigError(
-                f"wake.model {model} cannot be used on this machine ({error}); it needs glibc 2.34 or newer"
+                f"wake.model {model} cannot be used on this machine ({error}); it needs glibc 2.35 or newer"
             ) from None
         self.score(np.zeros(FRAME_SAMPLES, np.float32))
         # The library fills what it has not heard with 8 s of silence, which takes it half a second. So what
