@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from edgevoice import mixing
 from edgevoice.audio import frames, read_audio
 from edgevoice.endpoint import Endpointer, EndpointOptions
 from edgevoice.events import SAMPLE_RATE_HZ
@@ -67,31 +68,39 @@ class Ear:
 
 
 def main() -> None:
-    """Print the table."""
-    data, ear, quiet = (
-        Path(os.environ["EDGEVOICE_EVAL_DATA"]),
-        Ear(),
-        np.zeros(SAMPLE_RATE_HZ, np.float32),
-    )
+    """Print the tables."""
+    data, ear = Path(os.environ["EDGEVOICE_EVAL_DATA"]), Ear()
     rows = [json.loads(line) for line in (data / "wakewords_en/manifest.jsonl").open(encoding="utf-8")]
-    words = [
-        np.concatenate([read_audio(data / "wakewords_en" / row["audio"]), quiet])
+    quiet = np.zeros(SAMPLE_RATE_HZ, np.float32)
+    words = {
+        row["audio"]: np.concatenate([read_audio(data / "wakewords_en" / row["audio"]), quiet])
         for row in rows
         if row["keyword"] == MODEL
-    ]
+    }
+    (kitchen,) = (read_audio(path) for path in (data / "noise_picovoice").glob("*.flac"))
+    print(f"{MODEL!r} heard of {len(words)} (without voice detector), at thresholds {THRESHOLDS}")
+    for snr_db in (None, 15, 6, 0):
+        best = []
+        for name, word in words.items():
+            heard = word
+            if snr_db is not None:
+                choice = mixing.generator(0, f"{snr_db} dB", name)
+                heard = mixing.mix(word, mixing.noise_piece(kitchen, len(word), choice), snr_db)
+            best.append((ear.in_speech(heard), ear.always(heard)))
+        counts = [[sum(each[i] >= threshold for each in best) for i in (0, 1)] for threshold in THRESHOLDS]
+        print(
+            f"{'as recorded' if snr_db is None else f'kitchen, {snr_db} dB':>15}",
+            *(f"{heard:3d} ({always})" for heard, always in counts),
+        )
     paths = [data / "wakewords_en" / row["audio"] for row in rows if row["keyword"] != MODEL]
     paths += [path for folder in OTHERS for path in sorted((data / folder).rglob("*.flac"))]
-    heard = [(ear.in_speech(word), ear.always(word)) for word in words]
     ear.spent_s = ear.heard_s = 0.0
     false = [ear.in_speech(read_audio(path)) for path in paths]
-    hours = ear.heard_s / 3600
-    print(f"{len(words)} times {MODEL!r}; {len(paths)} other recordings, {hours:.2f} hours")
-    print("threshold   heard   without voice detector   false wakes")
-    for threshold in THRESHOLDS:
-        counts = [sum(each[i] >= threshold for each in heard) for i in (0, 1)]
-        wakes = sum(each >= threshold for each in false)
-        print(f"{threshold:9.2f} {counts[0]:7d} {counts[1]:24d} {wakes:13d}")
-    print(f"{1000 * ear.spent_s / ear.heard_s:.0f} ms of one core for each second of the other recordings")
+    print(f"false wakes in {len(paths)} other recordings, {ear.heard_s / 3600:.2f} hours")
+    print(
+        *(f"{threshold}: {sum(each >= threshold for each in false)}" for threshold in THRESHOLDS), sep="   "
+    )
+    print(f"{1000 * ear.spent_s / ear.heard_s:.0f} ms of one core for each second of them")
 
 
 if __name__ == "__main__":
