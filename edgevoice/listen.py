@@ -167,7 +167,7 @@ class Listener:
                 self.vad_ms += spent_ms
                 self._utterance_vad_ms += spent_ms
                 utterance = self._endpointer.push(scored)
-                if self._endpointer.kept or utterance is None:  # else it has just ended
+                if not self._endpointer.silent or utterance is None:  # else it has just ended
                     self._addressed = self._gate.addressed(self._endpointer)
                 self._put(utterance)
                 if self._endpointer.speech_end_samples == self.length_samples:
@@ -185,7 +185,7 @@ class Listener:
         """Do not listen to a sound of our own; what was said before it is answered."""
         if self._endpointer.paused:
             self._put(self._endpointer.finish())
-        if self._endpointer.kept:
+        if not self._endpointer.silent:
             if self._endpointer.in_speech:
                 _log.info("a sound of ours begins in the middle of what is said, which is dropped")
             self._start_over()
