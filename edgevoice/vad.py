@@ -2,6 +2,10 @@
 
 A gate stands before the detector: what is no louder than the room has been is not speech and costs next to
 nothing. When something louder comes, the detector first hears the last frames, so that its memory is warm.
+
+The threshold need not follow the noise: in 90 to 110 s each of rain, sea, helicopter, chainsaw, fire and
+clock of ESC-10, and in two minutes of a kitchen, no frame reached 0.5, and hardly one 0.35. What is taken for
+speech are voices, and those of dogs.
 """
 
 from __future__ import annotations
