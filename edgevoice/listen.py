@@ -31,11 +31,12 @@ _MAX_WAITING: Final = 3
 """Utterances that have ended and wait for the engine. Who has said four more commands does not want the first
 any longer."""
 
-_NAP_S: Final = 0.18
-_NAP_FRAMES: Final = 6
-"""While all is silent, so many frames are taken at once, and then none for a little less than they last:
-waking up costs more than what there is to do. Speech is noticed that much later, and nothing else, since what
-it began with is kept."""
+_NAP_S: Final = 0.16
+"""While all is silent, frames are taken at once, and then, when none is left, none for so long: waking up costs
+more than what there is to do. Speech is noticed that much later, and nothing else, since what it began with is
+kept."""
+
+_NONE_LEFT_S: Final = 0.002  # a frame that took longer to come was not there; one that is there takes 0.05 ms
 
 _END_S: Final = 0.5  # a live source has a frame every 32 ms; one that has none is left to who closes it
 
@@ -149,7 +150,9 @@ class Listener:
 
     def _listen(self) -> None:
         self._vad.reset()
+        asked_s = time.monotonic()
         for frame in self._frames:
+            none_left = time.monotonic() - asked_s > _NONE_LEFT_S
             with self._changed:
                 if self._closed:
                     return
@@ -178,8 +181,9 @@ class Listener:
                 self._tell()
                 if not self._live:
                     self._changed.wait_for(lambda: self._closed or self._idle)
-                elif self._endpointer.silent and frame.start_samples // FRAME_SAMPLES % _NAP_FRAMES == 0:
+                elif self._endpointer.silent and none_left:
                     self._changed.wait_for(lambda: self._closed, _NAP_S)
+            asked_s = time.monotonic()
 
     def _turn_away(self) -> None:
         """Do not listen to a sound of our own; what was said before it is answered."""
