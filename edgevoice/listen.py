@@ -32,9 +32,9 @@ _MAX_WAITING: Final = 3
 any longer."""
 
 _NAP_S: Final = 0.16
-"""While all is silent, frames are taken at once, and then, when none is left, none for so long: waking up costs
-more than what there is to do. Speech is noticed that much later, and nothing else, since what it began with is
-kept."""
+"""While all is silent, frames are taken at once, and then, when none is left, none for so long: waking up
+costs more than what there is to do. Speech is noticed that much later, and nothing else, since what it began
+with is kept."""
 
 _NONE_LEFT_S: Final = 0.002  # a frame that took longer to come was not there; one that is there takes 0.05 ms
 
