@@ -114,12 +114,20 @@ double ms_since(Clock::time_point start) {
 constexpr size_t sample_rate_hz = 16000;
 constexpr size_t max_samples = 28 * sample_rate_hz; // the encoder's window is 30 s
 
-// One encoder position is 20 ms. Cutting the window to the utterance is what makes short commands
-// cheap; 32 positions (0.64 s) of silence after the end keep the decoder from looping, and
-// multiples of 64 keep the matrix kernels on whole tiles.
-int32_t audio_ctx_for(size_t n_samples, int32_t most) {
+ev_status check_length(size_t n_samples) {
+    if (n_samples > 0 && n_samples <= max_samples)
+        return EV_OK;
+    return fail(EV_ERR_AUDIO, "audio must have 1 to " + std::to_string(max_samples) +
+                                  " samples (28 s), got " + std::to_string(n_samples));
+}
+
+// One encoder position is 20 ms, two columns of the spectrogram. Cutting the window to the
+// utterance is what makes short commands cheap; 32 positions (0.64 s) of silence after the end keep
+// the decoder from looping, and multiples of 64 keep the matrix kernels on whole tiles. At most
+// 1472 of the model's 1500.
+int32_t audio_ctx_for(size_t n_samples) {
     const size_t positions = (n_samples * 50 + sample_rate_hz - 1) / sample_rate_hz + 32;
-    return int32_t(std::min<size_t>((positions + 63) / 64 * 64, size_t(most)));
+    return int32_t((positions + 63) / 64 * 64);
 }
 
 // Nobody speaks more tokens: 10 in a second is twice the fastest of the coffee recordings.
@@ -177,6 +185,8 @@ ev_status ev_model_quantize(const char *input, const char *output, int32_t file_
 }
 
 void ev_model_info_get(const ev_model *model, ev_model_info *out) { *out = model->shared->info(); }
+
+const float *ev_model_mel_filters(const ev_model *model) { return model->shared->mel_filters(); }
 
 int32_t ev_language_id(const char *code) {
     start_log();
@@ -251,36 +261,38 @@ ev_status ev_session_set_grammar(ev_session *session, ev_grammar *grammar) {
     });
 }
 
-ev_status ev_session_recognise(ev_session *session, const float *samples, size_t n_samples,
-                               ev_result *out) {
+ev_status ev_mel_columns(size_t n_samples, size_t *n_columns) {
+    return guarded([&]() -> ev_status {
+        if (const ev_status status = check_length(n_samples); status != EV_OK)
+            return status;
+        *n_columns = 2 * size_t(audio_ctx_for(n_samples));
+        return EV_OK;
+    });
+}
+
+ev_status ev_session_recognise(ev_session *session, const float *mel, size_t n_values,
+                               size_t n_samples, ev_result *out) {
     return guarded([&]() -> ev_status {
         session->max_tokens_now = 0;
-        if (n_samples == 0 || n_samples > max_samples) {
-            return fail(EV_ERR_AUDIO, "audio must have 1 to " + std::to_string(max_samples) +
-                                          " samples (28 s), got " + std::to_string(n_samples));
+        if (const ev_status status = check_length(n_samples); status != EV_OK)
+            return status;
+        const int32_t audio_ctx = audio_ctx_for(n_samples);
+        const size_t wanted =
+            2 * size_t(audio_ctx) * size_t(session->decoder.model().info().n_mels);
+        if (n_values != wanted) {
+            return fail(EV_ERR_ARGUMENT, "the spectrogram must have " + std::to_string(wanted) +
+                                             " values, got " + std::to_string(n_values));
         }
-        for (size_t i = 0; i < n_samples; ++i) {
-            if (!std::isfinite(samples[i])) {
-                return fail(EV_ERR_AUDIO, "sample " + std::to_string(i) + " is not finite");
-            }
-        }
+        if (!std::all_of(mel, mel + n_values, [](float value) { return std::isfinite(value); }))
+            return fail(EV_ERR_AUDIO, "the spectrogram is not finite; the audio is too loud");
         session->cancelled = false;
-        const Clock::time_point start = Clock::now();
         const ev_options &options = session->options;
         const ev::Stop stop = session->stop();
-        const ev::Model &model = session->decoder.model();
         *out = ev_result{};
 
-        if (!session->decoder.mel(samples, n_samples)) {
-            return fail(EV_ERR_INFERENCE, "the spectrogram could not be computed; see the log");
-        }
-        out->mel_ms = ms_since(start);
-        if (const ev_status status = stop.check(); status != EV_OK)
-            return stopped(status);
-
         const Clock::time_point encode_start = Clock::now();
-        out->audio_ctx = audio_ctx_for(n_samples, model.info().n_audio_ctx);
-        if (!session->decoder.encode(out->audio_ctx)) {
+        out->audio_ctx = audio_ctx;
+        if (!session->decoder.encode(mel, audio_ctx)) {
             return fail(EV_ERR_INFERENCE, "the encoder failed; see the log");
         }
         out->encode_ms = ms_since(encode_start);

@@ -22,7 +22,7 @@ typedef enum ev_status {
     EV_ERR_MODEL = 3,     // a file that is no usable model
     EV_ERR_MEMORY = 4,    // allocation failed
     EV_ERR_GRAMMAR = 5,   // automaton tables that contradict themselves, or too deep a nesting
-    EV_ERR_AUDIO = 6,     // no samples, too many, or not finite
+    EV_ERR_AUDIO = 6,     // no samples, too many, or too loud to be finite
     EV_ERR_INFERENCE = 7, // whisper.cpp or ggml reported a failure
     EV_ERR_CANCELLED = 8, // ev_session_cancel was called
     EV_ERR_DEADLINE = 9,  // time ran out between two steps
@@ -50,6 +50,7 @@ typedef struct ev_model ev_model;
 
 typedef struct ev_model_info {
     int32_t n_vocab;
+    int32_t n_mels;        // bands of the spectrogram
     int32_t n_audio_ctx;   // encoder positions, 20 ms each
     int32_t n_text_ctx;    // longest token sequence
     int32_t n_audio_layer; // 4 tiny, 6 base, 12 small, 24 medium, 32 large
@@ -61,6 +62,9 @@ typedef struct ev_model_info {
 // it. Nothing that fails the check reaches whisper.cpp. `*out` must be freed with ev_model_free.
 ev_status ev_model_open(const char *path, ev_model **out);
 void ev_model_info_get(const ev_model *model, ev_model_info *out);
+// The mel filter bank of the file: n_mels rows of 201 weights, one for each 40 Hz from 0 to 8 kHz.
+// Valid while the model is.
+const float *ev_model_mel_filters(const ev_model *model);
 // Writes the checked f16 model `input` to `output` with quantised matrices. `file_type`:
 // ggml's number, 2 q4_0, 3 q4_1, 8 q5_0, 9 q5_1, 7 q8_0. A failure may leave a partial output.
 ev_status ev_model_quantize(const char *input, const char *output, int32_t file_type);
@@ -128,7 +132,7 @@ typedef struct ev_options {
     int32_t n_best;      // 1-32 sentences returned
     float token_reward;  // nats added for each token: plain scores prefer short sentences
     float lm_weight;     // share of the internal language model that is subtracted, 0-1
-    int32_t timeout_ms;  // whole call; 0 = none
+    int32_t timeout_ms;  // of each call; 0 = none
     const char *context; // UTF-8, taken for what was said before; NULL: nothing. Copied.
 } ev_options;
 
@@ -156,7 +160,6 @@ typedef struct ev_result {
     const ev_token *tokens;          // of the best hypothesis; valid as long
     int32_t n_tokens;
     float no_speech_probability;
-    double mel_ms;
     double encode_ms;
     double search_ms;
     int32_t audio_ctx; // encoder positions used
@@ -168,9 +171,13 @@ ev_status ev_session_open(ev_model *model, ev_grammar *grammar, const ev_options
                           ev_session **out);
 // Replaces the grammar between two recognitions.
 ev_status ev_session_set_grammar(ev_session *session, ev_grammar *grammar);
-// Recognises 16 kHz mono samples in [-1, 1]: 1 to 28 * 16000 of them, finite.
-ev_status ev_session_recognise(ev_session *session, const float *samples, size_t n_samples,
-                               ev_result *out);
+// How many columns, 10 ms each, the spectrogram of 16 kHz audio must have: the audio, and silence
+// after it. 1 to 28 * 16000 samples.
+ev_status ev_mel_columns(size_t n_samples, size_t *n_columns);
+// Recognises audio by its log-mel spectrogram, as mel.py computes it: n_mels rows of
+// ev_mel_columns(n_samples) values, `n_values` in all, finite.
+ev_status ev_session_recognise(ev_session *session, const float *mel, size_t n_values,
+                               size_t n_samples, ev_result *out);
 // What the model would have written of the same audio without a grammar; once after each
 // recognition that ended with EV_OK, otherwise EV_ERR_ARGUMENT. `out` as the hypotheses above, with
 // the log-probability for a score.

@@ -44,10 +44,6 @@ void forward_log(ggml_log_level level, const char *text, void *) {
     }
 }
 
-// whisper.cpp reads before the start of shorter audio (its issue 3923); 1.1 s also is the shortest
-// audio the model was found stable on.
-constexpr size_t min_samples = WHISPER_SAMPLE_RATE * 11 / 10;
-
 // Half of the text window less one, as upstream keeps.
 constexpr int32_t max_context = 223;
 
@@ -86,9 +82,16 @@ Model::~Model() { whisper_free(context_); }
 
 ev_model_info Model::info() const {
     const whisper_hparams &h = context_->model.hparams;
-    return {h.n_vocab,       h.n_audio_ctx, h.n_text_ctx,
-            h.n_audio_layer, h.ftype,       context_->vocab.is_multilingual() ? 1 : 0};
+    return {h.n_vocab,
+            h.n_mels,
+            h.n_audio_ctx,
+            h.n_text_ctx,
+            h.n_audio_layer,
+            h.ftype,
+            context_->vocab.is_multilingual() ? 1 : 0};
 }
+
+const float *Model::mel_filters() const { return context_->model.filters.data.data(); }
 
 std::vector<Token> Model::prompt(int32_t language, const std::string &context) const {
     const whisper_vocab &vocab = context_->vocab;
@@ -132,19 +135,9 @@ Decoder::Decoder(std::shared_ptr<const Model> model, int32_t threads, int32_t ce
 
 Decoder::~Decoder() { whisper_free_state(state_); }
 
-bool Decoder::mel(const float *samples, size_t n_samples) {
-    std::vector<float> padded;
-    if (n_samples < min_samples) {
-        padded.assign(samples, samples + n_samples);
-        padded.resize(min_samples, 0.0f);
-        samples = padded.data();
-        n_samples = padded.size();
-    }
-    return whisper_pcm_to_mel_with_state(model_->context(), state_, samples, int(n_samples),
-                                         threads_) == 0;
-}
-
-bool Decoder::encode(int32_t audio_ctx) {
+bool Decoder::encode(const float *mel, int32_t audio_ctx) {
+    whisper_set_mel_with_state(model_->context(), state_, mel, 2 * audio_ctx,
+                               model_->context()->model.hparams.n_mels);
     state_->exp_n_audio_ctx = audio_ctx;
     next_cell_ = 0;
     return whisper_encode_internal(*model_->context(), *state_, 0, threads_, nullptr, nullptr);

@@ -34,6 +34,7 @@ class Model {
     Model &operator=(const Model &) = delete;
 
     ev_model_info info() const;
+    const float *mel_filters() const;
     int32_t n_vocab() const { return n_vocab_; }
     Token end_of_text() const { return end_of_text_; }
     Token no_speech() const { return no_speech_; }
@@ -79,10 +80,9 @@ class Decoder {
 
     const Model &model() const { return *model_; }
 
-    // Log-mel spectrogram of the samples (at least one), then the encoder over the first
-    // `audio_ctx` positions. Both return false when ggml fails.
-    bool mel(const float *samples, size_t n_samples);
-    bool encode(int32_t audio_ctx);
+    // Runs the encoder over a log-mel spectrogram: a row for each band, 2 * `audio_ctx` columns.
+    // False when ggml fails.
+    bool encode(const float *mel, int32_t audio_ctx);
 
     struct Input {
         Token token;

@@ -17,6 +17,7 @@ import logging
 import math
 import os
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -39,6 +40,7 @@ from edgevoice.errors import (
     UsageError,
 )
 from edgevoice.events import Hypothesis, Samples, Timings, TokenScore, Transcript
+from edgevoice.mel import BINS, LogMel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -180,6 +182,7 @@ class ModelInfo:
     """What a model file says of itself."""
 
     n_vocab: int
+    n_mels: int
     n_audio_ctx: int
     n_text_ctx: int
     n_audio_layer: int
@@ -206,12 +209,16 @@ class Model(_Handle):
         lib.ev_model_info_get(out[0], info)
         self.info = ModelInfo(
             info.n_vocab,
+            info.n_mels,
             info.n_audio_ctx,
             info.n_text_ctx,
             info.n_audio_layer,
             info.file_type,
             bool(info.multilingual),
         )
+        filters = ffi.buffer(lib.ev_model_mel_filters(out[0]), info.n_mels * BINS * 4)
+        self.mel_filters = np.frombuffer(bytes(filters), np.float32).reshape(-1, BINS)
+        """shape (n_mels, BINS)"""
 
 
 class Grammar(_Handle):
@@ -321,6 +328,7 @@ class Session(_Handle):
             check(lib.ev_session_open(c_model, c_grammar, c_options, out))
         super().__init__(out[0], lib.ev_session_free)
         self.options = options
+        self._log_mel = LogMel(model.mel_filters)
 
     def recognise(self, samples: Samples) -> Transcript:
         """Return the sentences of the grammar that the samples most likely say.
@@ -335,10 +343,14 @@ class Session(_Handle):
             EngineBusyError, EngineClosedError, InferenceError: as named.
         """
         samples = check_samples(samples)
-        result = ffi.new("ev_result *")
+        n_columns, result = ffi.new("size_t *"), ffi.new("ev_result *")
+        check(lib.ev_mel_columns(len(samples), n_columns))
         with self._use() as pointer:
-            data = ffi.from_buffer("float[]", samples)
-            check(lib.ev_session_recognise(pointer, data, len(samples), result))
+            started = time.perf_counter()
+            mel = self._log_mel(samples, n_columns[0])
+            mel_ms = (time.perf_counter() - started) * 1000
+            data = ffi.from_buffer("float[]", mel)
+            check(lib.ev_session_recognise(pointer, data, len(data), len(samples), result))
             # Copied while the session is ours: C reuses the memory at the next call.
             hypotheses = tuple(_hypothesis(result.hypotheses[i]) for i in range(result.n_hypotheses))
             tokens = tuple(
@@ -349,7 +361,7 @@ class Session(_Handle):
             hypotheses=hypotheses,
             tokens=tokens,
             no_speech_probability=result.no_speech_probability,
-            timings=Timings(mel=result.mel_ms, encode=result.encode_ms, search=result.search_ms),
+            timings=Timings(mel=mel_ms, encode=result.encode_ms, search=result.search_ms),
         )
 
     def transcribe(self) -> Hypothesis:

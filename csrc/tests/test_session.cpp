@@ -69,6 +69,23 @@ std::string model_that_ends() {
     return path;
 }
 
+constexpr size_t n_mels = 80;
+
+size_t n_values(size_t n_samples) {
+    size_t n_columns = 0;
+    CHECK(ev_mel_columns(n_samples, &n_columns) == EV_OK);
+    return n_mels * n_columns;
+}
+
+// The spectrogram of so much noise: its values are between -1 and 2.
+std::vector<float> noise(size_t n_samples) {
+    Random random(6);
+    std::vector<float> mel(n_values(n_samples));
+    for (float &value : mel)
+        value = random.uniform(-1.0f, 2.0f);
+    return mel;
+}
+
 // Frees what it holds.
 struct Handles {
     ev_model *model = nullptr;
@@ -98,8 +115,12 @@ struct Handles {
         ev_grammar_open(arcs.data(), arcs.size() / 3, first.data(), network.nodes.size(), &grammar);
         return grammar;
     }
-    ev_status recognise(const std::vector<float> &samples, ev_result &result) {
-        return ev_session_recognise(session, samples.data(), samples.size(), &result);
+    // The answers of a synthetic model do not depend on the audio, so any spectrogram serves.
+    ev_status recognise(size_t n_samples, ev_result &result) {
+        return recognise(noise(n_samples), n_samples, result);
+    }
+    ev_status recognise(const std::vector<float> &mel, size_t n_samples, ev_result &result) {
+        return ev_session_recognise(session, mel.data(), mel.size(), n_samples, &result);
     }
 };
 
@@ -116,14 +137,6 @@ Network anything() {
     for (uint32_t byte = 0; byte < 256; ++byte)
         network.arc(1, EV_ARC_BYTE, byte, 1);
     return network;
-}
-
-std::vector<float> noise(size_t n) {
-    Random random(6);
-    std::vector<float> samples(n);
-    for (float &sample : samples)
-        sample = random.uniform(-0.1f, 0.1f);
-    return samples;
 }
 
 void options_are_checked(Handles &handles) {
@@ -163,16 +176,39 @@ void options_are_checked(Handles &handles) {
 
 void audio_is_checked(Handles &handles) {
     ev_result result;
-    const std::vector<float> none;
-    CHECK(handles.recognise(none, result) == EV_ERR_AUDIO);
-    CHECK(ev_session_recognise(handles.session, nullptr, 0, &result) == EV_ERR_AUDIO);
-    CHECK(handles.recognise(std::vector<float>(28 * second + 1), result) == EV_ERR_AUDIO);
+    size_t n_columns = 0;
+    std::vector<float> mel = noise(28 * second);
+    for (const size_t bad : {size_t(0), 28 * second + 1, SIZE_MAX}) {
+        CHECK(ev_mel_columns(bad, &n_columns) == EV_ERR_AUDIO);
+        CHECK(handles.recognise(mel, bad, result) == EV_ERR_AUDIO);
+    }
+    CHECK(ev_session_recognise(handles.session, nullptr, 0, 1, &result) == EV_ERR_ARGUMENT);
+    CHECK(handles.recognise(mel, second, result) == EV_ERR_ARGUMENT); // of other audio
+    for (const size_t n_samples : {size_t(1), second, 28 * second}) {
+        CHECK(ev_mel_columns(n_samples, &n_columns) == EV_OK);
+        CHECK(n_columns % 128 == 0 && n_columns > n_samples / 160 && n_columns <= 3000);
+        mel.assign(n_mels * n_columns + 1, 0.0f);
+        CHECK(handles.recognise(mel, n_samples, result) == EV_ERR_ARGUMENT);
+        mel.resize(n_mels * n_columns - 1);
+        CHECK(handles.recognise(mel, n_samples, result) == EV_ERR_ARGUMENT);
+    }
     for (const float bad : {std::nanf(""), std::numeric_limits<float>::infinity()}) {
-        for (const size_t at : {size_t(0), size_t(50), size_t(99)}) {
-            std::vector<float> samples(100);
-            samples[at] = bad;
-            CHECK(handles.recognise(samples, result) == EV_ERR_AUDIO);
+        for (const size_t at : {size_t(0), n_values(1) / 2, n_values(1) - 1}) {
+            mel = noise(1);
+            mel[at] = bad;
+            CHECK(handles.recognise(mel, 1, result) == EV_ERR_AUDIO);
         }
+    }
+}
+
+// No spectrogram has such values, but they are finite.
+void absurd_values_end_in_a_result_or_an_error(Handles &handles) {
+    for (const float value : {3e38f, -3e38f, 1e-42f}) {
+        ev_result result;
+        const ev_status status =
+            handles.recognise(std::vector<float>(n_values(second), value), second, result);
+        CHECK(status == EV_OK || status == EV_ERR_INFERENCE);
+        CHECK(handles.recognise(second, result) == EV_OK);
     }
 }
 
@@ -184,9 +220,8 @@ void scores_are_those_of_the_model(Handles &handles) {
     const double log_sum =
         std::log(2 * std::exp(8.0) + std::exp(6.0) + 2 * std::exp(4.0) + double(n_vocab - 5));
     ev_result result;
-    for (const auto &samples : {noise(1), noise(second), std::vector<float>(second, 0.0f),
-                                std::vector<float>(second / 10, 1.0f)}) {
-        CHECK(handles.recognise(samples, result) == EV_OK);
+    for (const size_t n_samples : {size_t(1), second / 10, second, 3 * second}) {
+        CHECK(handles.recognise(n_samples, result) == EV_OK);
         CHECK(result.audio_ctx > 0 && result.audio_ctx <= 1500 && result.steps > 0);
         CHECK(near(result.no_speech_probability, std::exp(-log_sum)));
         CHECK(result.n_hypotheses == 2);
@@ -207,7 +242,7 @@ void scores_are_those_of_the_model(Handles &handles) {
     ev_options options = usual;
     options.threads = 2;
     Handles unlikely(folder() + "/synthetic.bin", only_off, options);
-    CHECK(unlikely.recognise(noise(1), result) == EV_OK && result.n_hypotheses == 1);
+    CHECK(unlikely.recognise(1, result) == EV_OK && result.n_hypotheses == 1);
     if (result.n_hypotheses != 1)
         return;
     CHECK(near(result.hypotheses[0].log_probability, 6 + 8 - 2 * log_sum));
@@ -224,7 +259,7 @@ void grammars_may_be_replaced(Handles &handles) {
             return EV_ERR_GRAMMAR;
         CHECK(ev_session_set_grammar(handles.session, grammar) == EV_OK);
         ev_grammar_free(grammar); // the session keeps what it needs
-        return handles.recognise(noise(1), result);
+        return handles.recognise(1, result);
     };
     CHECK(with(Network(1)) == EV_OK && result.n_hypotheses == 0);
     Network unspeakable(2); // no token of the model begins like this
@@ -254,9 +289,9 @@ void free_text_is_free_and_ends(Handles &handles) {
         options.context = context;
         ev_session *session = nullptr;
         CHECK(ev_session_open(handles.model, grammar, &options, &session) == EV_OK);
-        const std::vector<float> samples = noise(20 * second);
+        const std::vector<float> mel = noise(20 * second);
         ev_result result;
-        CHECK(ev_session_recognise(session, samples.data(), samples.size(), &result) == EV_OK);
+        CHECK(ev_session_recognise(session, mel.data(), mel.size(), 20 * second, &result) == EV_OK);
         CHECK(result.n_hypotheses > 0);
         // " on" and end-of-text are the likeliest tokens, always, and " on" five times is a loop.
         for (int32_t i = 0; i < result.n_hypotheses; ++i)
@@ -280,7 +315,7 @@ void transcription_is_greedy() {
         ev_result result;
         ev_hypothesis written;
         CHECK(ev_session_transcribe(handles.session, &written) == EV_ERR_ARGUMENT);
-        CHECK(handles.recognise(noise(second), result) == EV_OK);
+        CHECK(handles.recognise(second, result) == EV_OK);
         CHECK(ev_session_transcribe(handles.session, &written) == EV_OK);
         CHECK(std::string(written.text) == "on on" && written.tokens == 3);
         CHECK(near(written.log_probability, 2 * (8 - log_sum)));
@@ -295,19 +330,19 @@ void transcription_is_greedy() {
 void transcription_follows_a_recognition(Handles &handles) {
     ev_result result;
     ev_hypothesis written;
-    CHECK(handles.recognise(noise(second), result) == EV_OK);
+    CHECK(handles.recognise(second, result) == EV_OK);
     CHECK(ev_session_transcribe(handles.session, &written) == EV_OK);
     CHECK(std::string(written.text).empty() && written.tokens == 1);
 
-    CHECK(handles.recognise(noise(1), result) == EV_OK); // then one that fails
-    CHECK(handles.recognise({}, result) == EV_ERR_AUDIO);
+    CHECK(handles.recognise(1, result) == EV_OK); // then one that fails
+    CHECK(handles.recognise({}, 0, result) == EV_ERR_AUDIO);
     CHECK(ev_session_transcribe(handles.session, &written) == EV_ERR_ARGUMENT);
 
-    CHECK(handles.recognise(noise(1), result) == EV_OK);
+    CHECK(handles.recognise(1, result) == EV_OK);
     ev_session_cancel(handles.session);
     CHECK(ev_session_transcribe(handles.session, &written) == EV_ERR_CANCELLED);
     CHECK(ev_session_transcribe(handles.session, &written) == EV_ERR_ARGUMENT);
-    CHECK(handles.recognise(noise(1), result) == EV_OK && result.n_hypotheses == 2);
+    CHECK(handles.recognise(1, result) == EV_OK && result.n_hypotheses == 2);
     CHECK(ev_session_transcribe(handles.session, &written) == EV_OK);
 }
 
@@ -322,8 +357,8 @@ void transcription_has_a_deadline() {
     const std::vector<ev::Token> prompt = model->prompt(0, "");
     ev::Decoder decoder(model, 1, 100);
     ev::Search search(model, automaton);
-    const std::vector<float> samples = noise(second);
-    CHECK(decoder.mel(samples.data(), samples.size()) && decoder.encode(64));
+    const std::vector<float> mel = noise(1);
+    CHECK(decoder.encode(mel.data(), 64));
     std::atomic<bool> cancelled{false};
     ev::Found found;
     ev::Found::Sentence written;
@@ -350,9 +385,9 @@ void long_sentences_fit(Handles &handles) {
     ev_session *session = nullptr;
     CHECK(ev_session_open(handles.model, grammar, &options, &session) == EV_OK);
     ev_grammar_free(grammar);
-    const std::vector<float> samples = noise(6 * second); // 10 tokens in a second
+    const std::vector<float> mel = noise(6 * second); // 10 tokens in a second
     ev_result result;
-    CHECK(ev_session_recognise(session, samples.data(), samples.size(), &result) == EV_OK);
+    CHECK(ev_session_recognise(session, mel.data(), mel.size(), 6 * second, &result) == EV_OK);
     CHECK(*ev_last_error() == 0);
     CHECK(result.steps > 55 && result.n_hypotheses > 0);
     ev_session_free(session);
@@ -361,24 +396,24 @@ void long_sentences_fit(Handles &handles) {
 void recognition_can_be_stopped(Handles &handles) {
     ev_result result;
     ev_session_cancel(handles.session); // nothing runs: the next recognition is not touched
-    CHECK(handles.recognise(noise(1), result) == EV_OK);
+    CHECK(handles.recognise(1, result) == EV_OK);
 
     std::atomic<bool> done{false};
     std::thread other([&] {
         while (!done)
             ev_session_cancel(handles.session);
     });
-    CHECK(handles.recognise(noise(second), result) == EV_ERR_CANCELLED);
+    CHECK(handles.recognise(second, result) == EV_ERR_CANCELLED);
     done = true;
     other.join();
-    CHECK(handles.recognise(noise(1), result) == EV_OK && result.n_hypotheses == 2);
+    CHECK(handles.recognise(1, result) == EV_OK && result.n_hypotheses == 2);
 
     ev_options options = usual;
     options.timeout_ms = 1;
     ev_session *session = nullptr;
     CHECK(ev_session_open(handles.model, handles.grammar, &options, &session) == EV_OK);
-    const std::vector<float> samples = noise(second);
-    CHECK(ev_session_recognise(session, samples.data(), samples.size(), &result) ==
+    const std::vector<float> mel = noise(second);
+    CHECK(ev_session_recognise(session, mel.data(), mel.size(), second, &result) ==
           EV_ERR_DEADLINE);
     ev_session_free(session);
 }
@@ -387,7 +422,7 @@ void recognition_can_be_stopped(Handles &handles) {
 void a_model_of_nan_is_an_error() {
     Handles handles(synthetic_model(true), on_or_off(), usual);
     ev_result result;
-    CHECK(handles.recognise(noise(1), result) == EV_ERR_INFERENCE);
+    CHECK(handles.recognise(1, result) == EV_ERR_INFERENCE);
 }
 
 void a_real_model_survives(const std::string &path) {
@@ -396,9 +431,10 @@ void a_real_model_survives(const std::string &path) {
     options.beam = 8;
     options.n_best = 8;
     Handles handles(path, anything(), options);
-    for (const auto &samples : {noise(1), noise(second), std::vector<float>(second, 0.0f)}) {
+    absurd_values_end_in_a_result_or_an_error(handles);
+    for (const auto &mel : {noise(second), std::vector<float>(n_values(second), -1.0f)}) {
         ev_result result;
-        CHECK(handles.recognise(samples, result) == EV_OK);
+        CHECK(handles.recognise(mel, second, result) == EV_OK);
         CHECK(result.n_hypotheses >= 0 && result.n_hypotheses <= options.n_best);
         for (int32_t i = 0; i < result.n_hypotheses; ++i) {
             const ev_hypothesis &hypothesis = result.hypotheses[i];
@@ -425,10 +461,12 @@ void test_session() {
         Handles handles(synthetic_model(false), on_or_off(), usual);
         ev_model_info info;
         ev_model_info_get(handles.model, &info);
-        CHECK(info.n_vocab == n_vocab && info.n_audio_ctx == 1500 && info.n_text_ctx == 448);
+        CHECK(info.n_vocab == n_vocab && info.n_mels == int32_t(n_mels) &&
+              info.n_audio_ctx == 1500 && info.n_text_ctx == 448);
         CHECK(info.n_audio_layer == 4 && info.file_type == 1 && info.multilingual == 0);
         options_are_checked(handles);
         audio_is_checked(handles);
+        absurd_values_end_in_a_result_or_an_error(handles);
         scores_are_those_of_the_model(handles);
         recognition_can_be_stopped(handles);
         transcription_follows_a_recognition(handles);
