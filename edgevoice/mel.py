@@ -51,10 +51,12 @@ class LogMel:
         """
         with np.errstate(over="ignore", invalid="ignore"):
             columns = self._update(samples)[:n_columns].T
-            spectrogram = np.full((len(columns), n_columns), np.log10(_FLOOR))
+            spectrogram = np.full((len(columns), n_columns), np.log10(_FLOOR), np.float32)
             spectrogram[:, : columns.shape[1]] = columns
             np.maximum(spectrogram, spectrogram.max() - _RANGE, out=spectrogram)
-            return (spectrogram + 4) / 4
+            spectrogram += 4
+            spectrogram /= 4
+            return spectrogram
 
     def _update(self, samples: Samples) -> Spectrogram:
         """Return the logarithmic columns of all windows that touch the samples, and of a few after them."""
