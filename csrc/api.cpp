@@ -287,12 +287,17 @@ ev_status ev_session_recognise(ev_session *session, const float *mel, size_t n_v
             return fail(EV_ERR_AUDIO, "the spectrogram is not finite; the audio is too loud");
         session->cancelled = false;
         const ev_options &options = session->options;
-        const ev::Stop stop = session->stop();
+        ev::Stop stop = session->stop();
         *out = ev_result{};
 
         const Clock::time_point encode_start = Clock::now();
         out->audio_ctx = audio_ctx;
-        if (!session->decoder.encode(mel, audio_ctx)) {
+        const auto is_over = [](void *of) {
+            return static_cast<const ev::Stop *>(of)->check() != EV_OK;
+        };
+        if (!session->decoder.encode(mel, audio_ctx, is_over, &stop)) {
+            if (const ev_status status = stop.check(); status != EV_OK)
+                return stopped(status);
             return fail(EV_ERR_INFERENCE, "the encoder failed; see the log");
         }
         out->encode_ms = ms_since(encode_start);

@@ -182,8 +182,8 @@ ev_status ev_session_recognise(ev_session *session, const float *mel, size_t n_v
 // recognition that ended with EV_OK, otherwise EV_ERR_ARGUMENT. `out` as the hypotheses above, with
 // the log-probability for a score.
 ev_status ev_session_transcribe(ev_session *session, ev_hypothesis *out);
-// Asks a recognition or transcription that runs on another thread to stop at its next step; between
-// the two, the transcription. Thread-safe.
+// Asks a recognition or transcription that runs on another thread to stop, at its next step or, in
+// the encoder, at its next operation; between the two, the transcription. Thread-safe.
 void ev_session_cancel(ev_session *session);
 void ev_session_free(ev_session *session);
 

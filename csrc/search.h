@@ -50,7 +50,7 @@ struct Found {
     int32_t steps = 0; // decoder steps of the first pass
 };
 
-// Stop conditions, looked at between steps.
+// Stop conditions, looked at between steps of the search and operations of the encoder.
 struct Stop {
     std::atomic<bool> *cancelled;
     bool has_deadline;

@@ -135,12 +135,22 @@ Decoder::Decoder(std::shared_ptr<const Model> model, int32_t threads, int32_t ce
 
 Decoder::~Decoder() { whisper_free_state(state_); }
 
-bool Decoder::encode(const float *mel, int32_t audio_ctx) {
+bool Decoder::encode(const float *mel, int32_t audio_ctx, bool (*stopped)(void *), void *of) {
     whisper_set_mel_with_state(model_->context(), state_, mel, 2 * audio_ctx,
                                model_->context()->model.hparams.n_mels);
     state_->exp_n_audio_ctx = audio_ctx;
     next_cell_ = 0;
-    return whisper_encode_internal(*model_->context(), *state_, 0, threads_, nullptr, nullptr);
+    // Upstream asks the callback it is given only when all is done.
+    const auto ask = [&](bool (*callback)(void *), void *data) {
+        for (ggml_backend_t backend : state_->backends)
+            if (ggml_backend_is_cpu(backend))
+                ggml_backend_cpu_set_abort_callback(backend, callback, data);
+    };
+    ask(stopped, of);
+    const bool done =
+        whisper_encode_internal(*model_->context(), *state_, 0, threads_, nullptr, nullptr);
+    ask(nullptr, nullptr);
+    return done;
 }
 
 namespace {

@@ -81,8 +81,9 @@ class Decoder {
     const Model &model() const { return *model_; }
 
     // Runs the encoder over a log-mel spectrogram: a row for each band, 2 * `audio_ctx` columns.
-    // False when ggml fails.
-    bool encode(const float *mel, int32_t audio_ctx);
+    // False when ggml fails, or when `stopped`, asked between its operations, says so.
+    bool encode(const float *mel, int32_t audio_ctx, bool (*stopped)(void *) = nullptr,
+                void *of = nullptr);
 
     struct Input {
         Token token;

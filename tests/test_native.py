@@ -448,6 +448,22 @@ class TestThreads:
         assert "cancelled" in str(running.error)
         assert texts(own_session.recognise(speech)) == expected
 
+    def test_cancelled_encoder_ends_soon(
+        self, own_session: Session, speech: Samples, expected: list[str]
+    ) -> None:
+        """Nothing waits for the end of what nobody wants any more, not even the encoder."""
+        long = noise(MAX_S * RATE_HZ)
+        encode_s = min(own_session.recognise(long).timings.encode for _ in range(2)) / 1000
+        running = Recognition(own_session, long)
+        running.start()
+        time.sleep(encode_s / 4)
+        own_session.cancel()
+        cancelled_s = time.monotonic()
+        running.join()
+        assert time.monotonic() - cancelled_s < encode_s / 4
+        assert isinstance(running.error, CancelledError)
+        assert texts(own_session.recognise(speech)) == expected
+
     def test_cancel_without_a_recognition_is_forgotten(
         self, own_session: Session, speech: Samples, expected: list[str]
     ) -> None:

@@ -358,7 +358,11 @@ void transcription_has_a_deadline() {
     ev::Decoder decoder(model, 1, 100);
     ev::Search search(model, automaton);
     const std::vector<float> mel = noise(1);
-    CHECK(decoder.encode(mel.data(), 64));
+    CHECK(!decoder.encode(mel.data(), 64, [](void *) { return true; }, nullptr));
+    int operations = 0;
+    const auto third = [](void *of) { return ++*static_cast<int *>(of) == 3; };
+    CHECK(!decoder.encode(mel.data(), 64, third, &operations) && operations == 3);
+    CHECK(decoder.encode(mel.data(), 64)); // nothing of that is left
     std::atomic<bool> cancelled{false};
     ev::Found found;
     ev::Found::Sentence written;
