@@ -31,11 +31,11 @@ only cost encoder time."""
 HYSTERESIS: Final = 0.15
 """Once in speech, a frame counts as speech down to the threshold less this, as in Silero's own example."""
 
-POSSIBLE: Final = 0.05
+POSSIBLE: Final = 0.1
 """From this probability on, a frame just before speech may be its beginning, as far back as no more than
 POSSIBLE_GAP frames between are less likely. In noise the detector may need half a second to be sure: of 200
-orders at 0 dB the first word of 15 was cut without, and of 9 with it; in kitchen and household noise at 5 dB
-8 and 6, and 5 and 4. Twice the pre-roll does as much for seven times as much audio to recognise."""
+orders in a kitchen the first word of 8 was cut at 5 dB without, and of 5 with it; at 0 dB of 15 and 10. Twice
+the pre-roll does as much for four times as much audio to recognise."""
 
 POSSIBLE_GAP: Final = 3
 

@@ -86,11 +86,11 @@ def test_pre_roll_is_kept() -> None:
 @pytest.mark.parametrize(
     ("before", "possible"),
     [
-        ([0.1] * 8, 8),
-        ([0.1, *[SILENCE] * POSSIBLE_GAP, 0.1], 2 + POSSIBLE_GAP),
-        ([0.1, *[SILENCE] * (POSSIBLE_GAP + 1), 0.1], 1),
-        ([0.1] * 100, LOOK_BACK_MS // FRAME_MS),
-        ([0.04] * 8, 0),
+        ([0.12] * 8, 8),
+        ([0.12, *[SILENCE] * POSSIBLE_GAP, 0.12], 2 + POSSIBLE_GAP),
+        ([0.12, *[SILENCE] * (POSSIBLE_GAP + 1), 0.12], 1),
+        ([0.12] * 100, LOOK_BACK_MS // FRAME_MS),
+        ([0.08] * 8, 0),
     ],
 )
 def test_what_may_be_speech_is_kept(before: list[float], possible: int) -> None:
