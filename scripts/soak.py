@@ -57,7 +57,12 @@ int main() {
 }
 """
 
-PROPERTY_TESTS: Final = ("tests/test_reference.py", "tests/test_match.py", "tests/test_free_text.py")
+PROPERTY_TESTS: Final = (
+    "tests/test_reference.py",
+    "tests/test_match.py",
+    "tests/test_free_text.py",
+    "tests/test_mel.py",
+)
 
 
 class BrokenBoundError(Exception):
