@@ -185,7 +185,9 @@ class Pipeline:
                     self.used_ms += spent_ms
                     spent_ms = 0.0
                     meaning = answer.decision.meaning
-                    if meaning is not None and meaning.intent == ALONE and answer.decision.reason is None:
+                    alone = meaning is not None and meaning.intent == ALONE
+                    # What a model has heard Whisper need not be sure of.
+                    if alone and (answer.decision.reason is None or self._wake_word):
                         attention.listen(self._wake.window_s, utterance.speech_end_samples / SAMPLE_RATE_HZ)
                     else:
                         yield self.recogniser.result(answer, utterance)

@@ -53,8 +53,8 @@ class Vad:
 
     def score(self, frame: Frame) -> ScoredFrame:
         """Return the frame with its probability of speech, 0 while the gate is closed."""
-        samples = frame.samples
-        power = float(np.dot(samples, samples)) / FRAME_SAMPLES - float(samples.mean()) ** 2  # without DC
+        wide = frame.samples.astype(np.float64)  # whose squares are numbers, whatever the samples are
+        power = float(np.dot(wide, wide)) / FRAME_SAMPLES - float(wide.mean()) ** 2  # without DC
         self._room = max(_SILENCE, min(self._room * _RISE, power))
         if power > self._room * _LOUDER:
             self._open_frames = _OPEN_FRAMES
@@ -63,7 +63,7 @@ class Vad:
             return ScoredFrame(frame, 0.0)
         while self._missed:
             self._detector.process(self._missed.popleft().samples)
-        probability = self._detector.process(samples)
+        probability = self._detector.process(frame.samples)
         self._open_frames = _OPEN_FRAMES if probability > _POSSIBLE else self._open_frames - 1
         return ScoredFrame(frame, probability)
 
