@@ -124,12 +124,14 @@ class Gate:
 
     def addressed(self, endpointer: Endpointer) -> bool:
         """Whether what is being said is addressed to us, as far as is known after each frame."""
+        if self._everything:
+            return True
         kept = endpointer.kept
         if not kept:
             self._first = None
-            return self._everything
+            return False
         if kept[0] is not self._first:
-            self._first, self._detected, self._addressed = kept[0], 0, self._everything
+            self._first, self._detected, self._addressed = kept[0], 0, False
             if self._detector:
                 self._detector.reset()
         if self._addressed:

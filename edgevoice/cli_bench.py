@@ -176,8 +176,7 @@ def _text(row: dict[str, Any], *, header: bool) -> str:
         "ready": share(sum(each <= FIXED_MS for each in ready_ms), len(ready_ms)),
         "wasted": share(round(row["wasted_ms"]), round(row["used_ms"])),
     }
-    line = "  ".join(cell.rjust(max(len(name), 7)) for name, cell in cells.items())
-    return "  ".join(name.rjust(max(len(name), 7)) for name in cells) + "\n" + line if header else line
+    return _line(cells, header=header)
 
 
 # ---- long recordings with labels of their own ----
@@ -270,6 +269,11 @@ def _segments_text(row: dict[str, Any], *, header: bool) -> str:
         "speech found": share("hit_frames", "speech_frames"),
         "taken for it": share("alarm_frames", "silent_frames"),
     }
+    return _line(cells, header=header)
+
+
+def _line(cells: dict[str, str], *, header: bool) -> str:
+    """Return a line of a table, below the names of its columns if it is the first."""
     line = "  ".join(cell.rjust(max(len(name), 7)) for name, cell in cells.items())
     return "  ".join(name.rjust(max(len(name), 7)) for name in cells) + "\n" + line if header else line
 

@@ -106,7 +106,7 @@ class View(Watcher):
     def scored(self, scored: ScoredFrame) -> None:
         """Take a frame."""
         samples = scored.frame.samples
-        self._rms_dbfs = levels.dbfs(float(np.sqrt(np.mean(samples**2))))
+        self._rms_dbfs = levels.rms_dbfs(samples)
         self._peak_dbfs = max(levels.dbfs(float(np.abs(samples).max())), self._peak_dbfs - _FALL_DB)
         self._probability = scored.speech_probability
 

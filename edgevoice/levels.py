@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from edgevoice.events import ScoredFrame
+    from edgevoice.events import Samples, ScoredFrame
 
 SILENCE_DBFS: Final = -100.0
 """The lowest level; the smallest sound of 16 bits has -90."""
@@ -69,6 +69,11 @@ class Levels:
         if self.speech_dbfs - self.room_dbfs < _CLEAR_DB:
             return "the room is nearly as loud as the voice: speak closer, or put the microphone elsewhere"
         return "good"
+
+
+def rms_dbfs(samples: Samples) -> float:
+    """Level of some audio, at least one sample."""
+    return dbfs(float(np.sqrt(np.mean(samples**2))))
 
 
 def dbfs(amplitude: float) -> float:

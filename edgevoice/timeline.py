@@ -68,7 +68,7 @@ class Timeline(Watcher):
         """Take level and probability."""
         frame = scored.frame
         self._length_s = (frame.start_samples + FRAME_SAMPLES) / SAMPLE_RATE_HZ
-        self.levels_dbfs.append(levels.dbfs(float(np.sqrt(np.mean(frame.samples**2)))))
+        self.levels_dbfs.append(levels.rms_dbfs(frame.samples))
         self.probabilities.append(scored.speech_probability)
 
     def recognising(self, utterance: Utterance) -> None:
@@ -78,7 +78,7 @@ class Timeline(Watcher):
     def answered(self, answer: Answer) -> None:
         """Note what came of it, and how soon after the last speech."""
         ended_s = answer.utterance.speech_end_clock_s
-        if self._ends(answer) or self._answer is None:
+        if self._ends(answer):  # else it is told again
             ready_ms = None if ended_s is None else (time.monotonic() - ended_s) * 1000
             self._answer = (answer, ready_ms)
 
@@ -103,7 +103,7 @@ class Timeline(Watcher):
         )
 
     def _ends(self, answer: Answer | None) -> bool:
-        """Note the end of the recognition under way; without one, an answer is told again."""
+        """Note the end of the recognition under way, and return whether there is one."""
         if self._under_way is None:
             return False
         begin_s, utterance = self._under_way
@@ -178,9 +178,8 @@ def _draw_row(axes: Axes, stream: Stream, timeline: Timeline, threshold: float) 
     axes.plot(at_s, 1 - np.maximum(timeline.levels_dbfs, _QUIET_DBFS) / _QUIET_DBFS, color=_LEVEL, lw=0.8)
     axes.plot(at_s, timeline.probabilities, color=_SPEECH, lw=1.2)
     axes.axhline(threshold, color=_SPEECH, lw=0.6, ls=":")
-    used = {id(each.answer) for each in timeline.recognitions if _was_used(each, timeline)}
     for each in timeline.recognitions:
-        colour = _USED if id(each.answer) in used else _CANCELLED
+        colour = _USED if _was_used(each, timeline) else _CANCELLED
         axes.barh(-0.2, max(each.end_s - each.begin_s, 0.03), 0.2, each.begin_s, color=colour)
     for heard in timeline.heard:
         result = heard.result
