@@ -105,9 +105,7 @@ def _meaning(payload: dict[str, Any]) -> str:
 
 def _details(payload: dict[str, Any]) -> str:
     timings = payload["timings_ms"]
-    stages = ", ".join(
-        f"{stage} {timings[stage]:.0f}" for stage in ("vad", "mel", "encode", "search", "match")
-    )
+    stages = ", ".join(f"{stage} {ms:.0f}" for stage, ms in timings.items() if stage != "total")
     return f"confidence {payload['confidence']:.2f}, {timings['total']:.0f} ms ({stages})"
 
 
