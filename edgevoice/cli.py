@@ -102,6 +102,7 @@ def run(options: argparse.Namespace) -> int:
     from edgevoice.commands import Commands  # noqa: PLC0415 - each command loads only what it needs
     from edgevoice.microphone import Microphone  # noqa: PLC0415
     from edgevoice.pipeline import Pipeline  # noqa: PLC0415
+    from edgevoice.reload import Reloader  # noqa: PLC0415
 
     config = _config(options)
     commands = Commands(config.wake.window_s)
@@ -113,12 +114,17 @@ def run(options: argparse.Namespace) -> int:
         pipeline = Pipeline(config, options.grammar)
         try:
             on_state = publisher.set_state if publisher else lambda _: None
+            reloader = Reloader(pipeline.recogniser, publisher.set_grammar if publisher else lambda _: None)
+            commands.reloader = reloader
+            signal.signal(signal.SIGHUP, lambda *_: reloader.reload())
             if publisher:
                 publisher.serve(commands.take)
             for source in _sources(options, config, on_state):
                 commands.microphone = source if isinstance(source, Microphone) else None
                 _run_source(source, pipeline, publisher, on_state, commands.attention)
         finally:
+            if commands.reloader:
+                commands.reloader.close()
             pipeline.close()
         if publisher and not publisher.flush(config.mqtt.connect_timeout_s):
             _log.warning("not every result reached the broker: %s", publisher.counters)
@@ -448,10 +454,10 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
 def _add_tell(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "name",
-        choices=["mute", "playing", "listen"],
+        choices=["mute", "playing", "listen", "reload"],
         metavar="NAME",
         help="mute: hear nothing; playing: hear nothing of what our own speaker plays; "
-        "listen: to what is said next",
+        "listen: to what is said next; reload: read the grammar again",
     )
     parser.add_argument(
         "value",

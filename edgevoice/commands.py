@@ -3,6 +3,8 @@
     edgevoice/<site>/set/mute       ON or OFF
     edgevoice/<site>/set/playing    ON, OFF or seconds
     edgevoice/<site>/set/listen     nothing, or seconds
+    edgevoice/<site>/set/reload     nothing
+    edgevoice/<site>/set/lists/<name>   JSON: values in place of those of a list of the grammar; or nothing
 
 The publisher receives them on its connection, and answers (publish.py). `edgevoice tell` sends them
 (cli_tell.py).
@@ -19,33 +21,41 @@ from edgevoice.errors import UsageError
 
 if TYPE_CHECKING:
     from edgevoice.microphone import Microphone
+    from edgevoice.reload import Reloader
 
 _log = logging.getLogger(__name__)
 
-NAMES: Final = ("mute", "playing", "listen")
+NAMES: Final = ("mute", "playing", "listen", "reload")
+_LIST: Final = "lists/"
 _MAX_BYTES: Final = 32  # a word or a number
 _SHOWN_BYTES: Final = 40  # of what was seen, in messages
 _WORDS: Final = {"on": True, "true": True, "off": False, "false": False}
 
 
 def parse(name: str, payload: bytes) -> bool | float | None:
-    """Return what a command says: on or off, seconds, or nothing.
+    """Return what a command other than a list says: on or off, seconds, or nothing.
 
     Raises:
         UsageError: it is none; says what is allowed.
     """
     if name not in NAMES:
-        raise UsageError(f"there is no command {shown(name.encode())}; allowed are {', '.join(NAMES)}")
+        allowed = ", ".join((*NAMES, _LIST + "NAME"))
+        raise UsageError(f"there is no command {shown(name.encode())}; allowed are {allowed}")
     text = payload[: _MAX_BYTES + 1].decode("utf-8", "replace").strip().lower()
     longest_s = {"playing": MAX_PLAYING_S, "listen": MAX_LISTEN_S}.get(name)
     if len(payload) <= _MAX_BYTES:
-        if name != "listen" and text in _WORDS:
+        if name in ("mute", "playing") and text in _WORDS:
             return _WORDS[text]
-        if name == "listen" and not text:
+        if name in ("listen", "reload") and not text:
             return None
         if longest_s is not None and re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) and float(text) <= longest_s:
             return float(text)
-    allowed = {"mute": "ON or OFF", "playing": "ON, OFF or seconds", "listen": "nothing or seconds"}[name]
+    allowed = {
+        "mute": "ON or OFF",
+        "playing": "ON, OFF or seconds",
+        "listen": "nothing or seconds",
+        "reload": "nothing",
+    }[name]
     limit = f" from 0 to {longest_s:g}" if longest_s else ""
     raise UsageError(f"{name}: {shown(payload)} seen; allowed is {allowed}{limit}; correct the value")
 
@@ -65,6 +75,8 @@ class Commands:
 
     def __init__(self, window_s: float) -> None:
         self.attention = Attention()
+        self.reloader: Reloader | None = None
+        """Who changes the grammar."""
         self._window_s = window_s
         self._muted = False
         self._microphone: Microphone | None = None
@@ -81,16 +93,21 @@ class Commands:
             microphone.muted = self._muted
 
     def take(self, name: str, payload: bytes, *, retained: bool = False) -> None:
-        """Carry out one command. A retained one was sent before we were there: only muting still holds.
+        """Carry out one command. A retained one was sent before we were there: muting and lists still hold.
 
         Raises:
             UsageError: it cannot be carried out.
         """
+        if name.startswith(_LIST):
+            self._grammar.set_list(name.removeprefix(_LIST), payload)
+            return
         value = parse(name, payload)
         if retained and name != "mute":
             _log.info("a retained %s is ignored: it was meant for another time", name)
         elif name == "mute":
             self._mute(muted=bool(value))
+        elif name == "reload":
+            self._grammar.reload()
         elif name == "listen":
             self.attention.listen(self._window_s if value is None else value)
         elif value is True:
@@ -99,6 +116,12 @@ class Commands:
             self.attention.play(float(value))
         else:
             self.attention.stop()
+
+    @property
+    def _grammar(self) -> Reloader:
+        if self.reloader is None:
+            raise UsageError("nothing is listening yet; send it again")
+        return self.reloader
 
     def _mute(self, *, muted: bool) -> None:
         self._muted = muted

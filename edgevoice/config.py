@@ -16,6 +16,7 @@ import logging
 import os
 import re
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType, UnionType
@@ -130,6 +131,9 @@ class GrammarConfig:
 
     file: Path | None = None
     """Sentence templates; None is the grammar shipped with edgevoice."""
+
+    context: Mapping[str, str] = field(default_factory=dict)
+    """What is known before anything is said, for requires_context and excludes_context of the grammar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -622,6 +626,8 @@ def _keys(cls: Any, prefix: str = "") -> list[str]:
 
 def _convert(hint: Any, node: yaml.Node, folder: Path) -> object:
     """The value of a node if it is of the annotated type and within the constraints, else _RefusedError."""
+    if get_origin(hint) is Mapping:
+        return _texts(node)
     base, *limits = get_args(hint) if get_origin(hint) is Annotated else (hint,)
     choices = get_args(base) if get_origin(base) is Literal else ()
     kinds: set[Any] = {str} if choices else set(get_args(base)) if isinstance(base, UnionType) else {base}
@@ -653,6 +659,24 @@ def _convert(hint: Any, node: yaml.Node, folder: Path) -> object:
     ):
         return str(_path(value, folder))
     return value
+
+
+def _texts(node: yaml.Node) -> dict[str, str]:
+    """The texts of a mapping, by name."""
+    allowed = "allowed are lines as `name: text`; put numbers, true and false in quotes"
+    if not isinstance(node, yaml.MappingNode):
+        raise _RefusedError(f"{_shown(node)} seen; {allowed}")
+    texts: dict[str, str] = {}
+    for pair in node.value:
+        for each in pair:
+            text = _scalar(each)
+            if not isinstance(text, str) or not text.isprintable() or not text.strip():
+                raise _RefusedError(f"{_shown(each)} seen; {allowed}")
+        name = pair[0].value
+        if name in texts:
+            raise _RefusedError(f"{_clean(name)} seen twice; allowed is once; delete one of them")
+        texts[name] = pair[1].value
+    return texts
 
 
 def _path(text: str, folder: Path) -> Path:

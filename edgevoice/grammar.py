@@ -25,21 +25,22 @@ from hassil.expression import (
     RuleReference,
     TextChunk,
 )
-from hassil.intents import RangeSlotList, SlotList, TextSlotList, WildcardSlotList
+from hassil.intents import RangeSlotList, TextSlotList, WildcardSlotList
 from hassil.parse_expression import parse_sentence
 
 from edgevoice import free_text, grammar_file
+from edgevoice.contexts import Scope, Scopes
 from edgevoice.errors import GrammarError
 from edgevoice.grammar_file import EDGE_PUNCTUATION, MAX_RANGE_NUMBERS, can_be_empty, shown
 from edgevoice.numbers import number_texts
 from edgevoice.surface import GLUED_SIGNS, spellings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     import numpy.typing as npt
 
-    from edgevoice.grammar_file import Block, GrammarFile, Rules, Template
+    from edgevoice.grammar_file import Block, Context, GrammarFile, Template
 
 # Arc kinds, as in csrc/edgevoice.h; a test compares them.
 BYTE, GLUE, EPSILON, SEPARATOR, CALL, RETURN, LABEL, ACCEPT, RANGE = range(9)
@@ -77,6 +78,8 @@ class SlotValue:
     """Label: this value was said. `out` None stands for the words themselves."""
 
     out: object
+    context: Context | None = None
+    """What is known once it was said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,17 +123,26 @@ class CompiledGrammar:
     blocks: tuple[Block, ...]
     """What an ACCEPT value counts."""
 
+    context: Context = field(default_factory=dict)
+    """What is known before anything is said."""
 
-def compile_grammar(file: GrammarFile, wake_phrase: Expression | None = None) -> CompiledGrammar:
+    unsayable: tuple[Template, ...] = ()
+    """Left out, because what they require is not known, or no value of a list fits."""
+
+
+def compile_grammar(
+    file: GrammarFile, wake_phrase: Expression | None = None, context: Mapping[str, object] | None = None
+) -> CompiledGrammar:
     """Compile a grammar file.
 
-    With a wake phrase, sentences may begin with it, and it may be said alone.
+    With a wake phrase, sentences may begin with it, and it may be said alone. What is known before anything
+    is said, such as the room, is the context.
 
     Raises:
-        GrammarError: undefined or recursive rules, undefined lists, languages without number words;
-            with file, line, and what to do.
+        GrammarError: undefined or recursive rules, undefined lists, languages without number words, nothing
+            that can be said; with file, line, and what to do.
     """
-    return _Compiler(file, wake_phrase).compile()
+    return _Compiler(file, wake_phrase, dict(context or {})).compile()
 
 
 def compile_free_text(language: str) -> CompiledGrammar:
@@ -153,16 +165,6 @@ def compile_free_text(language: str) -> CompiledGrammar:
 _ALONE: Final = grammar_file.Block(ALONE, templates=(), slots={}, rules={}, lists={}, line=0)
 
 
-@dataclass(frozen=True, slots=True)
-class _Scope:
-    """Where names are looked up: a block's own rules and lists before those of the file."""
-
-    name: str
-    rules: Rules
-    lists: dict[str, SlotList]
-    own_names: frozenset[str]
-
-
 @dataclass
 class _Network:
     """A rule or list, compiled once and called from many places."""
@@ -182,6 +184,7 @@ class _Network:
 class _Compiler:
     file: GrammarFile
     wake_phrase: Expression | None = None
+    context: Context = field(default_factory=dict)
     sources: list[int] = field(default_factory=list)
     arcs: list[tuple[int, int, int]] = field(default_factory=list)
     n_nodes: int = 1
@@ -244,31 +247,33 @@ class _Compiler:
             self.values.append(label)
         return self.labels[label]
 
-    def value_label(self, out: object) -> int:
+    def value_label(self, out: object, context: Context | None = None) -> int:
         # Not shared: `out` may be any YAML value, and 1 == True == 1.0 would share.
-        self.values.append(SlotValue(out))
+        self.values.append(SlotValue(out, context))
         return len(self.values) - 1
 
     # ---- sentences ----
 
     def compile(self) -> CompiledGrammar:
-        top = _Scope("", self.file.rules, self.file.lists, frozenset())
+        scopes = Scopes(self.file, self.context)
+        unsayable: list[Template] = []
         self.skip_network = self.skip_words_body()
         begin = self.wake(self.wake_phrase) if self.wake_phrase else 0
         self.skipping = self.skip_network
         skipped = self.gap(begin) if self.skipping else begin
-        top_checker = free_text.Checker(top.rules, top.lists)
+        checkers: dict[str, free_text.Checker] = {}
         for number, block in enumerate(self.file.blocks):
-            own = frozenset(f"<{name}>" for name in block.rules) | frozenset(
-                f"{{{name}}}" for name in block.lists
-            )
-            scope = top if not own else _Scope(
-                str(number), self.file.rules | block.rules, self.file.lists | block.lists, own
-            )  # fmt: skip
-            checker = top_checker if scope is top else free_text.Checker(scope.rules, scope.lists)
+            scope = scopes.of(number, block)
+            if scope is None:
+                unsayable += block.templates
+                continue
+            checker = checkers.setdefault(scope.name, free_text.Checker(scope.rules, scope.lists))
             for template in block.templates:
                 self.template = template
                 expression = template.sentence.expression
+                if not scope.can_be_said(expression):
+                    unsayable.append(template)
+                    continue
                 # As in hassil, free text at an edge of a sentence may hold its skip words.
                 edges = expression.items if isinstance(expression, Group) else [expression]
                 first, last = (free_text.is_reference(edges[i], scope.lists) for i in (0, -1))
@@ -278,12 +283,17 @@ class _Compiler:
                 self.arc(self.gap(end) if self.skipping else end, ACCEPT, number, 0)
                 if self.has_free_text and (problem := checker.problem(expression)):
                     raise self.error(problem)
-        return self.tables()
+        if unsayable and len(unsayable) == sum(len(block.templates) for block in self.file.blocks):
+            raise GrammarError(
+                f"{self.file.path}: nothing can be said: every sentence requires a context that no value and "
+                "nothing known outside gives; see requires_context"
+            )
+        return self.tables(tuple(unsayable))
 
     def wake(self, phrase: Expression) -> int:
         """Compile the wake phrase and return where sentences begin, with it or without."""
         begin = self.node()
-        scope = _Scope("", {}, {}, frozenset())
+        scope = Scope("", {}, {}, frozenset())
         said = self.expression(phrase, self.arc(0, EPSILON), scope)
         said = self.arc(said, LABEL, self.label(Woken()))
         self.arc(self.arc(said, SEPARATOR, self.skip_network), ACCEPT, len(self.file.blocks), 0)
@@ -304,7 +314,7 @@ class _Compiler:
         self.arc(self.arc(end, LABEL, self.label(SkipClose())), RETURN, 0, 0)
         return start
 
-    def tables(self) -> CompiledGrammar:
+    def tables(self, unsayable: tuple[Template, ...]) -> CompiledGrammar:
         sources = np.asarray(self.sources, dtype=np.int64)
         arcs = np.asarray(self.arcs, dtype=np.uint32).reshape(-1, 3)
         order = np.argsort(sources, kind="stable")
@@ -315,11 +325,13 @@ class _Compiler:
             first_arc=np.ascontiguousarray(first),
             labels=tuple(self.values),
             blocks=self.file.blocks + (_ALONE,) * (self.wake_phrase is not None),
+            context=self.context,
+            unsayable=unsayable,
         )
 
     # ---- expressions: each takes the node it starts from and returns the node it ends at ----
 
-    def expression(self, expression: Expression, at: int, scope: _Scope) -> int:
+    def expression(self, expression: Expression, at: int, scope: Scope) -> int:
         if isinstance(expression, TextChunk):
             return self.text(expression.text, at)
         if isinstance(expression, Permutation):
@@ -327,7 +339,7 @@ class _Compiler:
         if isinstance(expression, Alternative):
             # Each alternative has a first node of its own, so that their order is the order of arcs.
             end = self.node()
-            for item in expression.items:
+            for item in filter(scope.can_be_said, expression.items):
                 self.arc(self.expression(item, self.arc(at, EPSILON), scope), EPSILON, 0, end)
             return end
         if isinstance(expression, Group):
@@ -340,7 +352,7 @@ class _Compiler:
             return self.list_reference(expression, at, scope)
         raise self.error(f"{type(expression).__name__} is not supported in this version")
 
-    def permutation(self, group: Permutation, at: int, scope: _Scope) -> int:
+    def permutation(self, group: Permutation, at: int, scope: Scope) -> int:
         """Every order of the items: one state for each subset already said."""
         n = len(group.items)
         if n > MAX_PERMUTATION:
@@ -355,7 +367,7 @@ class _Compiler:
                     self.arc(end, EPSILON, 0, states[subset | 1 << i])
         return states[(1 << n) - 1]
 
-    def rule(self, name: str, at: int, scope: _Scope) -> int:
+    def rule(self, name: str, at: int, scope: Scope) -> int:
         if name not in scope.rules:
             raise self.error(
                 f"rule <{name}> is not defined; add it under expansion_rules or correct its name"
@@ -366,10 +378,8 @@ class _Compiler:
 
         return self.call(f"<{name}>", at, scope, body)
 
-    def list_reference(self, reference: ListReference, at: int, scope: _Scope) -> int:
+    def list_reference(self, reference: ListReference, at: int, scope: Scope) -> int:
         name = reference.list_name
-        if reference.is_capture:
-            raise self.error(f"capture {{{name}:@{reference.slot_name}}} is not supported in this version")
         slot_list = scope.lists.get(name)
         if slot_list is None and (parts := reference.get_inline_range()):
             slot_list = self.inline_range(name, *parts)
@@ -384,6 +394,8 @@ class _Compiler:
             body = self.values_body(slot_list, scope)
         else:
             raise self.error(f"list {{{name}}} is of a kind that is not supported in this version")
+        if reference.is_capture:  # said, but no slot: hassil has it for its responses
+            return self.call(f"{{{name}}}", at, scope, body)
         opened = self.arc(at, LABEL, self.label(SlotOpen(reference.slot_name)))
         called = self.call(f"{{{name}}}", opened, scope, body)
         return self.arc(called, LABEL, self.label(SlotClose(reference.slot_name)))
@@ -395,9 +407,9 @@ class _Compiler:
             )
         return RangeSlotList(name=name, start=start, stop=stop, step=step)
 
-    def call(self, name: str, at: int, scope: _Scope, body: Callable[[int], int]) -> int:
+    def call(self, name: str, at: int, scope: Scope, body: Callable[[int], int]) -> int:
         """Call a network, which is compiled at its first use."""
-        key = (name, scope.name if self.is_own(name, scope, set()) else "")
+        key = (name, scope.name if scope.is_own(name) else "")
         network = self.networks.get(key)
         if network is None:
             if len(self.compiling) >= MAX_DEPTH:
@@ -431,30 +443,13 @@ class _Compiler:
                 f"rules and lists name each other in more than {MAX_CALL_PATHS} ways; simplify them"
             )
 
-    def is_own(self, name: str, scope: _Scope, seen: set[str]) -> bool:
-        """Whether a name means, directly or through others, something else in this block than elsewhere."""
-        if not scope.own_names or name in seen:
-            return False
-        if name in scope.own_names:
-            return True
-        seen.add(name)
-        if name.startswith("<"):
-            rule = scope.rules.get(name[1:-1])
-            expressions = [rule.expression] if rule else []
-        else:
-            slot_list = scope.lists.get(name[1:-1])
-            expressions = (
-                [value.text_in for value in slot_list.values] if isinstance(slot_list, TextSlotList) else []
-            )
-        return any(self.is_own(other, scope, seen) for each in expressions for other in _references(each))
-
     # ---- lists ----
 
     def words_body(self, start: int) -> int:
         self.has_free_text = True
         return self.arc(free_text.words(self, start), LABEL, self.label(FreeText()))
 
-    def values_body(self, slot_list: TextSlotList, scope: _Scope) -> Callable[[int], int]:
+    def values_body(self, slot_list: TextSlotList, scope: Scope) -> Callable[[int], int]:
         def body(start: int) -> int:
             end = self.node()
             trie: _Trie = {}
@@ -469,7 +464,7 @@ class _Compiler:
                             f"list {slot_list.name!r} has a value that can be empty, by a rule it names; "
                             "give it a word that is always said"
                         )
-                self.arc(last, LABEL, self.value_label(value.value_out), end)
+                self.arc(last, LABEL, self.value_label(value.value_out, value.context), end)
             return end
 
         return body
@@ -594,17 +589,6 @@ def _joined(items: Iterable[Expression]) -> Iterable[Expression]:
         yield item
     if text:
         yield TextChunk("".join(text))
-
-
-def _references(expression: Expression) -> Iterable[str]:
-    """Yield the rules and lists an expression names, as <rule> and {list}."""
-    if isinstance(expression, Group):
-        for item in expression.items:
-            yield from _references(item)
-    elif isinstance(expression, RuleReference):
-        yield f"<{expression.rule_name}>"
-    elif isinstance(expression, ListReference):
-        yield f"{{{expression.list_name}}}"
 
 
 _HYPHEN: Final = re.compile(r"(?<=\w)-(?=\w)")

@@ -10,6 +10,8 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
 
 import yaml
@@ -32,7 +34,6 @@ from edgevoice.errors import GrammarError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 MAX_FILE_BYTES: Final = 16_000_000
 """Home Assistant's whole English collection is 1 MB; 2,000 entities add less than that."""
@@ -83,6 +84,8 @@ _SUPPORTED: Final[dict[str, frozenset[str]]] = {
             "metadata",
             "required_keywords",
             "settings",
+            "requires_context",
+            "excludes_context",
         }
     ),
     "list": frozenset({"values", "range", "wildcard"}),
@@ -92,14 +95,12 @@ _SUPPORTED: Final[dict[str, frozenset[str]]] = {
     ),
     "example": frozenset({"say", "intent", "slots"}),
 }
-_NOT_YET: Final = {
-    "requires_context": "contexts are not supported in this version",
-    "excludes_context": "contexts are not supported in this version",
-}
-
 Rules = dict[str, Sentence]
 Lists = dict[str, SlotList]
 Path_ = tuple[object, ...]
+
+Context = dict[str, Any]
+"""As in hassil: key -> a value, a list of values, null (any), or {value, slot} to make it a slot, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,15 @@ class Block:
 
     confirm: bool = False
     """Whether to ask back before anything is done."""
+
+    requires: Context = field(default_factory=dict)
+    """What must be known, from outside or from the values said, for these sentences to mean anything."""
+
+    excludes: Context = field(default_factory=dict)
+    """What must not be."""
+
+    keywords: frozenset[str] = frozenset()
+    """Of which a sentence must have one, in lower case; none: no such condition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +172,15 @@ def load(path: Path) -> GrammarFile:
         GrammarError: with file, line, what was seen and what to do.
     """
     return _Reader(path, *_read_yaml(path)).grammar()
+
+
+def read_list(name: str, values: object) -> SlotList:
+    """Read a list that did not come from a file: the values as they would stand under `values`.
+
+    Raises:
+        GrammarError: names the list and what is wrong.
+    """
+    return _Reader(Path(f"list {name}"), None, {}).list_of(name, {"values": values}, ())
 
 
 # ---- YAML with lines ----
@@ -338,7 +357,38 @@ class _Reader:
             line=self.line(at),
             min_confidence=min_confidence,
             confirm=confirm,
+            requires=self.conditions(body, "requires_context", at),
+            excludes=self.conditions(body, "excludes_context", at),
+            keywords=frozenset(
+                normalize_text(text).lower().strip()
+                for text in self.texts(body.get("required_keywords", []), (*at, "required_keywords"))
+            ),
         )
+
+    def conditions(self, body: dict[str, Any], key: str, at: Path_) -> Context:
+        """Return what a block requires or excludes of the context."""
+        conditions = self.mapping(body.get(key, {}), (*at, key))
+        for name, condition in conditions.items():
+            where = (*at, key, name)
+            inner = condition
+            if isinstance(condition, dict):
+                for part in self.mapping(condition, where):
+                    if part not in {"value", "slot"}:
+                        raise self.error((*where, part), f"unknown key {part!r}; known: slot, value")
+                if not isinstance(condition.get("slot", False), (bool, str)):
+                    raise self.error(
+                        (*where, "slot"),
+                        f"'slot' must be true, false or the name of a slot, got {shown(condition['slot'])}",
+                    )
+                inner = condition.get("value")
+            self.plain_values(inner, where)
+        return conditions
+
+    def plain_values(self, value: object, at: Path_) -> None:
+        """Accept text, numbers, true, false, null, or a list of these."""
+        for each in value if isinstance(value, list) else [value]:
+            if not isinstance(each, (str, int, float, NoneType)):
+                raise self.error(at, f"{self.name(at)} must be text or a list of texts, got {shown(value)}")
 
     def rules(self, value: object, at: Path_) -> Rules:
         return {
@@ -373,9 +423,13 @@ class _Reader:
                 raise self.error(at, f"a value needs 'in', the words to say; seen: {value!r}")
             text = self.text(body["in"], (*at, "in"))
             out = body.get("out")
+            context = self.mapping(body.get("context") or {}, (*at, "context"))
+            for key, known in context.items():
+                self.plain_values(known, (*at, "context", key))
         else:
             text = self.text(value, at)
             out = None if is_template(text) else text
+            context = {}
         if not text.strip():
             raise self.error(at, "an empty value; remove it or give it words")
         expression = (
@@ -383,7 +437,7 @@ class _Reader:
         )
         if can_be_empty(expression, {}):
             raise self.error(at, f"the value {shown(text)} can be empty; give it a word that is always said")
-        return TextSlotValue(text_in=expression, value_out=out)
+        return TextSlotValue(text_in=expression, value_out=out, context=context or None)
 
     def range_of(self, name: str, value: object, at: Path_) -> RangeSlotList:
         body = self.mapping(value, at, "range")
@@ -476,8 +530,6 @@ class _Reader:
             if not isinstance(key, str):
                 raise self.error((*at, key), f"key {key!r} must be text; put it in quotes")
             if kind is not None and key not in _SUPPORTED[kind]:
-                if key in _NOT_YET:
-                    raise self.error((*at, key), f"{key!r}: {_NOT_YET[key]}; remove it")
                 near = difflib.get_close_matches(key, _SUPPORTED[kind], 1)
                 hint = (
                     f"; did you mean {near[0]!r}?"
@@ -530,7 +582,8 @@ class _Reader:
         return self.lines.get(at, 1)
 
     def error(self, at: Path_, text: str) -> GrammarError:
-        return GrammarError(f"{self.path}:{self.line(at)}: {text}")
+        line = f":{self.line(at)}" if self.lines else ""
+        return GrammarError(f"{self.path}{line}: {text}")
 
 
 def can_be_empty(expression: Expression, rules: Rules) -> bool:

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Final
 
 from hassil.util import normalize_text, remove_punctuation
 
+from edgevoice import contexts
 from edgevoice.events import Interpretation
 from edgevoice.grammar import FreeText, SkipClose, SkipOpen, SlotClose, SlotOpen, SlotValue, Woken
 from edgevoice.grammar_file import EDGE_PUNCTUATION
 
 if TYPE_CHECKING:
     from edgevoice.grammar import Label
+    from edgevoice.grammar_file import Block
     from edgevoice.native import Grammar
 
 _INITIALISM: Final = re.compile(r"(.*\W)?([^\W\d]\.)+[^\W\d]", re.DOTALL)
@@ -101,13 +103,15 @@ def _meanings(grammar: Grammar, text: str, score: float) -> list[_Meaning]:
 def _meaning(grammar: Grammar, text: str, reading: list[tuple[int, int]], score: float) -> _Meaning | None:
     """Follow one reading's labels: open a slot, take the value said inside, close it.
 
-    None when a free text is nothing but punctuation.
+    None when a free text is nothing but punctuation, or the block asks for a context or a keyword that is not
+    there.
     """
     data = text.encode()
     compiled = grammar.compiled
     *labels, (block_number, _) = reading
     block = compiled.blocks[block_number]
-    slots: dict[str, object] = dict(block.slots)
+    filled: dict[str, object] = {}
+    context = dict(compiled.context)
     raw: dict[str, str] = {}
     started: list[tuple[str, int]] = []
     skipped = _skipped(compiled.labels, labels)
@@ -121,6 +125,7 @@ def _meaning(grammar: Grammar, text: str, reading: list[tuple[int, int]], score:
             value, is_free = None, False
         elif isinstance(label, SlotValue):
             value, is_free = label.out, False
+            context.update(label.context or {})
         elif isinstance(label, FreeText):
             is_free = True
         elif isinstance(label, SlotClose):
@@ -133,14 +138,14 @@ def _meaning(grammar: Grammar, text: str, reading: list[tuple[int, int]], score:
             elif value is None:
                 value = _without(data, start, position, skipped).lower()
             raw[slot] = said if is_free else said.strip(" ,-")
-            slots[slot] = value
+            filled[slot] = value
             value, is_free = None, False
-    if not all(free_texts):
+    if not all(free_texts) or not contexts.fits(block, context) or not _has_keyword(block, data, skipped):
         return None
     found = Interpretation(
         text=text,
         intent=block.intent,
-        slots=slots,
+        slots=block.slots | contexts.slots(block, context) | filled,
         slots_raw=raw,
         score=score,
         min_confidence=block.min_confidence,
@@ -149,6 +154,14 @@ def _meaning(grammar: Grammar, text: str, reading: list[tuple[int, int]], score:
     )
     letters = sum(character.isalnum() for text in free_texts for character in text)
     return _Meaning(found, len(free_texts), letters)
+
+
+def _has_keyword(block: Block, data: bytes, skipped: list[tuple[int, int]]) -> bool:
+    """Whether a text has one of the words that its block asks for."""
+    if not block.keywords:
+        return True
+    words = normalize_text(remove_punctuation(_without(data, 0, len(data), skipped))).lower()
+    return not block.keywords.isdisjoint(words.split())
 
 
 def _skipped(known: tuple[Label, ...], labels: list[tuple[int, int]]) -> list[tuple[int, int]]:

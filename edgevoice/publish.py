@@ -211,7 +211,7 @@ class TakeCommand(Protocol):
     """Carries out a command; UsageError tells who sent it why not."""
 
     def __call__(self, name: str, payload: bytes, *, retained: bool) -> None:
-        """Take its name, the last level of its topic, and what it says; in the publisher's thread."""
+        """Take its name, its topic from after `set/`, and what it says; in the publisher's thread."""
 
 
 class Publisher:
@@ -332,6 +332,16 @@ class Publisher:
         with self._changed:
             self._check_open()
             self._retain("state", state)
+
+    def set_grammar(self, fields: dict[str, object]) -> None:
+        """Announce which grammar is in use, as set_state() does a state.
+
+        Raises:
+            BrokerError: the publisher is closed.
+        """
+        with self._changed:
+            self._check_open()
+            self._retain("grammar", json.dumps(fields, ensure_ascii=False))
 
     def serve(self, take: TakeCommand) -> None:
         """Take commands on `edgevoice/<site>/set/<name>` from now on, and answer who wants an answer."""
@@ -525,7 +535,7 @@ class Publisher:
         if any(reason.is_failure for reason in reasons):
             _log.error(
                 "the broker refuses us commands on %s: %s; check its access rules",
-                self._topic("set/+"),
+                self._topic("set/#"),
                 reasons[0],
             )
 
@@ -568,14 +578,14 @@ class Publisher:
         return client
 
     def _subscribe(self, client: Client) -> None:
-        client.subscribe(self._topic("set/+"), qos=_AT_LEAST_ONCE)
+        client.subscribe(self._topic("set/#"), qos=_AT_LEAST_ONCE)
 
     def _topic(self, level: str) -> str:
         return f"{self._prefix}/{level}"
 
     def _retain(self, level: str, value: str) -> None:
         """Set a retained value and have it sent, now or on the next connection; call with the lock held."""
-        self._retained[self._topic(level)] = value.encode()
+        self._retained[self._topic(level)] = value.encode("utf-8", "replace")  # a lone surrogate has no UTF-8
         self._due[self._topic(level)] = None
         self._changed.notify_all()
 

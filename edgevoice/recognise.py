@@ -6,6 +6,7 @@ An answer becomes a result when its utterance has ended.
 from __future__ import annotations
 
 import re
+import threading
 import time
 import uuid
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from edgevoice.native import Grammar, Model, Session, SessionOptions
 
 if TYPE_CHECKING:
     from edgevoice.config import Config
+    from edgevoice.grammar_file import GrammarFile
 
 
 Outlook = Literal["finished", "open", "unfinished"]
@@ -48,6 +50,19 @@ class Answer:
         )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoding:
+    """A grammar, and the session that decodes with it."""
+
+    grammar: Grammar
+    session: Session
+
+    def close(self) -> None:
+        """Release both."""
+        self.session.close()
+        self.grammar.close()
+
+
 class Recogniser:
     """A loaded model and grammar.
 
@@ -60,11 +75,32 @@ class Recogniser:
     """
 
     def __init__(self, config: Config, grammar: Path | None = None) -> None:
-        path = grammar or config.grammar.file or shipped_grammar()
-        file = grammar_file.load(path)
-        self.grammar = Grammar(grammar_compiler.compile_grammar(file, wake.phrase(config.wake)))
+        self.grammar_path = grammar or config.grammar.file or shipped_grammar()
+        self._config = config
+        file = grammar_file.load(self.grammar_path)
         self._model = Model(models.find(config.model.name))
-        language = config.model.language or re.split("[-_]", self.grammar.compiled.file.language)[0].lower()
+        self._min_confidence = config.recognition.min_confidence
+        self._confidence = confidence_model(Path(config.model.name).name)
+        self._changing = threading.Lock()  # guards what follows
+        self._next: Decoding | None = None
+        self._decoding = self.prepare(file)
+
+    @property
+    def grammar(self) -> Grammar:
+        """The one in use."""
+        return self._decoding.grammar
+
+    def prepare(self, file: GrammarFile) -> Decoding:
+        """Compile a grammar and open a session for it, in any thread; nothing else changes.
+
+        Raises:
+            GrammarError, ConfigError: it cannot be used.
+        """
+        config = self._config
+        network = grammar = Grammar(
+            grammar_compiler.compile_grammar(file, wake.phrase(config.wake), config.grammar.context)
+        )
+        language = config.model.language or re.split("[-_]", file.language)[0].lower()
         if language != "en" and not self._model.info.multilingual:
             raise ConfigError(
                 f"model {config.model.name} knows only English, the language to understand is {language!r}; "
@@ -76,7 +112,6 @@ class Recogniser:
             beam=config.model.beam,
             timeout_s=config.recognition.timeout_s,
         )
-        network = self.grammar
         mode = config.recognition.mode
         if mode != "grammar":
             # Free text is as likely as Whisper says it is: nothing rewarded, nothing subtracted.
@@ -87,17 +122,31 @@ class Recogniser:
                 context=prompt.build(file) if mode == "prompt" else "",
             )
             network = Grammar(grammar_compiler.compile_free_text(language))
-        self._session = Session(self._model, network, options)
-        self._min_confidence = config.recognition.min_confidence
-        self._confidence = confidence_model(Path(config.model.name).name)
+        return Decoding(grammar, Session(self._model, network, options))
+
+    def use(self, decoding: Decoding) -> None:
+        """Use what was prepared from the next recognition on."""
+        with self._changing:
+            unused, self._next = self._next, decoding
+        if unused:
+            unused.close()
+
+    def _renew(self) -> None:
+        """Between two recognitions, take what use() was given."""
+        with self._changing:
+            if self._next is None:
+                return
+            old, self._decoding, self._next = self._decoding, self._next, None
+            old.close()  # here, where nobody can cancel() it
 
     def recognise(self, utterance: Utterance) -> Answer | None:
         """Return what an utterance is taken for; None if cancel() was called meanwhile."""
         if utterance.end_reason in ("too_long", "overload"):
             return Answer(utterance, Decision(None, 0.0, utterance.end_reason, ()), Timings(), "open")
+        self._renew()
         started = time.perf_counter()
         try:
-            transcript = self._session.recognise(utterance.samples)
+            transcript = self._decoding.session.recognise(utterance.samples)
         except CancelledError:
             return None
         except DeadlineError:
@@ -125,7 +174,8 @@ class Recogniser:
 
     def cancel(self) -> None:
         """End a recognition that runs in another thread; without one, nothing."""
-        self._session.cancel()
+        with self._changing:
+            self._decoding.session.cancel()
 
     def result(self, answer: Answer, utterance: Utterance) -> Result:
         """Return the accepted intent or the refusal for an utterance that has ended with this answer.
@@ -157,14 +207,17 @@ class Recogniser:
 
     def _heard(self) -> str | None:
         try:
-            return self._session.transcribe().text
+            return self._decoding.session.transcribe().text
         except DeadlineError:  # it only explains: the decision stands without it
             return None
 
     def close(self) -> None:
         """Release model, grammar and session."""
-        self._session.close()
-        self.grammar.close()
+        with self._changing:
+            unused, self._next = self._next, None
+        if unused:
+            unused.close()
+        self._decoding.close()
         self._model.close()
 
 

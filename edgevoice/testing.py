@@ -239,9 +239,9 @@ class Subscriber:
                 raise BrokerError(f"what was waited for did not come within {timeout_s:g} s; came: {topics}")
             return messages
 
-    def publish(self, topic: str, payload: str) -> None:
+    def publish(self, topic: str, payload: str, *, retain: bool = False) -> None:
         """Send a message."""
-        self._client.publish(topic, payload, qos=1)
+        self._client.publish(topic, payload, qos=1, retain=retain)
 
     def close(self) -> None:
         """Disconnect; may be called twice."""

@@ -38,6 +38,11 @@ def sentence(template: str, rest: str = "") -> str:
     return f"{HEAD}          - '{template}'\n{rest}"
 
 
+def context(condition: str) -> str:
+    """A grammar whose sentence requires a context."""
+    return sentence("on", f"        requires_context: {condition}\n")
+
+
 def bomb() -> str:
     """Twelve levels of aliases, each nine times the one before."""
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
@@ -95,9 +100,17 @@ REFUSED = [
         8,
         "list 'x' needs either 'values', 'range' or 'wildcard: true'",
     ),
-    ("requires_context", sentence("on", "        requires_context: {a: b}\n"), 7, "'requires_context'"),
-    ("excludes_context", sentence("on", "        excludes_context: {a: b}\n"), 7, "'excludes_context'"),
-    ("capture", sentence("{x:@y}", "lists: {x: {values: [a]}}\n"), 6, "capture"),
+    ("context as list", context("[a]"), 7, "requires_context must be"),
+    ("context of mappings", context("{a: {value: {}}}"), 7, "a list of texts"),
+    ("context misspelt", context("{a: {vale: b}}"), 7, "known: slot, value"),
+    ("context to a number", context("{a: {slot: 1}}"), 7, "'slot' must be"),
+    ("keywords as text", sentence("on", "        required_keywords: on\n"), 7, "must be a list"),
+    (
+        "context of a value",
+        sentence("{x}", "lists:\n  x:\n    values:\n      - {in: a, context: b}\n"),
+        10,
+        "context must be",
+    ),
     ("ignore_whitespace", sentence("on", "settings: {ignore_whitespace: true}\n"), 7, "'ignore_whitespace'"),
     ("intents as list", "language: en\nintents: [on]\n", 2, "intents must be"),
     ("language as list", "language: [en]\n", 1, "language must be text"),

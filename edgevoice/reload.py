@@ -1,0 +1,172 @@
+"""A new grammar while the service runs: read and compiled beside it, taken between two commands.
+
+the file has changed, SIGHUP, set/reload, set/lists/<name> -> compiled in a thread of its own
+    -> the recogniser takes it with the next command, or
+    -> it is wrong: the one before goes on, and the log and the topic `grammar` say where
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+from edgevoice import grammar_file
+from edgevoice.errors import EdgevoiceError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hassil.intents import SlotList
+
+    from edgevoice.grammar_file import GrammarFile
+    from edgevoice.recognise import Recogniser
+
+_log = logging.getLogger(__name__)
+
+WATCH_S: Final = 2.0
+"""Between two looks at the file: soon enough for who edits it, and seldom enough to cost nothing."""
+
+MAX_LIST_BYTES: Final = 1_000_000
+"""Of a list that comes over MQTT: 2,000 devices with their contexts need 200,000."""
+
+_CLOSE_S: Final = 5.0  # a grammar that is being compiled takes a second
+
+
+class Reloader:
+    """Keeps the grammar of a recogniser as it should be.
+
+    Args:
+        recogniser: whose file is watched.
+        tell: given the fields of the topic `grammar`, now and at each change, in any thread.
+    """
+
+    def __init__(
+        self, recogniser: Recogniser, tell: Callable[[dict[str, object]], None] = lambda _: None
+    ) -> None:
+        self._recogniser = recogniser
+        self._tell = tell
+        self._path = recogniser.grammar_path
+        self._loaded = _now()
+        self._changed = threading.Condition()  # guards what follows
+        self._lists: dict[str, SlotList] = {}  # in place of the file's
+        self._due = self._closed = False
+        self._file = recogniser.grammar.compiled.file
+        self._seen = self._signature()
+        self._report(None)
+        self._thread = threading.Thread(target=self._run, name="edgevoice-reload", daemon=True)
+        self._thread.start()
+
+    def reload(self) -> None:
+        """Read the file again, soon; also in a signal's handler, as the lock may be taken twice."""
+        with self._changed:
+            self._due = True
+            self._changed.notify_all()
+
+    def set_list(self, name: str, payload: bytes) -> None:
+        """Put values in place of a list's own; an empty payload gives these back.
+
+        Raises:
+            UsageError: it is no JSON list of values, or the grammar has no such list.
+        """
+        known = self._file.lists
+        if name not in known:
+            raise UsageError(
+                f"the grammar has no list {name[:60]!r}; its lists are {', '.join(known) or 'none'}"
+            )
+        slot_list = _list(name, payload) if payload.strip() else None
+        with self._changed:
+            if slot_list is not None:
+                self._lists[name] = slot_list
+            elif self._lists.pop(name, None) is None:
+                return
+            self._due = True
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Stop watching."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join(_CLOSE_S)
+
+    # ---- in the thread ----
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._due or self._closed, WATCH_S)
+                if self._closed:
+                    return
+                seen = self._signature()
+                due = self._due or seen != self._seen
+                self._due, self._seen = False, seen
+                lists = dict(self._lists)
+            if due:
+                self._renew(lists)
+
+    def _renew(self, lists: dict[str, SlotList]) -> None:
+        started_s = time.monotonic()
+        error: str | None = None
+        try:
+            file = grammar_file.load(self._path)
+            self._recogniser.use(self._recogniser.prepare(_with(file, lists)))
+        except EdgevoiceError as problem:
+            error = str(problem)
+            _log.error("the grammar stays as it was: %s", error)
+        else:
+            self._file = file
+            self._loaded = _now()
+            _log.info("%s is in use, after %.2f s", self._path, time.monotonic() - started_s)
+        self._report(error)
+
+    def _signature(self) -> tuple[int, int, int] | None:
+        """Return what tells one state of the file from another; None without the file."""
+        try:
+            state = self._path.stat()
+        except OSError:
+            return None
+        return state.st_mtime_ns, state.st_size, state.st_ino
+
+    def _report(self, error: str | None) -> None:
+        file = self._file
+        self._tell(
+            {
+                "file": self._path.name,
+                "language": file.language,
+                "intents": list(file.intents),
+                "lists": sorted(self._lists),
+                "loaded": self._loaded,
+                "error": error,
+            }
+        )
+
+
+def _with(file: GrammarFile, lists: dict[str, SlotList]) -> GrammarFile:
+    """Return a grammar with other values in some of its lists; those that it has no longer are left out."""
+    for name in lists.keys() - file.lists.keys():
+        _log.warning("the grammar has no list %r any more; what was set for it is not used", name)
+    return replace(file, lists=file.lists | {name: lists[name] for name in lists if name in file.lists})
+
+
+def _list(name: str, payload: bytes) -> SlotList:
+    if len(payload) > MAX_LIST_BYTES:
+        raise UsageError(f"list {name!r}: {len(payload)} bytes seen; allowed are {MAX_LIST_BYTES}")
+    try:
+        values = json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(
+            f'list {name!r}: no JSON ({str(error)[:80]}); send a list of values, such as ["kitchen", "hall"]'
+        ) from None
+    try:
+        return grammar_file.read_list(name, values)
+    except EdgevoiceError as error:
+        raise UsageError(str(error)) from None
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="milliseconds")

@@ -1,0 +1,273 @@
+"""A grammar changes while the service runs; a bad one changes nothing, and it is told where it is wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from edgevoice import grammar_file, match
+from edgevoice.commands import Commands
+from edgevoice.config import Config
+from edgevoice.errors import UsageError
+from edgevoice.events import SAMPLE_RATE_HZ, Utterance
+from edgevoice.recognise import Recogniser
+from edgevoice.reload import MAX_LIST_BYTES, WATCH_S, Reloader
+from edgevoice.testing import Broker, Subscriber
+from tests.test_network import speak
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from edgevoice.events import Samples
+    from tests.conftest import Sample
+
+LONG_S = 20.0  # for a busy machine
+
+LAMP = """
+language: en
+intents:
+  On: {data: [{sentences: ["turn on the {thing}"]}]}
+lists:
+  thing: {values: [radio]}
+"""
+
+
+class Told:
+    """What the topic `grammar` would say."""
+
+    def __init__(self) -> None:
+        self.fields: list[dict[str, Any]] = []
+
+    def __call__(self, fields: dict[str, object]) -> None:
+        """Take a message."""
+        self.fields.append(fields)
+
+    def wait(self, count: int) -> dict[str, Any]:
+        """Wait for the count-th message and return it."""
+        wait_until(lambda: len(self.fields) >= count)
+        return self.fields[count - 1]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "lamp.yaml"
+    file.write_text(LAMP)
+    return file
+
+
+@pytest.fixture
+def recogniser(path: Path, model_path: Path) -> Iterator[Recogniser]:
+    assert model_path.is_file()
+    opened = Recogniser(Config(), path)
+    yield opened
+    opened.close()
+
+
+@contextmanager
+def reloading(recogniser: Recogniser) -> Iterator[tuple[Reloader, Told]]:
+    told = Told()
+    reloader = Reloader(recogniser, told)
+    try:
+        yield reloader, told
+    finally:
+        reloader.close()
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + LONG_S
+    while not true():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
+def heard(recogniser: Recogniser, samples: Samples) -> str | None:
+    """The text of an utterance, if it is accepted."""
+    answer = recogniser.recognise(
+        Utterance(samples, 0, 0, len(samples), "silence", len(samples) / SAMPLE_RATE_HZ)
+    )
+    assert answer is not None
+    meaning = answer.decision.meaning
+    return meaning.text if meaning and answer.decision.reason is None else None
+
+
+def test_a_changed_file_is_taken_with_the_next_command(
+    recogniser: Recogniser, path: Path, speech: Samples
+) -> None:
+    with reloading(recogniser) as (_, told):
+        assert told.wait(1) | {"loaded": ""} == {
+            "file": "lamp.yaml",
+            "language": "en",
+            "intents": ["On"],
+            "lists": [],
+            "loaded": "",
+            "error": None,
+        }
+        assert heard(recogniser, speech) is None
+        changed_s = time.monotonic()
+        path.write_text(LAMP.replace("[radio]", "[radio, desk lamp]").replace("On:", "Light:"))
+        assert told.wait(2)["intents"] == ["Light"]
+        assert time.monotonic() - changed_s < 2 * WATCH_S + 1
+        assert heard(recogniser, speech) == "Turn on the desk lamp."
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (LAMP.replace("{thing}", "{thingy}"), r"lamp.yaml:4: list \{thingy\} is not defined"),
+        ("language: en\nintents: [\n", r"lamp.yaml:\d: not valid YAML"),
+        (LAMP.replace("language: en", "language: de"), "model tiny.en knows only English"),
+        (None, "lamp.yaml: cannot be read"),
+    ],
+    ids=["grammar", "yaml", "language", "gone"],
+)
+def test_a_bad_file_changes_nothing_and_is_told(
+    recogniser: Recogniser, path: Path, speech: Samples, broken: str | None, said: str
+) -> None:
+    path.write_text(LAMP.replace("radio", "desk lamp"))
+    with reloading(recogniser) as (reloader, told):
+        reloader.reload()
+        loaded = told.wait(2)["loaded"]
+        path.unlink()
+        if broken is not None:
+            path.write_text(broken)
+        reloader.reload()
+        wait_until(lambda: told.fields[-1]["error"] is not None)
+        fields = told.fields[-1]
+        assert re.search(said, fields["error"])
+        assert (fields["loaded"], fields["intents"]) == (loaded, ["On"])
+        assert heard(recogniser, speech) == "Turn on the desk lamp."
+        path.write_text(LAMP)
+        wait_until(lambda: told.fields[-1]["error"] is None)
+        assert heard(recogniser, speech) is None
+
+
+def test_a_list_is_set_and_given_back(recogniser: Recogniser, path: Path, speech: Samples) -> None:
+    with reloading(recogniser) as (reloader, told):
+        reloader.set_list("thing", b'["fan", {"in": "desk [lamp]", "out": "light.desk"}]')
+        assert told.wait(2)["lists"] == ["thing"]
+        assert heard(recogniser, speech) == "Turn on the desk lamp."
+        (meaning,) = match.interpret(recogniser.grammar, "turn on the desk")
+        assert meaning.slots == {"thing": "light.desk"}
+        path.write_text(LAMP + "skip_words: [please]\n")  # the list stays
+        told.wait(3)
+        assert heard(recogniser, speech) == "Turn on the desk lamp."
+        reloader.set_list("thing", b"")
+        assert told.wait(4)["lists"] == []
+        assert heard(recogniser, speech) is None
+        reloader.set_list("thing", b" ")  # nothing to give back: nothing to do
+        reloader.reload()
+        told.wait(5)
+        assert len(told.fields) == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "payload", "said"),
+    [
+        ("things", b"[]", "no list 'things'; its lists are thing"),
+        ("thing", b"kitchen", "no JSON .* send a list of values"),
+        ("thing", b"\xff", "no JSON"),
+        ("thing", b"[" * 100_000, "no JSON"),
+        ("thing", b'{"a": 1}', "must be a list"),
+        ("thing", b"[]", "is empty"),
+        ("thing", b"[true]", "must be text"),
+        ("thing", b'[{"out": 1}]', "needs 'in'"),
+        ("thing", b'["(open"]', "no sentence template"),
+        ("thing", b'["' + b"x" * MAX_LIST_BYTES + b'"]', "allowed are"),
+    ],
+)
+def test_a_list_that_is_none_is_refused(recogniser: Recogniser, name: str, payload: bytes, said: str) -> None:
+    with reloading(recogniser) as (reloader, told):
+        with pytest.raises(UsageError, match=said) as caught:
+            reloader.set_list(name, payload)
+        assert len(str(caught.value)) < 400
+        assert len(told.fields) == 1
+
+
+def test_changing_while_recognising(recogniser: Recogniser, path: Path, speech: Samples) -> None:
+    """Ten grammars in a row, each as soon as it is there: no command is lost, and the last one stays."""
+    path.write_text(LAMP.replace("radio", "desk lamp"))
+    file = grammar_file.load(path)
+    for _ in range(10):
+        recogniser.use(recogniser.prepare(file))
+        recogniser.use(recogniser.prepare(file))  # the one before was never used
+        recogniser.cancel()
+        assert heard(recogniser, speech) == "Turn on the desk lamp."
+
+
+def test_commands_reach_it(recogniser: Recogniser) -> None:
+    taken = Commands(5.0)
+    with pytest.raises(UsageError, match="nothing is listening yet"):
+        taken.take("reload", b"")
+    with reloading(recogniser) as (reloader, told):
+        taken.reloader = reloader
+        taken.take("reload", b"")
+        told.wait(2)
+        taken.take("lists/thing", b'["desk lamp"]', retained=True)
+        assert told.wait(3)["lists"] == ["thing"]
+        taken.take("reload", b"", retained=True)  # meant for another time
+        with pytest.raises(UsageError, match="allowed is nothing"):
+            taken.take("reload", b"now")
+        assert len(told.fields) == 3
+
+
+def test_the_service(
+    child_environment: dict[str, str], path: Path, tmp_path: Path, samples: tuple[Sample, ...]
+) -> None:
+    """A list that was retained before it started, a changed file and SIGHUP, and a bad file, over MQTT."""
+    lamp = next(sample for sample in samples if sample.path.stem == "turn-on-desk-lamp")
+    with Broker() as broker, Subscriber(broker.port, "edgevoice/#") as subscriber:
+        config = tmp_path / "edgevoice.yaml"
+        config.write_text(f"mqtt: {{host: {broker.host}, port: {broker.port}}}\n")
+        subscriber.publish("edgevoice/default/set/lists/thing", '["desk lamp"]', retain=True)
+        command = ["run", "--config", str(config), "--grammar", str(path), "--input", "tcp:0"]
+        with subprocess.Popen(
+            [sys.executable, "-m", "edgevoice", *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=child_environment,
+        ) as child:
+            assert child.stdout is not None
+            assert child.stderr is not None
+            try:
+                lines = iter(child.stderr.readline, b"")
+                found = next(
+                    filter(None, (re.search(rb"nobody sends sound to tcp:(.*):(\d+)", x) for x in lines))
+                )
+
+                def told(fits: Callable[[dict[str, Any]], bool]) -> None:
+                    subscriber.wait_for(
+                        lambda message: (
+                            message.topic == "edgevoice/default/grammar" and fits(json.loads(message.payload))
+                        ),
+                        LONG_S,
+                    )
+
+                def answer() -> bytes:
+                    with socket.create_connection((found[1].decode(), int(found[2]))) as caller:
+                        speak(caller, lamp)
+                        return child.stdout.readline() if child.stdout else b""
+
+                told(lambda fields: fields["lists"] == ["thing"])
+                assert b"-> On thing=desk lamp" in answer()
+                path.write_text(LAMP.replace("On:", "Light:"))
+                child.send_signal(signal.SIGHUP)
+                told(lambda fields: fields["intents"] == ["Light"])
+                assert b"-> Light thing=desk lamp" in answer()
+                path.write_text("language: en\nintents: {}\n")
+                told(lambda fields: fields["error"] is not None)
+                assert b"-> Light thing=desk lamp" in answer()
+                child.send_signal(signal.SIGTERM)
+                assert child.wait(LONG_S) == 0
+                assert b"Traceback" not in child.stderr.read()
+            finally:
+                child.kill()
