@@ -41,6 +41,7 @@ UTTERANCES: Final = 1000
 RELOADS: Final = 200
 EXAMPLES: Final = 20  # times those of `make test`
 FUZZ_S: Final = 600.0
+GRAMMARS_S: Final = 300
 THREADS_S: Final = 60.0
 
 MAX_GROWTH_MB: Final = 32.0
@@ -76,6 +77,7 @@ def main() -> int:
         "reload": reload,
         "properties": properties,
         "fuzz": fuzz,
+        "grammars": grammars,
         "threads": threads,
         "arm": arm,
     }
@@ -154,6 +156,12 @@ def fuzz(share: float) -> str:
 
     variables = {"EDGEVOICE_TESTS": "fuzz", "EDGEVOICE_FUZZ_SECONDS": str(FUZZ_S * share)}
     return _run([str(tests), str(whisper_source(None))], variables).strip()
+
+
+def grammars(share: float) -> str:
+    """Break the shipped grammars."""
+    script = [sys.executable, "scripts/fuzz_grammars.py", "--seconds", str(GRAMMARS_S * share), "--seed", "1"]
+    return _run(script, {}).strip()
 
 
 def threads(share: float) -> str:
