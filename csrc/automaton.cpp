@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <numeric>
 #include <stdexcept>
 #include <unordered_set>
 
@@ -179,8 +180,129 @@ std::shared_ptr<const Automaton> Automaton::make(const uint32_t *arcs, size_t n_
             std::any_of(automaton->begin(uint32_t(i)), automaton->end(uint32_t(i)),
                         [](const Arc &arc) { return arc.kind == EV_ARC_RANGE; });
     }
+    automaton->look_ahead();
     return automaton;
 }
+
+Automaton::Next Automaton::next_of(uint32_t node) const {
+    Next found;
+    const auto add = [&](uint32_t other) {
+        found.bytes |= next_[other].bytes;
+        found.accepts |= next_[other].accepts;
+        found.returns |= next_[other].returns;
+    };
+    const auto call = [&](uint32_t callee, uint32_t target) {
+        found.bytes |= next_[callee].bytes;
+        if (next_[callee].returns)
+            add(target);
+    };
+    for (const Arc *arc = begin(node); arc != end(node); ++arc) {
+        switch (arc->kind) {
+        case EV_ARC_BYTE:
+        case EV_ARC_GLUE:
+            found.bytes.set(low_byte(*arc));
+            if (high_byte(*arc) != 0)
+                found.bytes.set(high_byte(*arc));
+            break;
+        case EV_ARC_RANGE:
+            for (uint32_t byte = low_byte(*arc); byte <= high_byte(*arc); ++byte)
+                found.bytes.set(byte);
+            break;
+        case EV_ARC_EPSILON:
+        case EV_ARC_LABEL:
+            add(arc->target);
+            break;
+        case EV_ARC_SEPARATOR:
+            add(arc->target);
+            if (arc->value != 0)
+                call(arc->value, arc->target);
+            break;
+        case EV_ARC_CALL:
+            call(arc->value, arc->target);
+            break;
+        case EV_ARC_RETURN:
+            found.returns = true;
+            break;
+        case EV_ARC_ACCEPT:
+            found.accepts = true;
+            break;
+        default:
+            break;
+        }
+    }
+    return found;
+}
+
+void Automaton::look_ahead() {
+    const size_t n_nodes = free_.size();
+    next_.resize(n_nodes);
+    // Who has to look again when a node changes: those that lead to it without a byte, and callers.
+    std::vector<uint32_t> first(n_nodes + 1), sources;
+    const auto each_edge = [&](const auto &visit) {
+        for (uint32_t node = 0; node < n_nodes; ++node) {
+            for (const Arc *arc = begin(node); arc != end(node); ++arc) {
+                const bool calls =
+                    arc->kind == EV_ARC_CALL || (arc->kind == EV_ARC_SEPARATOR && arc->value != 0);
+                if (calls)
+                    visit(arc->value, node);
+                if (calls || arc->kind == EV_ARC_EPSILON || arc->kind == EV_ARC_LABEL ||
+                    arc->kind == EV_ARC_SEPARATOR) {
+                    visit(arc->target, node);
+                }
+            }
+        }
+    };
+    each_edge([&](uint32_t to, uint32_t) { ++first[to + 1]; });
+    for (size_t i = 0; i < n_nodes; ++i)
+        first[i + 1] += first[i];
+    sources.resize(first[n_nodes]);
+    std::vector<uint32_t> filled(first.begin(), first.end() - 1);
+    each_edge([&](uint32_t to, uint32_t from) { sources[filled[to]++] = from; });
+
+    std::vector<uint32_t> waiting(n_nodes);
+    std::iota(waiting.begin(), waiting.end(), 0);
+    std::vector<bool> waits(n_nodes, true);
+    while (!waiting.empty()) { // last nodes first: most lead to later ones
+        const uint32_t node = waiting.back();
+        waiting.pop_back();
+        waits[node] = false;
+        const Next found = next_of(node);
+        Next &known = next_[node];
+        if (found.bytes == known.bytes && found.returns == known.returns &&
+            found.accepts == known.accepts) {
+            continue;
+        }
+        known = found;
+        for (uint32_t i = first[node]; i < first[node + 1]; ++i) {
+            if (!waits[sources[i]]) {
+                waits[sources[i]] = true;
+                waiting.push_back(sources[i]);
+            }
+        }
+    }
+}
+
+namespace {
+
+// What of a text can be read next from a position on: up to the first byte that is no separator.
+struct Ahead {
+    std::bitset<256> bytes;
+    bool end = false; // it may end here
+
+    Ahead(const char *text, size_t length, size_t position) {
+        for (; position < length; ++position) {
+            const uint8_t byte = uint8_t(text[position]);
+            bytes.set(byte);
+            bytes.set(fold(byte));
+            end = end || is_final_punctuation(byte);
+            if (byte != ' ' && byte != '-' && byte != ',')
+                return;
+        }
+        end = true;
+    }
+};
+
+} // namespace
 
 std::vector<ev_label> Automaton::match(const char *text, size_t length) const {
     // Breadth-first over positions; within one, cheapest first and depth-first, so that of two ways
@@ -199,12 +321,27 @@ std::vector<ev_label> Automaton::match(const char *text, size_t length) const {
     };
     CallStacks stacks;
     std::vector<Passed> passed;
-    std::unordered_set<uint64_t> seen;
+    KeySet seen;
     std::vector<Item> stack, current;
     std::map<uint64_t, std::vector<Item>> roots; // by cost; within one in the order they came
 
+    // Whether a configuration can read what comes next, or end with it. Most cannot: all other
+    // commands, values and skip words.
+    const auto goes_on = [&](const Config &config, const Ahead &ahead) {
+        uint32_t node = config.node;
+        for (uint32_t stack = config.stack;; stack = stacks.parent(stack)) {
+            const Next &here = next(node);
+            if ((here.bytes & ahead.bytes).any() || (ahead.end && here.accepts && stack == 0))
+                return true;
+            if (!here.returns || stack == 0)
+                return false;
+            node = stacks.return_node(stack);
+        }
+    };
+
     // Fills `current` with all that `roots` lead to without a byte, and empties these.
     const auto close = [&](int32_t position) {
+        const Ahead ahead(text, length, size_t(position));
         seen.clear();
         current.clear();
         while (!roots.empty()) {
@@ -216,7 +353,7 @@ std::vector<ev_label> Automaton::match(const char *text, size_t length) const {
             while (!stack.empty()) {
                 const Item item = stack.back();
                 stack.pop_back();
-                if (!seen.insert(item.config.key()).second)
+                if (!seen.insert(item.config.key()))
                     continue;
                 if (seen.size() > max_match_items || passed.size() > max_match_labels) {
                     throw std::length_error("this text has too many readings in the grammar");
@@ -224,7 +361,7 @@ std::vector<ev_label> Automaton::match(const char *text, size_t length) const {
                 current.push_back(item);
                 const size_t mark = stack.size();
                 follow(*this, stacks, item.config, [&](const Config &next, const Arc &arc) {
-                    if (seen.count(next.key()) != 0)
+                    if (seen.contains(next.key()) || !goes_on(next, ahead))
                         return;
                     Item reached{next, item.cost, item.passed};
                     if (arc.kind == EV_ARC_LABEL) {
@@ -286,10 +423,10 @@ std::vector<ev_label> Automaton::match(const char *text, size_t length) const {
 
 bool Automaton::can_go_on(const char *text, size_t length) const {
     CallStacks stacks;
-    std::unordered_set<uint64_t> seen;
+    KeySet seen;
     std::vector<Config> configs{{0, 0, Mode::start}}, next;
     const auto reach = [&](const Config &config) {
-        if (!seen.insert(config.key()).second)
+        if (!seen.insert(config.key()))
             return;
         if (seen.size() > max_match_items)
             throw std::length_error("this text has too many readings in the grammar");
@@ -338,13 +475,13 @@ void Dfa::clear() {
 }
 
 void Dfa::close(std::vector<Config> &configs) {
-    std::unordered_set<uint64_t> seen;
+    seen_.clear();
     for (const Config &config : configs)
-        seen.insert(config.key());
+        seen_.insert(config.key());
     for (size_t i = 0; i < configs.size(); ++i) {
         const Config config = configs[i];
         follow(*automaton_, stacks_, config, [&](const Config &next, const Arc &) {
-            if (!seen.insert(next.key()).second)
+            if (!seen_.insert(next.key()))
                 return;
             if (configs.size() >= max_state_configs) {
                 throw std::length_error("rules and lists of the grammar call each other too often");

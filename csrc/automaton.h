@@ -8,6 +8,7 @@
 #pragma once
 
 #include "edgevoice.h"
+#include "key_set.h"
 
 #include <array>
 #include <bitset>
@@ -78,6 +79,14 @@ class Automaton {
     // Whether free text stands at a node: it has a RANGE arc.
     bool free(uint32_t node) const { return free_[node]; }
 
+    // What can come next at a node, through calls, too.
+    struct Next {
+        std::bitset<256> bytes;
+        bool returns = false; // without a byte
+        bool accepts = false; // likewise
+    };
+    const Next &next(uint32_t node) const { return next_[node]; }
+
     // Readings of `text`; see ev_grammar_match. Thread-safe. Throws std::length_error when the
     // text has more readings in progress than any sane grammar needs.
     std::vector<ev_label> match(const char *text, size_t length) const;
@@ -89,6 +98,10 @@ class Automaton {
     std::vector<Arc> arcs_;
     std::vector<uint32_t> first_;
     std::vector<bool> free_;
+    std::vector<Next> next_;
+
+    void look_ahead();
+    Next next_of(uint32_t node) const; // by those of the nodes it leads to
 };
 
 // Lazily built DFA; owned by one session.
@@ -131,6 +144,7 @@ class Dfa {
 
     std::shared_ptr<const Automaton> automaton_;
     CallStacks stacks_;
+    KeySet seen_; // of close()
     std::vector<State> states_;
     std::unordered_map<uint64_t, std::vector<int32_t>> by_hash_;
     int32_t start_ = dead;

@@ -50,6 +50,7 @@ class Scope:
     own_names: frozenset[str]
     """Rules as <rule> and lists as {list} that mean something else than in the file."""
 
+    has_empty_lists: bool = False
     _own: dict[str, bool] = field(default_factory=dict)
     _sayable: dict[str, bool] = field(default_factory=dict)
 
@@ -68,6 +69,8 @@ class Scope:
 
     def can_be_said(self, expression: Expression) -> bool:
         """Whether an expression has a sentence: a list that lost all its values has none."""
+        if not self.has_empty_lists:
+            return True
         if isinstance(expression, Group):
             parts = (self.can_be_said(item) for item in expression.items)
             return any(parts) if isinstance(expression, Alternative) else all(parts)
@@ -139,7 +142,8 @@ class Scopes:
                     own.add(f"{{{each}}}")
                     name += f"{{{each}}}{kept}"
         if name not in self._scopes:
-            self._scopes[name] = Scope(name, rules, lists, frozenset(own))
+            emptied = any(isinstance(each, TextSlotList) and not each.values for each in lists.values())
+            self._scopes[name] = Scope(name, rules, lists, frozenset(own), emptied)
         return self._scopes[name]
 
     def _is_possible(self, block: Block) -> bool:
