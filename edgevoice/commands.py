@@ -4,6 +4,7 @@
     edgevoice/<site>/set/playing    ON, OFF or seconds
     edgevoice/<site>/set/listen     nothing, or seconds
     edgevoice/<site>/set/reload     nothing
+    edgevoice/<site>/set/intents    JSON: names of the only intents that can be said; or nothing
     edgevoice/<site>/set/lists/<name>   JSON: values in place of those of a list of the grammar; or nothing
 
 The publisher receives them on its connection, and answers (publish.py). `edgevoice tell` sends them
@@ -27,19 +28,20 @@ _log = logging.getLogger(__name__)
 
 NAMES: Final = ("mute", "playing", "listen", "reload")
 _LIST: Final = "lists/"
+_INTENTS: Final = "intents"
 _MAX_BYTES: Final = 32  # a word or a number
 _SHOWN_BYTES: Final = 40  # of what was seen, in messages
 _WORDS: Final = {"on": True, "true": True, "off": False, "false": False}
 
 
 def parse(name: str, payload: bytes) -> bool | float | None:
-    """Return what a command other than a list says: on or off, seconds, or nothing.
+    """Return what a command without JSON says: on or off, seconds, or nothing.
 
     Raises:
         UsageError: it is none; says what is allowed.
     """
     if name not in NAMES:
-        allowed = ", ".join((*NAMES, _LIST + "NAME"))
+        allowed = ", ".join((*NAMES, _INTENTS, _LIST + "NAME"))
         raise UsageError(f"there is no command {shown(name.encode())}; allowed are {allowed}")
     text = payload[: _MAX_BYTES + 1].decode("utf-8", "replace").strip().lower()
     longest_s = {"playing": MAX_PLAYING_S, "listen": MAX_LISTEN_S}.get(name)
@@ -93,13 +95,18 @@ class Commands:
             microphone.muted = self._muted
 
     def take(self, name: str, payload: bytes, *, retained: bool = False) -> None:
-        """Carry out one command. A retained one was sent before we were there: muting and lists still hold.
+        """Carry out one command.
+
+        A retained one was sent before we were there: only muting and what is JSON still hold.
 
         Raises:
             UsageError: it cannot be carried out.
         """
         if name.startswith(_LIST):
             self._grammar.set_list(name.removeprefix(_LIST), payload)
+            return
+        if name == _INTENTS:
+            self._grammar.set_intents(payload)
             return
         value = parse(name, payload)
         if retained and name != "mute":

@@ -159,6 +159,14 @@ class Transcript:
 
 
 @dataclass(frozen=True, slots=True)
+class FollowUp:
+    """Intents that can be said for a while after a sentence, dormant or not."""
+
+    intents: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Interpretation:
     """A sentence with its meaning."""
 
@@ -179,6 +187,9 @@ class Interpretation:
 
     woken: bool = False
     """It begins with the wake phrase."""
+
+    follow_up: FollowUp | None = None
+    """What can be said for a while after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +216,9 @@ class Result:
 
     confirm: bool = False
     """As in Interpretation."""
+
+    follows: str | None = None
+    """Id of the utterance whose follow-up this is."""
 
     alternatives: tuple[Interpretation, ...] = ()
     timings: Timings = field(default_factory=Timings)

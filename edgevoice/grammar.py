@@ -10,7 +10,7 @@ says how they are run.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -36,7 +36,7 @@ from edgevoice.numbers import number_texts
 from edgevoice.surface import GLUED_SIGNS, spellings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     import numpy.typing as npt
 
@@ -123,11 +123,26 @@ class CompiledGrammar:
     blocks: tuple[Block, ...]
     """What an ACCEPT value counts."""
 
+    entries: tuple[tuple[int, int], ...] = ()
+    """Arc by which each template begins, and its block."""
+
     context: Context = field(default_factory=dict)
     """What is known before anything is said."""
 
     unsayable: tuple[Template, ...] = ()
     """Left out, because what they require is not known, or no value of a list fits."""
+
+    def only(self, intents: Collection[str]) -> CompiledGrammar:
+        """Return the network in which nothing but these intents can be said; cheap, nothing is compiled."""
+        kept = np.ones(len(self.arcs), bool)
+        kept[[arc for arc, block in self.entries if self.blocks[block].intent not in intents]] = False
+        gone = np.concatenate([[0], np.cumsum(~kept)])
+        return replace(
+            self,
+            arcs=np.ascontiguousarray(self.arcs[kept]),
+            first_arc=(self.first_arc - gone[self.first_arc]).astype(np.uint32),
+            entries=tuple((arc - int(gone[arc]), block) for arc, block in self.entries if kept[arc]),
+        )
 
 
 def compile_grammar(
@@ -187,6 +202,9 @@ class _Compiler:
     context: Context = field(default_factory=dict)
     sources: list[int] = field(default_factory=list)
     arcs: list[tuple[int, int, int]] = field(default_factory=list)
+    entries: list[tuple[int, int]] = field(default_factory=list)
+    """As in CompiledGrammar, arcs in the order they were made."""
+
     n_nodes: int = 1
     labels: dict[Label, int] = field(default_factory=dict)
     values: list[Label] = field(default_factory=list)
@@ -278,7 +296,9 @@ class _Compiler:
                 edges = expression.items if isinstance(expression, Group) else [expression]
                 first, last = (free_text.is_reference(edges[i], scope.lists) for i in (0, -1))
                 self.skipping = 0 if first or last else self.skip_network
-                end = self.expression(expression, self.arc(begin if first else skipped, EPSILON), scope)
+                start = self.arc(begin if first else skipped, EPSILON)
+                self.entries.append((len(self.arcs) - 1, number))
+                end = self.expression(expression, start, scope)
                 self.skipping = 0 if last else self.skip_network
                 self.arc(self.gap(end) if self.skipping else end, ACCEPT, number, 0)
                 if self.has_free_text and (problem := checker.problem(expression)):
@@ -319,12 +339,15 @@ class _Compiler:
         arcs = np.asarray(self.arcs, dtype=np.uint32).reshape(-1, 3)
         order = np.argsort(sources, kind="stable")
         first = np.searchsorted(sources[order], np.arange(self.n_nodes + 1)).astype(np.uint32)
+        place = np.empty(len(order), np.int64)
+        place[order] = np.arange(len(order))
         return CompiledGrammar(
             file=self.file,
             arcs=np.ascontiguousarray(arcs[order]),
             first_arc=np.ascontiguousarray(first),
             labels=tuple(self.values),
             blocks=self.file.blocks + (_ALONE,) * (self.wake_phrase is not None),
+            entries=tuple((int(place[arc]), block) for arc, block in self.entries),
             context=self.context,
             unsayable=unsayable,
         )

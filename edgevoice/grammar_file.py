@@ -31,6 +31,7 @@ from hassil.util import is_template, normalize_text
 
 from edgevoice.config import read_regular_file
 from edgevoice.errors import GrammarError
+from edgevoice.events import FollowUp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,6 +53,12 @@ MAX_TEMPLATE_CHARACTERS: Final = 10_000
 
 MAX_RANGE_NUMBERS: Final = 10_000
 """Numbers in one range; each costs some 50 bytes of automaton."""
+
+FOLLOW_UP_S: Final = 8.0
+"""Of a follow-up that does not say: time to hear a question and to begin an answer."""
+
+MAX_FOLLOW_UP_S: Final = 60.0
+"""After a minute nobody remembers what "yes" is about."""
 
 EDGE_PUNCTUATION: Final = ".,?!;:"
 """Not spoken; a transcript may have it or not."""
@@ -93,6 +100,7 @@ _SUPPORTED: Final[dict[str, frozenset[str]]] = {
     "range": frozenset(
         {"type", "from", "to", "step", "multiplier", "fractions", "digits", "words", "words_language"}
     ),
+    "follow-up": frozenset({"intents", "seconds"}),
     "example": frozenset({"say", "intent", "slots"}),
 }
 Rules = dict[str, Sentence]
@@ -126,6 +134,12 @@ class Block:
 
     confirm: bool = False
     """Whether to ask back before anything is done."""
+
+    dormant: bool = False
+    """Whether these sentences can be said only when another one's follow-up names the intent."""
+
+    follow_up: FollowUp | None = None
+    """What else can be said for a while after one of these sentences."""
 
     requires: Context = field(default_factory=dict)
     """What must be known, from outside or from the values said, for these sentences to mean anything."""
@@ -180,7 +194,7 @@ def read_list(name: str, values: object) -> SlotList:
     Raises:
         GrammarError: names the list and what is wrong.
     """
-    return _Reader(Path(f"list {name}"), None, {}).list_of(name, {"values": values}, ())
+    return _Reader(Path(f"list {name}"), None, None).list_of(name, {"values": values}, ())
 
 
 # ---- YAML with lines ----
@@ -292,10 +306,20 @@ class _Converter:
 # ---- checked reading ----
 
 
+@dataclass(frozen=True, slots=True)
+class _Metadata:
+    """Keys of `metadata` that are ours, as in Block."""
+
+    min_confidence: float | None
+    confirm: bool
+    dormant: bool
+    follow_up: FollowUp | None
+
+
 class _Reader:
     """Turns plain values into a GrammarFile, checking every key and type."""
 
-    def __init__(self, path: Path, root: object, lines: Mapping[Path_, int]) -> None:
+    def __init__(self, path: Path, root: object, lines: Mapping[Path_, int] | None) -> None:
         self.path, self.root, self.lines = path, root, lines
 
     def grammar(self) -> GrammarFile:
@@ -317,6 +341,16 @@ class _Reader:
             raise self.error(
                 ("intents",), "no sentences; add at least one under intents: NAME: data: - sentences:"
             )
+        if all(block.dormant for block in blocks if block.templates):
+            raise self.error(("intents",), "all intents are dormant, so nothing can ever be said; wake one")
+        for block in blocks:
+            for name in block.follow_up.intents if block.follow_up else ():
+                if name not in intents:
+                    near = difflib.get_close_matches(name, intents, 1)
+                    hint = f"; did you mean {near[0]!r}?" if near else ""
+                    raise GrammarError(
+                        f"{self.path}:{block.line}: follow_up names {name!r}, which is no intent here{hint}"
+                    )
         return GrammarFile(
             path=self.path,
             language=language,
@@ -327,8 +361,8 @@ class _Reader:
             examples=self.examples(root),
         )
 
-    def metadata(self, value: dict[str, Any], at: Path_) -> tuple[float | None, bool]:
-        """Return min_confidence and confirm; other keys are anybody's, as in hassil."""
+    def metadata(self, value: dict[str, Any], at: Path_) -> _Metadata:
+        """Return our keys; others are anybody's, as in hassil."""
         least = value.get("min_confidence")
         if least is not None and (
             isinstance(least, bool) or not isinstance(least, (int, float)) or not 0 <= least <= 1
@@ -336,14 +370,35 @@ class _Reader:
             raise self.error(
                 (*at, "min_confidence"), f"'min_confidence' must be a number from 0 to 1, got {shown(least)}"
             )
-        return least, self.flag(value, "confirm", at, default=False)
+        confirm, dormant = (self.flag(value, key, at, default=False) for key in ("confirm", "dormant"))
+        return _Metadata(least, confirm, dormant, self.follow_up(value, at))
+
+    def follow_up(self, value: dict[str, Any], at: Path_) -> FollowUp | None:
+        if value.get("follow_up") is None:
+            return None
+        where = (*at, "follow_up")
+        body = self.mapping(value["follow_up"], where, "follow-up")
+        seconds = body.get("seconds", FOLLOW_UP_S)
+        if (
+            isinstance(seconds, bool)
+            or not isinstance(seconds, (int, float))
+            or not 0 < seconds <= MAX_FOLLOW_UP_S
+        ):
+            raise self.error(
+                (*where, "seconds"),
+                f"'seconds' must be more than 0, at most {MAX_FOLLOW_UP_S:g}, got {shown(seconds)}",
+            )
+        intents = tuple(self.texts(body.get("intents", []), (*where, "intents")))
+        if not intents:
+            raise self.error(where, "a follow_up needs 'intents', the names of those that can be said then")
+        return FollowUp(intents, float(seconds))
 
     def block(self, intent: str, value: object, at: Path_, of_intent: dict[str, Any]) -> Block:
         body = self.mapping(value, at, "block")
         self.check_settings(body.get("settings", {}), (*at, "settings"))
         where = (*at, "sentences")
         own = self.mapping(body.get("metadata", {}), (*at, "metadata"))
-        min_confidence, confirm = self.metadata({**of_intent, **own}, (*at, "metadata"))
+        metadata = self.metadata({**of_intent, **own}, (*at, "metadata"))
         templates = [
             Template(self.sentence(text, (*where, i)), self.line((*where, i)))
             for i, text in enumerate(self.texts(body.get("sentences", []), where))
@@ -355,8 +410,10 @@ class _Reader:
             rules=self.rules(body.get("expansion_rules", {}), (*at, "expansion_rules")),
             lists=self.lists_of(body.get("lists", {}), (*at, "lists")),
             line=self.line(at),
-            min_confidence=min_confidence,
-            confirm=confirm,
+            min_confidence=metadata.min_confidence,
+            confirm=metadata.confirm,
+            dormant=metadata.dormant,
+            follow_up=metadata.follow_up,
             requires=self.conditions(body, "requires_context", at),
             excludes=self.conditions(body, "excludes_context", at),
             keywords=frozenset(
@@ -577,12 +634,13 @@ class _Reader:
         return ".".join(str(part) for part in at) or "the file"
 
     def line(self, at: Path_) -> int:
-        while at and at not in self.lines:
+        lines = self.lines or {}
+        while at and at not in lines:
             at = at[:-1]
-        return self.lines.get(at, 1)
+        return lines.get(at, 1)
 
     def error(self, at: Path_, text: str) -> GrammarError:
-        line = f":{self.line(at)}" if self.lines else ""
+        line = f":{self.line(at)}" if self.lines is not None else ""
         return GrammarError(f"{self.path}{line}: {text}")
 
 

@@ -150,6 +150,7 @@ def _meaning(grammar: Grammar, text: str, reading: list[tuple[int, int]], score:
         score=score,
         min_confidence=block.min_confidence,
         confirm=block.confirm,
+        follow_up=block.follow_up,
         woken=any(isinstance(compiled.labels[number], Woken) for number, _ in labels),
     )
     letters = sum(character.isalnum() for text in free_texts for character in text)

@@ -378,6 +378,15 @@ class Session(_Handle):
             check(lib.ev_session_transcribe(pointer, out))
             return _hypothesis(out)
 
+    def use(self, grammar: Grammar) -> None:
+        """Decode with another grammar from the next recognition on.
+
+        Raises:
+            EngineBusyError, EngineClosedError: as named.
+        """
+        with self._use() as pointer, grammar._use() as c_grammar:  # noqa: SLF001
+            check(lib.ev_session_set_grammar(pointer, c_grammar))
+
     def cancel(self) -> None:
         """Stop a recognition that runs on another thread at its next step; without one, nothing."""
         pointer = self._pointer

@@ -147,6 +147,7 @@ class Pipeline:
         watch = watch or Watcher()
         mode = self._wake.mode if attention or self._wake.mode != "push_to_talk" else "always"
         attention = attention or Attention()
+        self.recogniser.active.begin()
         gate = Gate(
             attention,
             self._wake_word,
@@ -190,6 +191,9 @@ class Pipeline:
                     if alone and (answer.decision.reason is None or self._wake_word):
                         attention.listen(self._wake.window_s, utterance.speech_end_samples / SAMPLE_RATE_HZ)
                     else:
+                        if meaning is not None and meaning.follow_up and answer.decision.reason is None:
+                            ends_s = utterance.speech_end_samples / SAMPLE_RATE_HZ
+                            attention.listen(meaning.follow_up.seconds, ends_s)
                         yield self.recogniser.result(answer, utterance)
             if nothing:
                 yield nothing_said(listener.length_samples, listener.vad_ms)

@@ -195,6 +195,7 @@ def result_fields(result: Result, site: str = "default") -> dict[str, object]:
         "reason": result.reason,
         "heard": result.heard,
         "confirm": result.confirm,
+        "follows": result.follows,
         "alternatives": [
             {"text": other.text, "intent": other.intent, "slots": other.slots, "score": other.score}
             for other in result.alternatives

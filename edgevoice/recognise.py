@@ -12,20 +12,25 @@ import uuid
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Final, Literal, TypedDict
 
 from edgevoice import grammar as grammar_compiler
 from edgevoice import grammar_file, models, prompt, wake
+from edgevoice.active import ActiveIntents
 from edgevoice.confidence import confidence_model
 from edgevoice.decide import Decision, decide
 from edgevoice.errors import CancelledError, ConfigError, DeadlineError
 from edgevoice.events import SAMPLE_RATE_HZ, Result, Timings, Utterance
+from edgevoice.grammar import ALONE
 from edgevoice.native import Grammar, Model, Session, SessionOptions
 
 if TYPE_CHECKING:
     from edgevoice.config import Config
     from edgevoice.grammar_file import GrammarFile
 
+
+_MAX_PARTS: Final = 4
+"""Of a grammar that stay ready, each a few MB with Home Assistant's sentences: a follow-up is soon over."""
 
 Outlook = Literal["finished", "open", "unfinished"]
 """Of what was said up to a pause: a sentence that no word of the grammar can follow, one that can go on, no
@@ -50,17 +55,40 @@ class Answer:
         )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Decoding:
-    """A grammar, and the session that decodes with it."""
+    """A grammar, or the part of it that can be said now, and the session that decodes with it.
 
-    grammar: Grammar
-    session: Session
+    Args:
+        whole: the grammar.
+        session: that decodes with it,
+        bound: or, when false, without any.
+    """
+
+    def __init__(self, whole: Grammar, session: Session, *, bound: bool) -> None:
+        self.grammar = whole
+        self.session = session
+        self._bound = bound
+        self._whole = whole
+        self._parts = {frozenset(block.intent for block in whole.compiled.blocks): whole}
+
+    def select(self, intents: frozenset[str]) -> None:
+        """Let only these intents be said."""
+        if ALONE in (block.intent for block in self._whole.compiled.blocks):
+            intents |= {ALONE}
+        part = self._parts.pop(intents, None) or Grammar(self._whole.compiled.only(intents))
+        self._parts[intents] = part  # the last one is the one used last
+        if part is not self.grammar:
+            if self._bound:
+                self.session.use(part)
+            self.grammar = part
+        for unused in [key for key in self._parts if self._parts[key] is not self._whole][:-_MAX_PARTS]:
+            self._parts.pop(unused).close()
 
     def close(self) -> None:
-        """Release both."""
+        """Release everything."""
         self.session.close()
-        self.grammar.close()
+        for part in self._parts.values():
+            part.close()
 
 
 class Recogniser:
@@ -81,6 +109,7 @@ class Recogniser:
         self._model = Model(models.find(config.model.name))
         self._min_confidence = config.recognition.min_confidence
         self._confidence = confidence_model(Path(config.model.name).name)
+        self.active = ActiveIntents()
         self._changing = threading.Lock()  # guards what follows
         self._next: Decoding | None = None
         self._decoding = self.prepare(file)
@@ -122,7 +151,7 @@ class Recogniser:
                 context=prompt.build(file) if mode == "prompt" else "",
             )
             network = Grammar(grammar_compiler.compile_free_text(language))
-        return Decoding(grammar, Session(self._model, network, options))
+        return Decoding(grammar, Session(self._model, network, options), bound=network is grammar)
 
     def use(self, decoding: Decoding) -> None:
         """Use what was prepared from the next recognition on."""
@@ -144,6 +173,8 @@ class Recogniser:
         if utterance.end_reason in ("too_long", "overload"):
             return Answer(utterance, Decision(None, 0.0, utterance.end_reason, ()), Timings(), "open")
         self._renew()
+        blocks = self.grammar.compiled.blocks
+        self._decoding.select(self.active.at(blocks, utterance.speech_start_samples / SAMPLE_RATE_HZ))
         started = time.perf_counter()
         try:
             transcript = self._decoding.session.recognise(utterance.samples)
@@ -189,8 +220,13 @@ class Recogniser:
             heard = self._heard()
             timings = replace(timings, explain=(time.perf_counter() - started) * 1000)
         since_s = utterance.speech_end_clock_s
+        identity = _identity(utterance.speech_start_samples, utterance.speech_end_samples)
+        follows = None
+        if decision.reason is None and decision.meaning is not None:
+            follows = self.active.follows(decision.meaning.intent, identity["start_s"])
+            self.active.accepted(decision.meaning, identity["utterance_id"], identity["end_s"])
         return Result(
-            **_identity(utterance.speech_start_samples, utterance.speech_end_samples),
+            **identity,
             text=decision.meaning.text if decision.meaning else None,
             intent=(decision.meaning.intent or None) if decision.meaning else None,
             slots=decision.meaning.slots if decision.meaning else {},
@@ -200,6 +236,7 @@ class Recogniser:
             reason=decision.reason,
             heard=heard,
             confirm=decision.meaning.confirm if decision.meaning else False,
+            follows=follows,
             alternatives=tuple(other for other in decision.alternatives if other.intent),
             timings=timings,
             latency_ms=None if since_s is None else (time.monotonic() - since_s) * 1000,

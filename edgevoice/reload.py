@@ -54,6 +54,8 @@ class Reloader:
         self._loaded = _now()
         self._changed = threading.Condition()  # guards what follows
         self._lists: dict[str, SlotList] = {}  # in place of the file's
+        self._only: list[str] | None = None
+        self._error: str | None = None
         self._due = self._closed = False
         self._file = recogniser.grammar.compiled.file
         self._seen = self._signature()
@@ -86,6 +88,24 @@ class Reloader:
                 return
             self._due = True
             self._changed.notify_all()
+
+    def set_intents(self, payload: bytes) -> None:
+        """Let only some intents be said, from the next command on; an empty payload lets all again.
+
+        Raises:
+            UsageError: it is no JSON list of names, or the grammar has no such intent.
+        """
+        names = _json("intents", payload) if payload.strip() else None
+        if names is not None:
+            if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+                raise UsageError('intents: send a list of names, such as ["HassTurnOn"], or nothing for all')
+            known = self._file.intents
+            if unknown := [name for name in names if name not in known]:
+                raise UsageError(f"the grammar has no intent {unknown[0][:60]!r}; it has {', '.join(known)}")
+        self._recogniser.active.choose(names)
+        with self._changed:
+            self._only = names
+        self._report(self._error)
 
     def close(self) -> None:
         """Stop watching."""
@@ -122,6 +142,7 @@ class Reloader:
             self._file = file
             self._loaded = _now()
             _log.info("%s is in use, after %.2f s", self._path, time.monotonic() - started_s)
+        self._error = error
         self._report(error)
 
     def _signature(self) -> tuple[int, int, int] | None:
@@ -139,6 +160,7 @@ class Reloader:
                 "file": self._path.name,
                 "language": file.language,
                 "intents": list(file.intents),
+                "only": self._only,
                 "lists": sorted(self._lists),
                 "loaded": self._loaded,
                 "error": error,
@@ -154,18 +176,22 @@ def _with(file: GrammarFile, lists: dict[str, SlotList]) -> GrammarFile:
 
 
 def _list(name: str, payload: bytes) -> SlotList:
-    if len(payload) > MAX_LIST_BYTES:
-        raise UsageError(f"list {name!r}: {len(payload)} bytes seen; allowed are {MAX_LIST_BYTES}")
-    try:
-        values = json.loads(payload)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(
-            f'list {name!r}: no JSON ({str(error)[:80]}); send a list of values, such as ["kitchen", "hall"]'
-        ) from None
+    values = _json(f"list {name!r}", payload)
     try:
         return grammar_file.read_list(name, values)
     except EdgevoiceError as error:
         raise UsageError(str(error)) from None
+
+
+def _json(what: str, payload: bytes) -> object:
+    if len(payload) > MAX_LIST_BYTES:
+        raise UsageError(f"{what}: {len(payload)} bytes seen; allowed are {MAX_LIST_BYTES}")
+    try:
+        return json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(
+            f'{what}: no JSON ({str(error)[:80]}); send a list, such as ["kitchen", "hall"]'
+        ) from None
 
 
 def _now() -> str:

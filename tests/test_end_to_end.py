@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 RATE_HZ = 16_000
 RESULT_FIELDS = {
     "utterance_id", "site", "time", "text", "intent", "slots", "slots_raw", "confidence", "accepted",
-    "reason", "heard", "confirm", "alternatives", "start_s", "end_s", "latency_ms",
+    "reason", "heard", "confirm", "follows", "alternatives", "start_s", "end_s", "latency_ms",
     "timings_ms",
 }  # fmt: skip
 STAGES = {"vad", "mel", "encode", "search", "match", "explain", "total"}

@@ -199,8 +199,8 @@ def test_network_that_calls_itself_for_ever_is_an_error(tmp_path: Path) -> None:
     good = compile_text(tmp_path, house(1, 1))
     endless = grammar.CompiledGrammar(
         good.file,
-        np.array([[grammar.CALL, 0, 0]], np.uint32),
-        np.array([0, 1], np.uint32),
+        np.array([[grammar.CALL, 0, 0], [grammar.BYTE, ord("a"), 0]], np.uint32),
+        np.array([0, 2], np.uint32),
         (),
         good.blocks,
     )

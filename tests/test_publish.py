@@ -169,6 +169,7 @@ class TestResults:
             "reason": None,
             "heard": None,
             "confirm": False,
+            "follows": None,
             "alternatives": [
                 {
                     "text": "Küche auf neunzig Grad",
