@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from hassil.expression import Alternative, Expression, Group, ListReference, RuleReference
-from hassil.intents import TextSlotList
+from hassil.intents import TextSlotList, WildcardSlotList
 from hassil.util import check_excluded_context, check_required_context
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Scope:
 
     has_empty_lists: bool = False
     _own: dict[str, bool] = field(default_factory=dict)
+    _free: dict[str, bool] = field(default_factory=dict)
     _sayable: dict[str, bool] = field(default_factory=dict)
 
     def is_own(self, name: str) -> bool:
@@ -66,6 +67,18 @@ class Scope:
                 self.is_own(other) for each in self.bodies(name) for other in references(each)
             )
         return self._own[name]
+
+    def has_free_text(self, expression: Expression) -> bool:
+        """Whether free text can be said in an expression."""
+        return any(map(self._leads_to_free_text, references(expression)))
+
+    def _leads_to_free_text(self, name: str) -> bool:
+        if name not in self._free:
+            self._free[name] = False  # also of one that uses itself, which is refused elsewhere
+            self._free[name] = (
+                name[0] == "{" and isinstance(self.lists.get(name[1:-1]), WildcardSlotList)
+            ) or any(map(self.has_free_text, self.bodies(name)))
+        return self._free[name]
 
     def can_be_said(self, expression: Expression) -> bool:
         """Whether an expression has a sentence: a list that lost all its values has none."""

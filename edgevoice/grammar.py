@@ -215,7 +215,6 @@ class _Compiler:
     """Words of the longest phrase with spellings."""
 
     template: Template | None = None
-    has_free_text: bool = False
     skip_network: int = 0
     """First node of the network of skip words, 0 when there are none."""
 
@@ -301,7 +300,7 @@ class _Compiler:
                 end = self.expression(expression, start, scope)
                 self.skipping = 0 if last else self.skip_network
                 self.arc(self.gap(end) if self.skipping else end, ACCEPT, number, 0)
-                if self.has_free_text and (problem := checker.problem(expression)):
+                if scope.has_free_text(expression) and (problem := checker.problem(expression)):
                     raise self.error(problem)
         if unsayable and len(unsayable) == sum(len(block.templates) for block in self.file.blocks):
             raise GrammarError(
@@ -469,7 +468,6 @@ class _Compiler:
     # ---- lists ----
 
     def words_body(self, start: int) -> int:
-        self.has_free_text = True
         return self.arc(free_text.words(self, start), LABEL, self.label(FreeText()))
 
     def values_body(self, slot_list: TextSlotList, scope: Scope) -> Callable[[int], int]:
