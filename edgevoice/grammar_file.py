@@ -31,7 +31,7 @@ from edgevoice.config import read_regular_file
 from edgevoice.errors import GrammarError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
 MAX_FILE_BYTES: Final = 16_000_000
@@ -161,13 +161,13 @@ def load(path: Path) -> GrammarFile:
     Raises:
         GrammarError: with file, line, what was seen and what to do.
     """
-    return _Reader(path, *_read_yaml(path)).grammar()
+    return _Reader(path, *read_yaml(path)).grammar()
 
 
 # ---- YAML with lines ----
 
 
-def _read_yaml(path: Path) -> tuple[object, dict[Path_, int]]:
+def read_yaml(path: Path) -> tuple[object, dict[Path_, int]]:
     """Return the file's plain values and the line of each, by path from the top."""
     try:
         data = read_regular_file(path, MAX_FILE_BYTES + 1)
@@ -531,6 +531,24 @@ class _Reader:
 
     def error(self, at: Path_, text: str) -> GrammarError:
         return GrammarError(f"{self.path}:{self.line(at)}: {text}")
+
+
+class SourceReader(_Reader):
+    """Reads files of other formats with the same checks; each is a subclass."""
+
+    def known(self, value: object, at: Path_, keys: Collection[str]) -> dict[str, Any]:
+        """Return a mapping that has no other keys than these.
+
+        Raises:
+            GrammarError: it is none, or has others.
+        """
+        body = self.mapping(value, at)
+        for key in body:
+            if key not in keys:
+                near = difflib.get_close_matches(key, keys, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(keys)}"
+                raise self.error((*at, key), f"unknown key {key!r}; {hint}")
+        return body
 
 
 def can_be_empty(expression: Expression, rules: Rules) -> bool:
