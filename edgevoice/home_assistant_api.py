@@ -10,6 +10,7 @@ import importlib.util
 import json
 import logging
 import re
+import socket
 import time
 import urllib.parse
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -97,16 +98,19 @@ def _connected(address: str, timeout_s: float) -> Iterator[ClientConnection]:
     from websockets.exceptions import InvalidHandshake, InvalidURI  # noqa: PLC0415 - optional
     from websockets.sync.client import connect  # noqa: PLC0415
 
+    parts = urllib.parse.urlsplit(address)
+    port = parts.port or (443 if parts.scheme == "wss" else 80)
     with contextlib.ExitStack() as stack:
         try:
             connection = stack.enter_context(
                 connect(
                     address,
+                    # With a socket of ours it follows no redirects, which would take the token elsewhere.
+                    sock=socket.create_connection((str(parts.hostname), port), timeout_s),
                     open_timeout=timeout_s,
                     close_timeout=1,
                     max_size=MAX_ANSWER_BYTES,
                     compression=None,
-                    proxy=None,
                     logger=_quiet,
                 )
             )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -243,12 +244,11 @@ def folder_sentences(folder: Path, language: str, *, complete: bool = True) -> S
 def _readers(folder: Path, *, deep: bool = True) -> Iterator[_SourceReader]:
     if not folder.is_dir():
         return
-    paths = sorted(folder.rglob("*.yaml") if deep else folder.glob("*.yaml"))
+    found = folder.rglob("*.yaml") if deep else folder.glob("*.yaml")
+    paths = list(itertools.islice(found, MAX_FILES + 1))
     if len(paths) > MAX_FILES:
-        raise UsageError(
-            f"{folder} has {len(paths)} YAML files, {MAX_FILES} are possible; name another folder"
-        )
-    for path in paths:
+        raise UsageError(f"{folder} has more than {MAX_FILES} YAML files; name another folder")
+    for path in sorted(paths):
         if path.is_file():
             yield _SourceReader(path, *read_yaml(path))
 

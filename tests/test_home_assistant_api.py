@@ -137,6 +137,23 @@ def send(text: str | bytes) -> Callable[[ServerConnection], None]:
     return handler
 
 
+@contextlib.contextmanager
+def web_page(status: str) -> Iterator[str]:
+    """A server that answers its first request with this status; its address."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread.join()
+
+
 class TestReadHome:
     """What comes of its answers."""
 
@@ -211,22 +228,19 @@ class TestReadHome:
 
     def test_a_server_without_websockets(self) -> None:
         """Such as a web page, or nothing at all."""
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = listener.getsockname()[1]
-
-            def answer() -> None:
-                connection, _ = listener.accept()
-                with connection:
-                    connection.recv(4096)
-                    connection.sendall(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
-
-            thread = threading.Thread(target=answer)
-            thread.start()
-            with pytest.raises(NetworkError, match="HTTP 401"):
-                read_home(f"http://127.0.0.1:{port}", TOKEN)
-            thread.join()
+        with web_page("401 Unauthorized") as url, pytest.raises(NetworkError, match="HTTP 401"):
+            read_home(url, TOKEN)
         with pytest.raises(NetworkError, match="refused"):
-            read_home(f"http://127.0.0.1:{port}", TOKEN)
+            read_home(url, TOKEN)
+
+    def test_the_token_is_not_taken_elsewhere(self, run: Run) -> None:
+        """A redirect is told, not followed."""
+        called: list[str] = []
+        elsewhere = run(lambda _: called.append("called"))
+        page = f"302 Found\r\nLocation: {elsewhere.replace('http', 'ws')}"
+        with web_page(page) as url, pytest.raises(NetworkError, match="redirect to ws://"):
+            read_home(url, TOKEN)
+        assert called == []
 
     def test_silence_ends(self, run: Run) -> None:
         """Before the greeting, in the middle, and when only other messages come."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -261,6 +262,17 @@ class TestPackage:
         assert package_sentences("PT_br").language == "pt-BR"
         with pytest.raises(UsageError, match=r"no language 'xx'; it has af, ar, .*zh-TW"):
             package_sentences("xx")
+
+    def test_without_the_package(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Says what to install; a folder of sentences needs none."""
+        monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+        with pytest.raises(UsageError, match="pip install home-assistant-intents"):
+            package_sentences("en")
+        assert folder_sentences(written(tmp_path, OLD) / "en", "en").rules.keys() == {
+            "the",
+            "unused",
+            "place",
+        }
 
     def test_an_intent_that_is_not_there(self, english: Sentences) -> None:
         """Is refused, with those that are."""
