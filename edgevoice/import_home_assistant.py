@@ -25,8 +25,10 @@ from hassil.expression import (
     Sentence,
     TextChunk,
 )
+from hassil.intents import TextSlotList
 from hassil.util import check_required_context, is_template
 
+from edgevoice import free_text
 from edgevoice.entities import LISTS
 from edgevoice.errors import GrammarError, UsageError
 from edgevoice.grammar_file import SourceReader, read_yaml, shown
@@ -34,6 +36,8 @@ from edgevoice.grammar_writer import Draft, made_by, plain_template
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from hassil.intents import SlotList
 
     from edgevoice.entities import Home
 
@@ -113,7 +117,7 @@ class SourceList:
 
     body: dict[str, Any]
     templates: tuple[Template, ...]
-    place: str
+    parsed: SlotList
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +162,7 @@ def _joined(old: SourceList | None, new: SourceList) -> SourceList:
     if old is None or "values" not in old.body or "values" not in new.body:
         return new
     body = {**old.body, "values": [*old.body["values"], *new.body["values"]]}
-    return SourceList(body, old.templates + new.templates, new.place)
+    return SourceList(body, old.templates + new.templates, new.parsed)
 
 
 # ---- the package ----
@@ -410,7 +414,7 @@ class _SourceReader(SourceReader):
         found: dict[str, SourceList] = {}
         for name, body in self.mapping(value, at).items():
             where = (*at, name)
-            self.list_of(name, body, where)  # checks it
+            parsed = self.list_of(name, body, where)
             texts = [
                 (item["in"] if isinstance(item, dict) else item, (*where, "values", i))
                 for i, item in enumerate(body.get("values", []))
@@ -418,7 +422,7 @@ class _SourceReader(SourceReader):
             found[name] = SourceList(
                 body,
                 tuple(self.template(str(text), place) for text, place in texts if is_template(str(text))),
-                self.place(where),
+                parsed,
             )
         return found
 
@@ -460,7 +464,10 @@ class _Selection:
         of_home = home.lists() if home else {}
         self.lists: dict[str, SourceList] = {
             **{name: each for name, each in sentences.lists.items() if name not in of_home},
-            **{name: SourceList({"values": values}, (), "") for name, values in of_home.items()},
+            **{
+                name: SourceList({"values": values}, (), TextSlotList(name=name, values=[]))
+                for name, values in of_home.items()
+            },
         }
         self.contexts: list[dict[str, Any]] = []
         """Every different context that a value can bring."""
@@ -469,6 +476,7 @@ class _Selection:
                 context = value.get("context") if isinstance(value, dict) else None
                 if context and context not in self.contexts:
                     self.contexts.append(context)
+        self.checker = self.free_text_checker({}, {})
         self.used_lists: dict[str, None] = {}
         self.used_rules: dict[str, str] = {}
         self.left_out: dict[str, dict[str, None]] = {}
@@ -544,6 +552,15 @@ class _Selection:
             body["lists"] = {name: block.lists[name].body for name in scope.used_lists}
         return body
 
+    def free_text_checker(
+        self, rules: dict[str, Template], lists: dict[str, SourceList]
+    ) -> free_text.Checker:
+        """Return what finds sentences whose free text edgevoice could not tell from words beside it."""
+        return free_text.Checker(
+            {name: rule.sentence for name, rule in {**self.sentences.rules, **rules}.items()},
+            {name: each.parsed for name, each in {**self.sentences.lists, **lists}.items()},
+        )
+
     def leave_out(self, intent: str, reason: str) -> None:
         self.left_out.setdefault(intent, {})[reason] = None
 
@@ -565,6 +582,11 @@ class _Scope:
         self.selection, self.intent, self.block = selection, intent, block
         self.used_rules: dict[str, str] = {}
         self.used_lists: dict[str, None] = {}
+        self._checker = (
+            selection.free_text_checker(block.rules, block.lists)
+            if block.rules or block.lists
+            else selection.checker
+        )
         self._rules: dict[str, Expression | None] = {}
         self._open: list[str] = []
         """Rules that are being looked at."""
@@ -573,6 +595,9 @@ class _Scope:
         """Return a sentence without what cannot be said here; None if nothing is left of it."""
         left = self._left(template.sentence.expression, template)
         if left is None:
+            return None
+        if self._checker.problem(left):
+            self.selection.leave_out(self.intent, "free text that is no word of its own")
             return None
         self._use(left, template)
         return _text(template, left)

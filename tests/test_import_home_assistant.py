@@ -325,6 +325,22 @@ class TestOldLayout:
         ]
         assert any("On  some: no areas, no floors" in line for line in bare.header)
 
+    def test_free_text_that_has_no_end_is_left_out(self, tmp_path: Path, make_grammar: MakeGrammar) -> None:
+        """Where edgevoice could not tell it from the words beside it; the other sentences stay."""
+        text = """\
+language: en
+intents: {Say: {data: [{sentences: ["say {text}[s|-] please", "tell [<it> ]{text}", "<it>{text}"]}]}}
+lists: {text: {wildcard: true}}
+expansion_rules: {it: it}
+"""
+        sentences = folder_sentences(written(tmp_path, {"say.yaml": text}), "en", complete=False)
+        written_out = draft(sentences, None)
+        assert written_out.grammar["intents"]["Say"]["data"] == [{"sentences": ["tell [<it> ]{text}"]}]
+        assert any("Say  some: free text that is no word of its own" in line for line in written_out.header)
+        with make_grammar(render(written_out)) as opened:
+            (found,) = match.interpret(opened, "tell it good night")
+            assert found.slots == {"text": "good night"}
+
     def test_custom_sentences_use_the_rules_of_the_package(self, tmp_path: Path) -> None:
         """As in Home Assistant, where they are added to its own."""
         folder = tmp_path / "custom_sentences" / "en"
