@@ -33,6 +33,7 @@ from edgevoice.entities import LISTS
 from edgevoice.errors import GrammarError, UsageError
 from edgevoice.grammar_file import SourceReader, read_yaml, shown
 from edgevoice.grammar_writer import Draft, made_by, plain_template
+from edgevoice.numbers import has_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -479,6 +480,8 @@ class _Selection:
         self.checker = self.free_text_checker({}, {})
         self.used_lists: dict[str, None] = {}
         self.used_rules: dict[str, str] = {}
+        self.in_digits = False
+        """Whether there are numbers whose words nobody knows."""
         self.left_out: dict[str, dict[str, None]] = {}
         """Why something of an intent is left out, by intent."""
 
@@ -499,7 +502,7 @@ class _Selection:
             "skip_words": list(dict.fromkeys(self.sentences.skip_words)),
             "intents": kept,
             "expansion_rules": self.used_rules,
-            "lists": {name: self.lists[name].body for name in order},
+            "lists": {name: self.list_body(self.lists[name]) for name in order},
         }
         return Draft(grammar, tuple(self.header(kept)), comments)
 
@@ -525,6 +528,8 @@ class _Selection:
             yield f"           {note}"
         yield "Made by `edgevoice grammar import home-assistant`: run it again when names change; what is"
         yield "changed here is lost then. Responses are Home Assistant's business and left out."
+        if self.in_digits:
+            yield "Numbers are understood in digits only: their words in this language are not known."
         if self.left_out:
             yield ""
             yield "Left out, because here nobody can say it:"
@@ -549,8 +554,16 @@ class _Selection:
         if scope.used_rules:
             body["expansion_rules"] = scope.used_rules
         if scope.used_lists:
-            body["lists"] = {name: block.lists[name].body for name in scope.used_lists}
+            body["lists"] = {name: self.list_body(block.lists[name]) for name in scope.used_lists}
         return body
+
+    def list_body(self, source: SourceList) -> dict[str, Any]:
+        """Return a list as it is; numbers only in digits, as in hassil, where nobody knows their words."""
+        numbers = source.body.get("range")
+        if not numbers or has_words(numbers.get("words_language") or self.sentences.language):
+            return source.body
+        self.in_digits = True
+        return {"range": {**numbers, "words": False}}
 
     def free_text_checker(
         self, rules: dict[str, Template], lists: dict[str, SourceList]

@@ -256,6 +256,15 @@ class TestPackage:
         assert Intents.from_dict(grammar).language == language
         assert {"HassTurnOn", "HassTurnOff"} <= grammar["intents"].keys()
 
+    def test_a_language_whose_number_words_nobody_knows(self) -> None:
+        """Its numbers are understood in digits, as hassil does; otherwise edgevoice refused the file."""
+        text = render(draft(package_sentences("gl"), HOME))
+        ranges = [each["range"] for each in yaml.safe_load(text)["lists"].values() if "range" in each]
+        assert ranges
+        assert all(each["words"] is False for each in ranges)
+        assert "in digits only" in text
+        assert "in digits only" not in render(draft(package_sentences("nb"), HOME))
+
     def test_a_variant_of_a_language(self) -> None:
         """Has the sentences of its language, as in Home Assistant; upper and lower case do not matter."""
         assert package_sentences("en-GB").language == "en"
