@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn, cast
 
-from edgevoice import __version__, cli_bench, cli_eval
+from edgevoice import __version__, cli_bench, cli_eval, cli_grammar_import
 from edgevoice.errors import AudioError, CheckFailedError, EdgevoiceError, ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -535,13 +535,16 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="as JSON")
     sub.add_argument("--test", action="store_true", help="record five seconds and say how it sounds")
 
-    def add_group(name: str, text: str) -> argparse._SubParsersAction[argparse.ArgumentParser]:
-        parser = commands.add_parser(name, help=text, description=text, epilog=EXIT_CODES)
+    def add_group(
+        name: str, text: str, to: argparse._SubParsersAction[argparse.ArgumentParser] = commands
+    ) -> argparse._SubParsersAction[argparse.ArgumentParser]:
+        parser = to.add_parser(name, help=text, description=text, epilog=EXIT_CODES)
         return parser.add_subparsers(metavar="COMMAND", required=True)
 
     group = add_group("models", "list, pull, import and verify models")
-    sub = add(group, "list", models_list, "known and installed models")
-    sub.add_argument("--json", action="store_true", help="as JSON")
+    add(group, "list", models_list, "known and installed models").add_argument(
+        "--json", action="store_true", help="as JSON"
+    )
     sub = add(group, "pull", models_pull, "fetch models; nothing to do when they are there")
     sub.add_argument("names", nargs="+", metavar="NAME", help="such as tiny.en or base")
     sub.add_argument("--quiet", action="store_true", help="no progress bars")
@@ -556,9 +559,13 @@ def _parser() -> argparse.ArgumentParser:
     sub = add(group, "verify", models_verify, "compare the hash of installed models with the pinned one")
     sub.add_argument("names", nargs="*", metavar="NAME", help="default: all installed")
 
+    group = add_group("grammar", "make grammars of sentences that you have")
+    cli_grammar_import.add_commands(
+        add_group("import", "from Home Assistant, Rhasspy, or plain sentences", group), add
+    )
+
     group = add_group("config", "show and check the configuration")
-    sub = add(group, "show", config_show, "the configuration in effect")
-    sub.add_argument(
+    add(group, "show", config_show, "the configuration in effect").add_argument(
         "--defaults", action="store_true", help="the commented file with every default, to start from"
     )
     add(group, "check", config_check, "check a configuration file")

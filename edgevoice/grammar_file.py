@@ -34,7 +34,7 @@ from edgevoice.errors import GrammarError
 from edgevoice.events import FollowUp
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 MAX_FILE_BYTES: Final = 16_000_000
 """Home Assistant's whole English collection is 1 MB; 2,000 entities add less than that."""
@@ -185,7 +185,7 @@ def load(path: Path) -> GrammarFile:
     Raises:
         GrammarError: with file, line, what was seen and what to do.
     """
-    return _Reader(path, *_read_yaml(path)).grammar()
+    return _Reader(path, *read_yaml(path)).grammar()
 
 
 def read_list(name: str, values: object) -> SlotList:
@@ -200,7 +200,7 @@ def read_list(name: str, values: object) -> SlotList:
 # ---- YAML with lines ----
 
 
-def _read_yaml(path: Path) -> tuple[object, dict[Path_, int]]:
+def read_yaml(path: Path) -> tuple[object, dict[Path_, int]]:
     """Return the file's plain values and the line of each, by path from the top."""
     try:
         data = read_regular_file(path, MAX_FILE_BYTES + 1)
@@ -642,6 +642,24 @@ class _Reader:
     def error(self, at: Path_, text: str) -> GrammarError:
         line = f":{self.line(at)}" if self.lines is not None else ""
         return GrammarError(f"{self.path}{line}: {text}")
+
+
+class SourceReader(_Reader):
+    """Reads files of other formats with the same checks; each is a subclass."""
+
+    def known(self, value: object, at: Path_, keys: Collection[str]) -> dict[str, Any]:
+        """Return a mapping that has no other keys than these.
+
+        Raises:
+            GrammarError: it is none, or has others.
+        """
+        body = self.mapping(value, at)
+        for key in body:
+            if key not in keys:
+                near = difflib.get_close_matches(key, keys, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(keys)}"
+                raise self.error((*at, key), f"unknown key {key!r}; {hint}")
+        return body
 
 
 def can_be_empty(expression: Expression, rules: Rules) -> bool:

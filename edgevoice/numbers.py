@@ -32,6 +32,9 @@ _ALSO_SAID: Final[dict[str, tuple[tuple[str, str], ...]]] = {
 }
 """Beginnings and parts of number words, and what people say in their place."""
 
+_ALSO_CALLED: Final = {"nb": "no"}
+"""Languages whose words unicode-rbnf has under another code."""
+
 _THOUSANDS: Final = {"en": ","}
 """Between groups of three digits."""
 
@@ -176,9 +179,11 @@ def ordinals(language: str, number: int) -> tuple[tuple[str, ...], tuple[str, ..
 @cache
 def _engine(language: str) -> RbnfEngine | None:
     """Return the number engine of a language or its family ("en" for "en-US"), None when there is none."""
-    for name in (language, family(language)):
+    for name in (language, family(language), _ALSO_CALLED.get(family(language), language)):
         try:
-            return RbnfEngine.for_language(name)
+            engine = RbnfEngine.for_language(name)
         except (ValueError, OSError):  # OSError: a name too long for the file it would be in
             continue
+        if engine.rulesets:  # some languages are there by name only
+            return engine
     return None

@@ -18,19 +18,21 @@ from edgevoice import cli, config
 from edgevoice.errors import EdgevoiceError, InferenceError
 
 if TYPE_CHECKING:
+    import argparse
+
     from tests.conftest import Edgevoice, Sample
 
 
-def all_commands() -> list[list[str]]:
-    """Every command, from the parser itself."""
-    found: list[list[str]] = []
-    for name, sub in cli._parser()._subparsers._group_actions[0].choices.items():  # type: ignore[union-attr,union-attr]
-        group = sub._subparsers
-        found += [[name]] if group is None else [[name, each] for each in group._group_actions[0].choices]
-    return found
+def all_commands(parser: argparse.ArgumentParser) -> list[list[str]]:
+    """Every command, from the parser itself; groups can be in groups."""
+    group = parser._subparsers
+    if group is None:
+        return [[]]
+    subs: dict[str, argparse.ArgumentParser] = group._group_actions[0].choices  # type: ignore[assignment]
+    return [[name, *rest] for name, sub in subs.items() for rest in all_commands(sub)]
 
 
-COMMANDS = all_commands()
+COMMANDS = all_commands(cli._parser())
 
 
 def one_sentence(stderr: bytes) -> str:
@@ -57,7 +59,7 @@ class TestHelp:
             assert f"{code} {meaning}" in text
         assert "--config" in text
 
-    @pytest.mark.parametrize("group", [[], ["models"], ["config"]])
+    @pytest.mark.parametrize("group", [[], ["models"], ["grammar"], ["grammar", "import"], ["config"]])
     def test_exit_codes_are_those_of_the_readme(
         self, group: list[str], capsys: pytest.CaptureFixture[str]
     ) -> None:

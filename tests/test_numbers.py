@@ -242,3 +242,9 @@ def test_language_without_words() -> None:
     assert number_texts("tlh", 5, digits=True, words=False, fractions=False) == ("5",)
     with pytest.raises(GrammarError, match="words_language"):
         number_texts("tlh", 5, digits=True, words=True, fractions=False)
+
+
+def test_norwegian_has_two_codes() -> None:
+    """unicode-rbnf knows Bokmål by name only, and has its words under the other code."""
+    assert number_words("nb", 3) == number_words("no", 3) == ("tre",)
+    assert number_words("nb-NO", 3) == ("tre",)
