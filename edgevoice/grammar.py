@@ -10,7 +10,7 @@ says how they are run.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -133,6 +133,56 @@ def compile_grammar(file: GrammarFile, wake_phrase: Expression | None = None) ->
     return _Compiler(file, wake_phrase).compile()
 
 
+PLACEHOLDER: Final = "\1"
+"""In place of free text; no word has it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TracedGrammar:
+    """A grammar compiled so that it can be told which of its templates a sentence is of."""
+
+    compiled: CompiledGrammar
+    """Its ACCEPT values count templates; `blocks` has the block of each."""
+
+    templates: tuple[Template, ...]
+    lists: dict[int, str]
+    """First node of each list's network -> the list's name."""
+
+    has_free_text: tuple[bool, ...]
+    """Of each template."""
+
+
+def compile_traced(file: GrammarFile, *, plain: bool = False, free: bool = True) -> TracedGrammar:
+    """Compile a grammar file to look into it.
+
+    Args:
+        file: as read.
+        plain: each word in the spelling of the file, each number in digits if it may be, no skip words.
+        free: whether free text is free; otherwise it is PLACEHOLDER.
+
+    Raises:
+        GrammarError: as compile_grammar().
+    """
+    compiler = _Compiler(
+        replace(file, skip_words=()) if plain else file, is_plain=plain, is_free=free, traced=[]
+    )
+    compiled = compiler.compile()
+    traced = compiler.traced or []
+    return TracedGrammar(
+        replace(compiled, blocks=tuple(block for block, _, _ in traced)),
+        templates=tuple(template for _, template, _ in traced),
+        lists={
+            network.start: name[1:-1] for (name, _), network in compiler.networks.items() if name[0] == "{"
+        },
+        has_free_text=tuple(has_free_text for _, _, has_free_text in traced),
+    )
+
+
+def plain_text(text: str) -> str:
+    """Return a text as a plain grammar has it: words in lower case, signs directly behind their numbers."""
+    return _SIGN_APART.sub("", " ".join(_words(text)))
+
+
 def compile_free_text(language: str) -> CompiledGrammar:
     """Compile the grammar of everything: one intent without a name, one slot "text"."""
     template = grammar_file.Template(parse_sentence("{text}"), 0)
@@ -175,6 +225,9 @@ class _Network:
     paths: int = 1
     """Call stacks that entering it can lead to."""
 
+    has_free_text: bool = False
+    """Also in what it calls."""
+
     complete: bool = False
 
 
@@ -182,6 +235,11 @@ class _Network:
 class _Compiler:
     file: GrammarFile
     wake_phrase: Expression | None = None
+    is_plain: bool = False
+    is_free: bool = True
+    traced: list[tuple[Block, Template, bool]] | None = None
+    """Where ACCEPT values count templates: these, and which have free text."""
+
     sources: list[int] = field(default_factory=list)
     arcs: list[tuple[int, int, int]] = field(default_factory=list)
     n_nodes: int = 1
@@ -194,7 +252,6 @@ class _Compiler:
     """Words of the longest phrase with spellings."""
 
     template: Template | None = None
-    has_free_text: bool = False
     skip_network: int = 0
     """First node of the network of skip words, 0 when there are none."""
 
@@ -204,7 +261,7 @@ class _Compiler:
     top: _Network = field(default_factory=lambda: _Network("", 0))
 
     def __post_init__(self) -> None:
-        self.spellings = spellings(self.file.language)
+        self.spellings = {} if self.is_plain else spellings(self.file.language)
         self.longest = max(map(len, self.spellings), default=1)
 
     # ---- graph ----
@@ -268,6 +325,7 @@ class _Compiler:
             checker = top_checker if scope is top else free_text.Checker(scope.rules, scope.lists)
             for template in block.templates:
                 self.template = template
+                self.top.has_free_text = False
                 expression = template.sentence.expression
                 # As in hassil, free text at an edge of a sentence may hold its skip words.
                 edges = expression.items if isinstance(expression, Group) else [expression]
@@ -275,8 +333,13 @@ class _Compiler:
                 self.skipping = 0 if first or last else self.skip_network
                 end = self.expression(expression, self.arc(begin if first else skipped, EPSILON), scope)
                 self.skipping = 0 if last else self.skip_network
-                self.arc(self.gap(end) if self.skipping else end, ACCEPT, number, 0)
-                if self.has_free_text and (problem := checker.problem(expression)):
+                if self.traced is not None:
+                    accept = len(self.traced)
+                    self.traced.append((block, template, self.top.has_free_text))
+                else:
+                    accept = number
+                self.arc(self.gap(end) if self.skipping else end, ACCEPT, accept, 0)
+                if self.top.has_free_text and (problem := checker.problem(expression)):
                     raise self.error(problem)
         return self.tables()
 
@@ -424,6 +487,7 @@ class _Compiler:
         caller = self.compiling[-1] if self.compiling else self.top
         caller.depth = max(caller.depth, called.depth + 1)
         caller.paths += called.paths
+        caller.has_free_text = caller.has_free_text or called.has_free_text
         if caller.depth > MAX_DEPTH:
             raise self.error(f"rules and lists nest deeper than {MAX_DEPTH} levels; write some of them out")
         if caller.paths > MAX_CALL_PATHS:
@@ -451,8 +515,9 @@ class _Compiler:
     # ---- lists ----
 
     def words_body(self, start: int) -> int:
-        self.has_free_text = True
-        return self.arc(free_text.words(self, start), LABEL, self.label(FreeText()))
+        self.compiling[-1].has_free_text = True
+        end = free_text.words(self, start) if self.is_free else self.plain(PLACEHOLDER, start, {})
+        return self.arc(end, LABEL, self.label(FreeText()))
 
     def values_body(self, slot_list: TextSlotList, scope: _Scope) -> Callable[[int], int]:
         def body(start: int) -> int:
@@ -497,6 +562,8 @@ class _Compiler:
                         f"{number} in range {numbers.name!r} has no words in language {language!r}; "
                         "remove 'digits: false'"
                     )
+                if self.is_plain:
+                    texts = texts[:1]
                 value: float = number if numbers.multiplier is None else number * numbers.multiplier
                 if isinstance(value, float) and value.is_integer():
                     value = int(value)
@@ -553,7 +620,7 @@ class _Compiler:
 
     def word(self, word: str, at: int, trie: _Trie) -> int:
         for forms in _characters(word):
-            if len(forms) == 1:
+            if len(forms) == 1 or self.is_plain:
                 for kind, value in forms[0]:
                     at = self.step(at, kind, value, trie)
                 continue
@@ -619,6 +686,9 @@ def _words(text: str) -> list[str]:
     words = (word.strip(EDGE_PUNCTUATION) for word in text.split())
     return [word for word in words if word]
 
+
+_SIGN_APART: Final = re.compile(rf" (?=[{''.join(sorted(GLUED_SIGNS))}])")
+"""The space before a sign that needs none."""
 
 _Symbols = tuple[tuple[int, int], ...]
 
