@@ -249,7 +249,8 @@ def explain(options: argparse.Namespace, config: Config) -> None:
     from edgevoice import grammar_explain, grammar_file  # noqa: PLC0415
 
     file = grammar_file.load(_path(options, config))
-    found = grammar_explain.explain(file, options.text)
+    text = options.text.encode("utf-8", "replace").decode()  # what the shell passes may be any bytes
+    found = grammar_explain.explain(file, text)
     if options.json:
         print(json.dumps(_explanation_fields(found), ensure_ascii=False))
         return

@@ -114,29 +114,24 @@ class Derivations:
 
     def __init__(self, file: GrammarFile) -> None:
         top = Speaker(file.language, file.rules, file.lists)
-        self._templates: list[tuple[str, Expression, Speaker]] = []
+        self._templates: list[tuple[str, int, Expression, Speaker]] = []
         for block in file.blocks:
             speaker = top
             if block.rules or block.lists:
                 speaker = Speaker(file.language, file.rules | block.rules, file.lists | block.lists)
-            self._templates += [
-                (block.intent, template.sentence.expression, speaker) for template in block.templates
-            ]
+            for template in block.templates:
+                expression = template.sentence.expression
+                self._templates.append((block.intent, speaker.count(expression), expression, speaker))
 
     def count(self, intent: str | None = None) -> int:
         """Return how many there are in all, or of one intent."""
-        return sum(
-            speaker.count(expression)
-            for name, expression, speaker in self._templates
-            if intent in (_ALL, name)
-        )
+        return sum(count for name, count, _, _ in self._templates if intent in (_ALL, name))
 
     def text(self, number: int, intent: str | None = None) -> str:
         """Return the sentence of a way by its number, from 0 up to what count() returns."""
-        for name, expression, speaker in self._templates:
+        for name, count, expression, speaker in self._templates:
             if intent not in (_ALL, name):
                 continue
-            count = speaker.count(expression)
             if number < count:
                 return speaker.text(expression, number)
             number -= count

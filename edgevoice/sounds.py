@@ -83,6 +83,14 @@ def _price(one: str, other: str) -> float:
 
 def cost(one: str, other: str) -> float:
     """Return how much two rows of sounds differ."""
+    start, ends = 0, (len(one), len(other))
+    while start < min(ends) and one[start] == other[start]:
+        start += 1
+    while min(ends) > start and one[ends[0] - 1] == other[ends[1] - 1]:
+        ends = ends[0] - 1, ends[1] - 1
+    one, other = one[start : ends[0]], other[start : ends[1]]
+    if len(one) < 2 and len(other) < 2:  # as most that are alike
+        return _price(one, other)
     row = [0.0]
     for sound in other:
         row.append(row[-1] + _price("", sound))

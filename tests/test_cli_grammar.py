@@ -201,6 +201,12 @@ class TestExplain:
         assert "the" in found["next_words"]
         assert {"light", "switch"} <= set(found["next_lists"])
 
+    def test_text_that_is_none(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """Whatever bytes the shell passes."""
+        for text in ("\udcff", "\0", "", " ", "turn\0on", "x" * 100_000):
+            assert cli.main(["grammar", "explain", text]) == 0
+            assert "begins like no sentence" in capsys.readouterr().out
+
     def test_ambiguous(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """Both, and what becomes of it."""
         path = written(tmp_path, with_sentences('"go"', '"go"'))

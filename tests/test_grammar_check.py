@@ -272,7 +272,7 @@ class TestLists:
 """
         report = self.report(tmp_path, values)
         assert found(report, "duplicate") == [
-            ("warning", 11, '"lamp" of list {x} is one by line 10, so never two')
+            ("warning", 11, '"lamp" of list {x} is one by line 10 and not two')
         ]
 
     def test_alike(self, tmp_path: Path) -> None:

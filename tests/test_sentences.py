@@ -11,7 +11,7 @@ import pytest
 import yaml
 from hassil import Intents, recognize_all
 from hassil.sample import sample_intents
-from hypothesis import assume, given, note, settings
+from hypothesis import given, note, settings
 
 from edgevoice import grammar_file, match
 from edgevoice.errors import GrammarError, UsageError
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edgevoice.grammar_file import GrammarFile
 
 EFFORT = 10_000_000
-MAX_EXPANDED = 400  # ways of a random grammar that hassil expands one by one
+MAX_EXPANDED = 1_000  # ways of a random grammar that hassil expands one by one
 
 HEAD = "language: en\nintents:\n  A:\n    data:\n      - sentences:\n"
 
@@ -63,18 +63,25 @@ def expanded(data: dict[str, Any]) -> dict[str, set[str]]:
     return found
 
 
-@settings(max_examples=examples(100), deadline=None, derandomize=True)
+@settings(max_examples=examples(80), deadline=None, derandomize=True)
 @given(data=grammars)
-def test_count_is_that_of_hassils_sampler(
+def test_sentences_are_those_of_hassils_sampler(
     tmp_path_factory: pytest.TempPathFactory, data: dict[str, Any]
 ) -> None:
-    """For whatever grammar: the numbered sentences are those hassil expands, none twice, also by intent."""
+    """For whatever grammar: those it expands, none twice, also by intent; both understand them."""
     note(yaml.safe_dump(data))
     file = load(tmp_path_factory.mktemp("sentences"), yaml.safe_dump(data))
-    ways = Derivations(file)
-    assume(ways.count() <= MAX_EXPANDED)
+    sentences, ways = sentences_of(file), Derivations(file)
+    intents = Intents.from_dict({**data, "settings": {"filter_with_regex": False}})
+    with Grammar(compile_grammar(file)) as grammar:
+        for intent in file.intents:
+            for text in sentences.sample(3, seeded(1), intent):
+                assert intent in {meaning.intent for meaning in match.interpret(grammar, text)}, text
+                assert intent in {result.intent.name for result in recognize_all(text, intents)}, text
+    if ways.count() > MAX_EXPANDED:
+        assert sentences.count() <= ways.count()
+        return
     wanted = expanded(data)
-    sentences = sentences_of(file)
     found = everything(sentences)
     assert len(set(found)) == len(found) == sentences.count()
     assert set(found) == set().union(*wanted.values())
@@ -82,23 +89,6 @@ def test_count_is_that_of_hassils_sampler(
         assert set(everything(sentences, intent)) == wanted.get(intent, set())
         assert sentences.count(intent) == len(wanted.get(intent, set()))
     assert {ways.text(number) for number in range(ways.count())} - {""} == set(found)
-
-
-@settings(max_examples=examples(60), deadline=None, derandomize=True)
-@given(data=grammars)
-def test_every_sampled_sentence_is_understood(
-    tmp_path_factory: pytest.TempPathFactory, data: dict[str, Any]
-) -> None:
-    """By us and by hassil, as the intent it was drawn from."""
-    note(yaml.safe_dump(data))
-    file = load(tmp_path_factory.mktemp("sentences"), yaml.safe_dump(data))
-    intents = Intents.from_dict({**data, "settings": {"filter_with_regex": False}})
-    sentences = sentences_of(file)
-    with Grammar(compile_grammar(file)) as grammar:
-        for intent in file.intents:
-            for text in sentences.sample(3, seeded(1), intent):
-                assert intent in {meaning.intent for meaning in match.interpret(grammar, text)}, text
-                assert intent in {result.intent.name for result in recognize_all(text, intents)}, text
 
 
 @pytest.mark.parametrize("name", ["home", "coffee"])
