@@ -268,8 +268,13 @@ def explain(options: argparse.Namespace, config: Config) -> None:
 
 
 def _print_refusal(found: Explanation) -> None:
-    begun = f'"{found.reached}" begins a sentence' if found.reached else "it begins like no sentence"
-    print(f"no sentence of the grammar: {begun}" + (f', "{found.rest}" does not go on' if found.rest else ""))
+    if not found.reached:
+        where = "it begins like none"
+    elif found.rest:
+        where = f'"{found.reached}" begins one, "{found.rest}" does not go on'
+    else:
+        where = f'"{found.reached}" begins one, more must follow'
+    print(f"no sentence of the grammar: {where}")
     following = [*(f"{{{name}}}" for name in found.next_lists), *found.next_words]
     if following:
         print("could come next: " + ", ".join(following) + (", ..." if found.more else ""))

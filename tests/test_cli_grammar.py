@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from typing import TYPE_CHECKING
 
 import pytest
@@ -189,8 +191,16 @@ class TestExplain:
         """How far it gets, and what could follow."""
         assert cli.main(["grammar", "explain", written(tmp_path, GRAMMAR), "turn on teh light"]) == 0
         assert capsys.readouterr().out.splitlines() == [
-            'no sentence of the grammar: "turn on" begins a sentence, "teh light" does not go on',
+            'no sentence of the grammar: "turn on" begins one, "teh light" does not go on',
             "could come next: {light}, the",
+        ]
+
+    def test_unfinished(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """More words are needed."""
+        assert cli.main(["grammar", "explain", written(tmp_path, GRAMMAR), "turn on the big"]) == 0
+        assert capsys.readouterr().out.splitlines() == [
+            'no sentence of the grammar: "turn on the big" begins one, more must follow',
+            "could come next: 1, one",
         ]
 
     def test_default_grammar(self, capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,7 +215,7 @@ class TestExplain:
         """Whatever bytes the shell passes."""
         for text in ("\udcff", "\0", "", " ", "turn\0on", "x" * 100_000):
             assert cli.main(["grammar", "explain", text]) == 0
-            assert "begins like no sentence" in capsys.readouterr().out
+            assert "begins like none" in capsys.readouterr().out
 
     def test_ambiguous(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """Both, and what becomes of it."""
@@ -233,6 +243,23 @@ class TestExplain:
                 "template": "turn on [the] {light:name}",
             }
         ]
+
+
+def test_document_shows_what_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every command in docs/grammar-tools.md prints what stands below it."""
+    document = (ROOT / "docs" / "grammar-tools.md").read_text(encoding="utf-8")
+    (grammar,) = re.findall(r"```yaml\n(.*?)```", document, re.DOTALL)
+    (tmp_path / "my-home.yaml").write_text(grammar, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    shown = re.findall(
+        r"```\n\$ edgevoice (grammar (?:check|sample|explain)[^\n]*)\n(.*?)```", document, re.DOTALL
+    )
+    assert len(shown) == 4
+    for command, wanted in shown:
+        cli.main(shlex.split(command))
+        assert capsys.readouterr().out == wanted
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
+from hypothesis import given, note, settings
 
-from edgevoice import grammar_check
+from edgevoice import grammar_check, grammar_file, match
 from edgevoice.errors import GrammarError
-from tests.test_match import ROOT
+from edgevoice.grammar import compile_grammar
+from edgevoice.native import Grammar
+from edgevoice.sentences import Derivations
+from tests.examples import examples
+from tests.test_match import ROOT, grammars
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -192,6 +198,27 @@ lists:
         lists = "lists: {what: {wildcard: true}, note: {wildcard: true}}\n"
         report = checked(tmp_path, with_sentences('"add {what}"', '"add {note}"', lists=lists))
         assert one(report).text == '"add {what}" is A, and by line 10 B: refused as ambiguous'
+
+
+@settings(max_examples=examples(25), deadline=None, derandomize=True)
+@given(data=grammars)
+def test_two_intents_of_any_grammar(tmp_path_factory: pytest.TempPathFactory, data: dict[str, Any]) -> None:
+    """They are reported exactly when one of its sentences has two, and said of such a sentence."""
+    note(yaml.safe_dump(data))
+    path = tmp_path_factory.mktemp("check") / "grammar.yaml"
+    path.write_text(yaml.safe_dump(data), encoding="utf-8")
+    file = grammar_file.load(path)
+    reported = [
+        each.text.split('"')[1] for each in grammar_check.check(path).findings if each.kind == "ambiguous"
+    ]
+    ways = Derivations(file)
+    texts = {ways.text(number) for number in range(min(ways.count(), 200))} | set(reported)
+    with Grammar(compile_grammar(file)) as grammar:
+        several = {
+            text for text in texts if len({each.intent for each in match.interpret(grammar, text)}) > 1
+        }
+    assert set(reported) <= several
+    assert bool(reported) == bool(several)
 
 
 class TestFreeText:
