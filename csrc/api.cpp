@@ -4,6 +4,7 @@
 #include "model_file.h"
 #include "quantize.h"
 #include "search.h"
+#include "sentences.h"
 
 #include <algorithm>
 #include <chrono>
@@ -18,6 +19,10 @@ struct ev_model {
 
 struct ev_grammar {
     std::shared_ptr<const ev::Automaton> shared;
+};
+
+struct ev_sentences {
+    ev::SentenceGraph graph;
 };
 
 struct ev_vad {
@@ -223,6 +228,57 @@ ev_status ev_grammar_can_go_on(const ev_grammar *grammar, const char *text, size
                                int32_t *can_go_on) {
     return guarded([&]() -> ev_status {
         *can_go_on = grammar->shared->can_go_on(text, length);
+        return EV_OK;
+    });
+}
+
+ev_status ev_grammar_sentences(const ev_grammar *grammar, const uint8_t *is_free, size_t n_free,
+                               size_t effort, ev_sentences **out) {
+    return guarded([&]() -> ev_status {
+        const std::vector<bool> free(is_free, is_free + n_free);
+        *out = new ev_sentences{ev::sentence_graph(*grammar->shared, free, effort)};
+        return EV_OK;
+    });
+}
+
+void ev_sentences_get(const ev_sentences *sentences, ev_sentence_graph *out) {
+    const ev::SentenceGraph &graph = sentences->graph;
+    *out = {graph.complete,      graph.n_states(),     graph.first_edge.data(),
+            graph.bytes.data(),  graph.targets.data(), graph.first_accept.data(),
+            graph.accepts.data()};
+}
+
+void ev_sentences_free(ev_sentences *sentences) { delete sentences; }
+
+ev_status ev_grammar_ahead(const ev_grammar *grammar, const char *text, size_t length,
+                           const uint32_t *calls, size_t n_calls, size_t most, char *words,
+                           uint8_t *called, ev_ahead *out) {
+    return guarded([&]() -> ev_status {
+        const std::vector<uint32_t> named(calls, calls + n_calls);
+        const ev::Ahead found = ev::look_ahead(*grammar->shared, text, length, named, most);
+        std::copy(found.calls.begin(), found.calls.end(), called);
+        char *end = words;
+        for (const std::string &word : found.words) {
+            end = std::copy(word.begin(), word.end(), end);
+            *end++ = '\n';
+        }
+        *out = {found.reached, size_t(end - words), found.more};
+        return EV_OK;
+    });
+}
+
+ev_status ev_grammar_choices(const ev_grammar *grammar, const ev_model *model, const char *text,
+                             size_t length, size_t *n_tokens) {
+    return guarded([&]() -> ev_status {
+        *n_tokens = ev::count_choices(grammar->shared, model->shared->trie(), text, length);
+        return EV_OK;
+    });
+}
+
+ev_status ev_model_fewest_tokens(const ev_model *model, const char *text, size_t length,
+                                 int32_t *n_tokens) {
+    return guarded([&]() -> ev_status {
+        *n_tokens = model->shared->trie().fewest(std::string(text, length));
         return EV_OK;
     });
 }

@@ -76,6 +76,8 @@ class Automaton {
     const Arc *begin(uint32_t node) const { return arcs_.data() + first_[node]; }
     const Arc *end(uint32_t node) const { return arcs_.data() + first_[node + 1]; }
 
+    size_t n_nodes() const { return first_.size() - 1; }
+
     // Whether free text stands at a node: it has a RANGE arc.
     bool free(uint32_t node) const { return free_[node]; }
 

@@ -121,6 +121,54 @@ ev_status ev_grammar_match(const ev_grammar *grammar, const char *text, size_t l
 ev_status ev_grammar_can_go_on(const ev_grammar *grammar, const char *text, size_t length,
                                int32_t *can_go_on);
 
+// ---- what a grammar says, for those who write it; text is plain here: lower case, one space
+// between words, no punctuation after them ----
+
+typedef struct ev_sentences ev_sentences;
+
+// A deterministic automaton over bytes without cycles, as small as can be. State 0 is the start;
+// edges lead to higher numbers. Valid while the ev_sentences is.
+typedef struct ev_sentence_graph {
+    int32_t complete; // 0: the effort did not suffice, sentences are missing, long ones first
+    size_t n_states;
+    const uint32_t *first_edge;   // edges of state i: first_edge[i] up to first_edge[i + 1]
+    const uint8_t *bytes;         // of each edge, ascending within a state
+    const uint32_t *targets;      // of each edge
+    const uint32_t *first_accept; // accepts of state i: first_accept[i] up to first_accept[i + 1]
+    const uint32_t *accepts;      // ACCEPT values of the sentences that end there, ascending
+} ev_sentence_graph;
+
+// All sentences, without words to skip. `is_free` has n_free entries: with is_free[v] != 0, ACCEPT
+// value v is of sentences with RANGE arcs, which have no end; they are left out, but where another
+// sentence is one of them, too, it has the value v as well. `effort`: configurations looked at,
+// some 80 bytes and 1 us each. `*out` must be freed with ev_sentences_free.
+ev_status ev_grammar_sentences(const ev_grammar *grammar, const uint8_t *is_free, size_t n_free,
+                               size_t effort, ev_sentences **out);
+void ev_sentences_get(const ev_sentences *sentences, ev_sentence_graph *out);
+void ev_sentences_free(ev_sentences *sentences);
+
+typedef struct ev_ahead {
+    size_t reached; // bytes of the text, whole words, that begin a sentence
+    size_t size;    // bytes written to `words`
+    int32_t more;   // 1: there are more words than asked for
+} ev_ahead;
+
+// What can follow the part of a text that begins a sentence: at most `most` words, each followed by
+// "\n" in `words`, which has room for 65 bytes each. `calls`: n_calls first nodes of networks,
+// ascending, which are named in place of the words they begin with: called[i] is 1 or 0.
+ev_status ev_grammar_ahead(const ev_grammar *grammar, const char *text, size_t length,
+                           const uint32_t *calls, size_t n_calls, size_t most, char *words,
+                           uint8_t *called, ev_ahead *out);
+
+// How many tokens of the model the decoder may go on with after a text, plain or not; 0: it begins
+// no sentence.
+ev_status ev_grammar_choices(const ev_grammar *grammar, const ev_model *model, const char *text,
+                             size_t length, size_t *n_tokens);
+
+// How many tokens of the model spell a text at least; -1: none do.
+ev_status ev_model_fewest_tokens(const ev_model *model, const char *text, size_t length,
+                                 int32_t *n_tokens);
+
 // ---- session: one decoder; one thread at a time ----
 
 typedef struct ev_session ev_session;

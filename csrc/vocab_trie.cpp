@@ -42,4 +42,24 @@ VocabTrie::VocabTrie(const std::vector<std::string> &tokens) {
     }
 }
 
+int32_t VocabTrie::fewest(const std::string &text) const {
+    std::vector<int32_t> least(text.size() + 1, -1); // for each beginning
+    least[0] = 0;
+    for (size_t from = 0; from < text.size(); ++from) {
+        if (least[from] < 0)
+            continue;
+        const Node *node = &root();
+        for (size_t at = from; at < text.size(); ++at) {
+            const Node *first = children(*node), *last = first + node->n_children;
+            node = std::find_if(first, last,
+                                [&](const Node &child) { return child.byte == uint8_t(text[at]); });
+            if (node == last)
+                break;
+            if (node->token >= 0 && (least[at + 1] < 0 || least[at + 1] > least[from] + 1))
+                least[at + 1] = least[from] + 1;
+        }
+    }
+    return least[text.size()];
+}
+
 } // namespace ev

@@ -20,6 +20,9 @@ class VocabTrie {
     // stays.
     explicit VocabTrie(const std::vector<std::string> &tokens);
 
+    // How many tokens spell a text at least; -1 when none do.
+    int32_t fewest(const std::string &text) const;
+
     const Node &root() const { return nodes_[0]; }
     const Node *children(const Node &node) const { return nodes_.data() + node.first_child; }
 

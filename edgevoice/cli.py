@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn, cast
 
-from edgevoice import __version__, cli_bench, cli_eval, cli_grammar_import
+from edgevoice import __version__, cli_bench, cli_eval, cli_grammar, cli_grammar_import
 from edgevoice.errors import AudioError, CheckFailedError, EdgevoiceError, ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -216,6 +216,21 @@ def tell(options: argparse.Namespace) -> None:
     from edgevoice import cli_tell  # noqa: PLC0415
 
     cli_tell.run(options.name, options.value, _config(options))
+
+
+def grammar_check(options: argparse.Namespace) -> int:
+    """What a grammar says, and what in it is wrong or doubtful."""
+    return cli_grammar.check(options, _config(options))
+
+
+def grammar_sample(options: argparse.Namespace) -> None:
+    """Sentences of a grammar."""
+    cli_grammar.sample(options, _config(options))
+
+
+def grammar_explain(options: argparse.Namespace) -> None:
+    """What a grammar makes of a sentence."""
+    cli_grammar.explain(options, _config(options))
 
 
 def models_list(options: argparse.Namespace) -> None:
@@ -468,7 +483,7 @@ def _add_tell(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:  # noqa: PLR0915 - a few a command
     parser = argparse.ArgumentParser(
         prog="edgevoice",
         description="Offline voice commands: speech in, intents on MQTT out.",
@@ -559,7 +574,15 @@ def _parser() -> argparse.ArgumentParser:
     sub = add(group, "verify", models_verify, "compare the hash of installed models with the pinned one")
     sub.add_argument("names", nargs="*", metavar="NAME", help="default: all installed")
 
-    group = add_group("grammar", "make grammars of sentences that you have")
+    group = add_group(
+        "grammar", "check a grammar, draw sentences of it, explain one, make one of what you have"
+    )
+    for name, command, add_arguments, text in (
+        ("check", grammar_check, cli_grammar.add_check, "how much it says, and what is wrong or doubtful"),
+        ("sample", grammar_sample, cli_grammar.add_sample, "sentences of it, all equally likely"),
+        ("explain", grammar_explain, cli_grammar.add_explain, "what it makes of a sentence, and why"),
+    ):
+        add_arguments(add(group, name, command, text))
     cli_grammar_import.add_commands(
         add_group("import", "from Home Assistant, Rhasspy, or plain sentences", group), add
     )

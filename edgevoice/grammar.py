@@ -160,6 +160,67 @@ def compile_grammar(
     return _Compiler(file, wake_phrase, dict(context or {})).compile()
 
 
+PLACEHOLDER: Final = "\1"
+"""In place of free text; no word has it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TracedGrammar:
+    """A grammar compiled so that it can be told which of its templates a sentence is of."""
+
+    compiled: CompiledGrammar
+    """Its ACCEPT values count templates; `blocks` has the block of each."""
+
+    templates: tuple[Template, ...]
+    lists: dict[int, str]
+    """First node of each list's network -> the list's name."""
+
+    has_free_text: tuple[bool, ...]
+    """Of each template."""
+
+
+def compile_traced(
+    file: GrammarFile,
+    context: Mapping[str, object] | None = None,
+    *,
+    plain: bool = False,
+    free: bool = True,
+) -> TracedGrammar:
+    """Compile a grammar file to look into it.
+
+    Args:
+        file: as read.
+        context: what is known before anything is said.
+        plain: each word in the spelling of the file, each number in digits if it may be, no skip words.
+        free: whether free text is free; otherwise it is PLACEHOLDER.
+
+    Raises:
+        GrammarError: as compile_grammar().
+    """
+    compiler = _Compiler(
+        replace(file, skip_words=()) if plain else file,
+        context=dict(context or {}),
+        is_plain=plain,
+        is_free=free,
+        traced=[],
+    )
+    compiled = compiler.compile()
+    traced = compiler.traced or []
+    return TracedGrammar(
+        replace(compiled, blocks=tuple(block for block, _, _ in traced)),
+        templates=tuple(template for _, template, _ in traced),
+        lists={
+            network.start: name[1:-1] for (name, _), network in compiler.networks.items() if name[0] == "{"
+        },
+        has_free_text=tuple(has_free_text for _, _, has_free_text in traced),
+    )
+
+
+def plain_text(text: str) -> str:
+    """Return a text as a plain grammar has it: words in lower case, signs directly behind their numbers."""
+    return _SIGN_APART.sub("", " ".join(_words(text)))
+
+
 def compile_free_text(language: str) -> CompiledGrammar:
     """Compile the grammar of everything: one intent without a name, one slot "text"."""
     template = grammar_file.Template(parse_sentence("{text}"), 0)
@@ -200,6 +261,11 @@ class _Compiler:
     file: GrammarFile
     wake_phrase: Expression | None = None
     context: Context = field(default_factory=dict)
+    is_plain: bool = False
+    is_free: bool = True
+    traced: list[tuple[Block, Template, bool]] | None = None
+    """Where ACCEPT values count templates: these, and which have free text."""
+
     sources: list[int] = field(default_factory=list)
     arcs: list[tuple[int, int, int]] = field(default_factory=list)
     entries: list[tuple[int, int]] = field(default_factory=list)
@@ -224,7 +290,7 @@ class _Compiler:
     top: _Network = field(default_factory=lambda: _Network("", 0))
 
     def __post_init__(self) -> None:
-        self.spellings = spellings(self.file.language)
+        self.spellings = {} if self.is_plain else spellings(self.file.language)
         self.longest = max(map(len, self.spellings), default=1)
 
     # ---- graph ----
@@ -295,12 +361,17 @@ class _Compiler:
                 edges = expression.items if isinstance(expression, Group) else [expression]
                 first, last = (free_text.is_reference(edges[i], scope.lists) for i in (0, -1))
                 self.skipping = 0 if first or last else self.skip_network
+                has_free_text = scope.has_free_text(expression)
+                accept = number
+                if self.traced is not None:
+                    accept = len(self.traced)
+                    self.traced.append((block, template, has_free_text))
                 start = self.arc(begin if first else skipped, EPSILON)
-                self.entries.append((len(self.arcs) - 1, number))
+                self.entries.append((len(self.arcs) - 1, accept))
                 end = self.expression(expression, start, scope)
                 self.skipping = 0 if last else self.skip_network
-                self.arc(self.gap(end) if self.skipping else end, ACCEPT, number, 0)
-                if scope.has_free_text(expression) and (problem := checker.problem(expression)):
+                self.arc(self.gap(end) if self.skipping else end, ACCEPT, accept, 0)
+                if has_free_text and (problem := checker.problem(expression)):
                     raise self.error(problem)
         if unsayable and len(unsayable) == sum(len(block.templates) for block in self.file.blocks):
             raise GrammarError(
@@ -468,7 +539,8 @@ class _Compiler:
     # ---- lists ----
 
     def words_body(self, start: int) -> int:
-        return self.arc(free_text.words(self, start), LABEL, self.label(FreeText()))
+        end = free_text.words(self, start) if self.is_free else self.plain(PLACEHOLDER, start, {})
+        return self.arc(end, LABEL, self.label(FreeText()))
 
     def values_body(self, slot_list: TextSlotList, scope: Scope) -> Callable[[int], int]:
         def body(start: int) -> int:
@@ -513,6 +585,8 @@ class _Compiler:
                         f"{number} in range {numbers.name!r} has no words in language {language!r}; "
                         "remove 'digits: false'"
                     )
+                if self.is_plain:
+                    texts = texts[:1]
                 value: float = number if numbers.multiplier is None else number * numbers.multiplier
                 if isinstance(value, float) and value.is_integer():
                     value = int(value)
@@ -569,7 +643,7 @@ class _Compiler:
 
     def word(self, word: str, at: int, trie: _Trie) -> int:
         for forms in _characters(word):
-            if len(forms) == 1:
+            if len(forms) == 1 or self.is_plain:
                 for kind, value in forms[0]:
                     at = self.step(at, kind, value, trie)
                 continue
@@ -624,6 +698,9 @@ def _words(text: str) -> list[str]:
     words = (word.strip(EDGE_PUNCTUATION) for word in text.split())
     return [word for word in words if word]
 
+
+_SIGN_APART: Final = re.compile(rf" (?=[{''.join(sorted(GLUED_SIGNS))}])")
+"""The space before a sign that needs none."""
 
 _Symbols = tuple[tuple[int, int], ...]
 

@@ -185,7 +185,17 @@ def load(path: Path) -> GrammarFile:
     Raises:
         GrammarError: with file, line, what was seen and what to do.
     """
-    return _Reader(path, *read_yaml(path)).grammar()
+    return load_with_lines(path)[0]
+
+
+def load_with_lines(path: Path) -> tuple[GrammarFile, Mapping[Path_, int]]:
+    """Read a grammar file, and the line of everything in it by keys such as ("lists", "area", "values", 0).
+
+    Raises:
+        GrammarError: as load().
+    """
+    root, lines = read_yaml(path)
+    return _Reader(path, root, lines).grammar(), lines
 
 
 def read_list(name: str, values: object) -> SlotList:

@@ -28,9 +28,10 @@ _INITIALISM: Final = re.compile(r"(.*\W)?([^\W\d]\.)+[^\W\d]", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class _Meaning:
-    """An interpretation, and how much of it the grammar left free."""
+    """An interpretation, the block it is of, and how much of it the grammar left free."""
 
     interpretation: Interpretation
+    block: int
     free_texts: int
     free_letters: int
 
@@ -45,6 +46,11 @@ def interpret(grammar: Grammar, text: str, score: float = 0.0) -> list[Interpret
     Same words with the same meaning by another way through the grammar count once. With free text, only
     the meanings that need fewest free texts, and of these the shortest, are returned.
     """
+    return [interpretation for _, interpretation in with_blocks(grammar, text, score)]
+
+
+def with_blocks(grammar: Grammar, text: str, score: float = 0.0) -> list[tuple[int, Interpretation]]:
+    """Return what interpret() does, each with the number of the block whose sentence the text is."""
     as_written = " ".join(text.split())
     meanings = _meanings(grammar, as_written, score)
     if not meanings or meanings[0].free_texts:
@@ -53,7 +59,7 @@ def interpret(grammar: Grammar, text: str, score: float = 0.0) -> list[Interpret
         others = _meanings(grammar, bare, score)
         if others and (not meanings or _freedom(others[0]) < _freedom(meanings[0])):
             meanings = others
-    return [meaning.interpretation for meaning in meanings]
+    return [(meaning.block, meaning.interpretation) for meaning in meanings]
 
 
 def free_text(grammar: Grammar, text: str) -> list[tuple[int, int]]:
@@ -154,7 +160,7 @@ def _meaning(grammar: Grammar, text: str, reading: list[tuple[int, int]], score:
         woken=any(isinstance(compiled.labels[number], Woken) for number, _ in labels),
     )
     letters = sum(character.isalnum() for text in free_texts for character in text)
-    return _Meaning(found, len(free_texts), letters)
+    return _Meaning(found, block_number, len(free_texts), letters)
 
 
 def _has_keyword(block: Block, data: bytes, skipped: list[tuple[int, int]]) -> bool:

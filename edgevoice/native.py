@@ -43,7 +43,7 @@ from edgevoice.events import Hypothesis, Samples, Timings, TokenScore, Transcrip
 from edgevoice.mel import BINS, LogMel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from edgevoice.grammar import CompiledGrammar
@@ -220,6 +220,13 @@ class Model(_Handle):
         self.mel_filters = np.frombuffer(bytes(filters), np.float32).reshape(-1, BINS)
         """shape (n_mels, BINS)"""
 
+    def fewest_tokens(self, text: str) -> int:
+        """Return how many tokens of the vocabulary spell a text at least; -1: none do."""
+        data, out = text.encode(), ffi.new("int32_t *")
+        with self._use() as pointer:
+            check(lib.ev_model_fewest_tokens(pointer, data, len(data), out))
+        return int(out[0])
+
 
 class Grammar(_Handle):
     """The network of a compiled grammar, ready to decode and match with."""
@@ -238,6 +245,8 @@ class Grammar(_Handle):
         check(status, str(compiled.file.path))
         super().__init__(out[0], lib.ev_grammar_free)
         self.compiled = compiled
+        self.size_bytes = arcs.nbytes + first.nbytes
+        """Memory of the network."""
 
     def match(self, text: str) -> list[list[tuple[int, int]]]:
         """Return the readings of a text: lists of (label, byte position), the last one the block accepted."""
@@ -265,6 +274,108 @@ class Grammar(_Handle):
         with self._use() as pointer:
             check(lib.ev_grammar_can_go_on(pointer, data, len(data), answer))
         return bool(answer[0])
+
+    def sentences(self, effort: int, is_free: Sequence[bool] = ()) -> SentenceGraph:
+        """Return all sentences as plain text, without words to skip; short ones if the effort is too little.
+
+        Args:
+            effort: configurations to look at; a million take about a second and 80 MB.
+            is_free: for each block whether it is left out, as one with free text must be; a sentence of
+                another block that is one of it, too, names it as well.
+
+        Raises:
+            GrammarError: the sentences have no end: there is free text in a block that is not left out.
+        """
+        free, out = bytes(is_free), ffi.new("ev_sentences **")
+        with self._use() as pointer:
+            c_free = ffi.from_buffer("uint8_t[]", free)
+            check(lib.ev_grammar_sentences(pointer, c_free, len(free), effort, out))
+        try:
+            graph = ffi.new("ev_sentence_graph *")
+            lib.ev_sentences_get(out[0], graph)
+            n = graph.n_states + 1
+            first_edge = ffi.unpack(graph.first_edge, n)
+            first_accept = ffi.unpack(graph.first_accept, n)
+            return SentenceGraph(
+                complete=bool(graph.complete),
+                first_edge=first_edge,
+                bytes=bytes(ffi.unpack(graph.bytes, first_edge[-1])) if first_edge[-1] else b"",
+                targets=ffi.unpack(graph.targets, first_edge[-1]) if first_edge[-1] else [],
+                first_accept=first_accept,
+                accepts=ffi.unpack(graph.accepts, first_accept[-1]) if first_accept[-1] else [],
+            )
+        finally:
+            lib.ev_sentences_free(out[0])
+
+    def ahead(self, text: str, networks: Sequence[int] = (), most: int = 20) -> Ahead:
+        """Return how far a plain text begins a sentence, and what words can come next.
+
+        Args:
+            text: in lower case, with one space between words and no punctuation after them.
+            networks: first nodes of networks that are named in place of the words they begin with.
+            most: words wanted.
+        """
+        data, calls = text.encode(), sorted(networks)
+        words, called = ffi.new("char[]", 65 * most), ffi.new("uint8_t[]", len(calls))
+        out = ffi.new("ev_ahead *")
+        with self._use() as pointer:
+            check(lib.ev_grammar_ahead(pointer, data, len(data), calls, len(calls), most, words, called, out))
+        return Ahead(
+            reached=data[: out.reached].decode("utf-8", "replace"),
+            words=tuple(ffi.buffer(words, out.size)[:].decode("utf-8", "replace").split("\n")[:-1]),
+            networks=tuple(call for call, is_next in zip(calls, called, strict=True) if is_next),
+            more=bool(out.more),
+        )
+
+    def choices(self, model: Model, text: str) -> int:
+        """Return how many tokens the decoder may go on with after a text; 0: it begins no sentence."""
+        data, out = text.encode(), ffi.new("size_t *")
+        with self._use() as pointer, model._use() as c_model:  # noqa: SLF001
+            check(lib.ev_grammar_choices(pointer, c_model, data, len(data), out))
+        return int(out[0])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SentenceGraph:
+    """A deterministic automaton over bytes without cycles, as small as can be.
+
+    State 0 is the start; edges lead to states with higher numbers.
+    """
+
+    complete: bool
+    """False: sentences are missing, long ones first."""
+
+    first_edge: list[int]
+    """Edges of state i are first_edge[i] up to first_edge[i + 1]."""
+
+    bytes: bytes
+    """Of each edge, ascending within a state."""
+
+    targets: list[int]
+    """Of each edge."""
+
+    first_accept: list[int]
+    """Likewise for `accepts`."""
+
+    accepts: list[int]
+    """Blocks of the sentences that end at a state, ascending."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What can follow the part of a text that begins a sentence."""
+
+    reached: str
+    """That part, whole words."""
+
+    words: tuple[str, ...]
+    """In byte order."""
+
+    networks: tuple[int, ...]
+    """First nodes of those that can be run."""
+
+    more: bool
+    """There are more words than wanted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -541,6 +541,59 @@ def test_memory_stays_flat(model: Model, home_grammar: Grammar, speech: Samples)
         assert resident_bytes() - before < MEMORY_GROWTH_BYTES
 
 
+class TestAboutAGrammar:
+    """What a grammar says of itself."""
+
+    def test_sentences_are_copied(self, make_grammar: MakeGrammar) -> None:
+        """They outlive the grammar, and asking again and again takes no more memory."""
+        with make_grammar("language: en\nintents: {A: {data: [{sentences: ['go [on]']}]}}\n") as grammar:
+            graphs = [grammar.sentences(1000) for _ in range(1000)]
+        assert {graph.bytes for graph in graphs} == {b"go on"}
+        assert (graphs[0].accepts, graphs[0].complete) == ([0, 0], True)
+
+    def test_effort_is_a_bound(self, home_grammar: Grammar) -> None:
+        """Little effort ends soon, without the sentences that are longer; too much is what there is."""
+        started = time.process_time()
+        assert not home_grammar.sentences(1000).complete
+        assert time.process_time() - started < 0.5
+
+    def test_ahead_names_networks(self, make_grammar: MakeGrammar) -> None:
+        """Only those asked for, in any order, and no more words than wanted."""
+        with make_grammar("language: en\nintents: {A: {data: [{sentences: ['go (a|b|c)']}]}}\n") as grammar:
+            assert grammar.ahead("go", most=2) == native.Ahead("go", ("a", "b"), (), more=True)
+            assert grammar.ahead("go x", [7, 3]) == native.Ahead("go", ("a", "b", "c"), (), more=False)
+            assert grammar.ahead("", most=0) == native.Ahead("", (), (), more=True)
+
+    def test_tokens(self, model: Model, home_grammar: Grammar) -> None:
+        """Common words are one token; any bytes have some; what begins no sentence leaves no choice."""
+        assert model.fewest_tokens(" light") == 1
+        assert model.fewest_tokens("") == 0
+        assert 2 <= model.fewest_tokens("qwrtzq") <= 6
+        assert model.fewest_tokens("\0\u20ac\U0001f600") > 0
+        assert home_grammar.choices(model, "turn on the") > home_grammar.choices(model, "turn on the des") > 0
+        assert home_grammar.choices(model, "xyz") == 0
+
+    def test_closed(self, make_grammar: MakeGrammar, model: Model, model_path: Path) -> None:
+        """Everything says so."""
+        grammar, closed_model = (
+            make_grammar("language: en\nintents: {A: {data: [{sentences: [a]}]}}\n"),
+            Model(model_path),
+        )
+        closed_model.close()
+        with pytest.raises(EngineClosedError):
+            grammar.choices(closed_model, "")
+        with pytest.raises(EngineClosedError):
+            closed_model.fewest_tokens("a")
+        grammar.close()
+        for use in (
+            lambda: grammar.sentences(10),
+            lambda: grammar.ahead(""),
+            lambda: grammar.choices(model, ""),
+        ):
+            with pytest.raises(EngineClosedError):
+                use()
+
+
 class TestLog:
     """What whisper.cpp says goes to Python's log and nowhere else."""
 

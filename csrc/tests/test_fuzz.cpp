@@ -63,6 +63,32 @@ void add_free_text(Random &random, Network &network) {
         network.arc(random.below(n), EV_ARC_CALL, text, random.below(n));
 }
 
+// What the grammar says of itself ends in a table or an error, whatever the grammar.
+void describe_itself(Random &random, const ev_grammar *grammar, uint32_t n_nodes,
+                     const std::string &text) {
+    const std::vector<uint8_t> is_free{uint8_t(random.below(2)), uint8_t(random.below(2))};
+    ev_sentences *sentences = nullptr;
+    const ev_status made =
+        ev_grammar_sentences(grammar, is_free.data(), is_free.size(), 5000, &sentences);
+    CHECK((made == EV_OK) == (sentences != nullptr) && (made == EV_OK || made == EV_ERR_GRAMMAR));
+    if (made == EV_OK) {
+        ev_sentence_graph graph{};
+        ev_sentences_get(sentences, &graph);
+        for (size_t i = 0; i < graph.first_edge[graph.n_states]; ++i)
+            CHECK(graph.targets[i] > 0 && graph.targets[i] < graph.n_states);
+        ev_sentences_free(sentences);
+    }
+    const uint32_t calls[] = {random.below(n_nodes)};
+    constexpr size_t most = 5;
+    std::vector<char> words(most * 65);
+    uint8_t called[1];
+    ev_ahead ahead{};
+    const ev_status looked = ev_grammar_ahead(grammar, text.data(), text.size(), calls, 1, most,
+                                              words.data(), called, &ahead);
+    CHECK(looked == EV_OK || looked == EV_ERR_GRAMMAR);
+    CHECK(ahead.reached <= text.size() && ahead.size <= words.size());
+}
+
 void fuzz_tables(double seconds) {
     Random random(7);
     int texts_in_range = 0; // accepted ones in which a RANGE arc may have been passed
@@ -101,6 +127,7 @@ void fuzz_tables(double seconds) {
             match_and_dfa_agree(*automaton, dfa, text);
             texts_in_range += free && matched == EV_OK && n > 0;
         }
+        describe_itself(random, grammar, uint32_t(n_nodes), random_text(random, letters));
         ev_grammar_free(grammar);
     }
     CHECK(texts_in_range > 0); // else it would show nothing about free text

@@ -1,0 +1,71 @@
+"""Why a sentence is understood, or how far it gets and what could have come next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from edgevoice import match
+from edgevoice.grammar import compile_traced, plain_text
+from edgevoice.native import Grammar
+
+if TYPE_CHECKING:
+    from edgevoice.events import Interpretation
+    from edgevoice.grammar_file import GrammarFile, Template
+
+MAX_WORDS: Final = 20
+"""Of those that could come next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a sentence means, and the template that says so."""
+
+    meaning: Interpretation
+    template: Template
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What a grammar makes of a text."""
+
+    text: str
+    readings: tuple[Reading, ...]
+    """In the order of the grammar; none: it is no sentence."""
+
+    reached: str
+    """The part of a text that begins a sentence, whole words in lower case; all of it if more must follow."""
+
+    rest: str
+    next_words: tuple[str, ...]
+    """After that part, at most MAX_WORDS."""
+
+    next_lists: tuple[str, ...]
+    """Names of lists of which a value could be next."""
+
+    more: bool
+    """There are more such words."""
+
+
+def explain(file: GrammarFile, text: str) -> Explanation:
+    """Look for a text in a grammar.
+
+    Raises:
+        GrammarError: the grammar cannot be compiled.
+    """
+    traced = compile_traced(file)
+    with Grammar(traced.compiled) as grammar:
+        readings = tuple(
+            Reading(meaning, traced.templates[block]) for block, meaning in match.with_blocks(grammar, text)
+        )
+        plain = plain_text(text)
+        ahead = grammar.ahead(plain, tuple(traced.lists), MAX_WORDS)
+    return Explanation(
+        text=text,
+        readings=readings,
+        reached=ahead.reached,
+        rest=plain[len(ahead.reached) :].strip(),
+        next_words=ahead.words,
+        next_lists=tuple(dict.fromkeys(traced.lists[network] for network in ahead.networks)),
+        more=ahead.more,
+    )
