@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -84,7 +85,7 @@ def main() -> int:
         file = grammar_file.load(path)
         read_s = time.perf_counter() - started
         known = {"area": ROOM}
-        opened = [Grammar(grammar.compile_grammar(file, None, context)) for context in ({}, known)]
+        opened = [Grammar(grammar.compile_grammar(replace(file, context=context))) for context in ({}, known)]
         opened_s = time.perf_counter() - started - read_s
         print(
             f"{options.entities} entities, {options.areas} areas: read {read_s:.2f} s, compiled and opened "

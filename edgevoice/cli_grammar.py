@@ -83,7 +83,7 @@ def check(options: argparse.Namespace, config: Config) -> int:
     path = _path(options, config)
     name: str = options.model or config.model.name
     model = _model(name, must_exist=options.model is not None)
-    report = grammar_check.check(path, model)
+    report = grammar_check.check(path, model, context=config.grammar.context)
     why_not = None
     if model is None:
         why_not = f"the model {name} is not installed, so the spelling of words was not looked at"
@@ -215,7 +215,7 @@ def sample(options: argparse.Namespace, config: Config) -> None:
     from edgevoice.native import Grammar  # noqa: PLC0415
     from edgevoice.sentences import Derivations, Sentences  # noqa: PLC0415
 
-    file = grammar_file.load(_path(options, config))
+    file = grammar_file.load(_path(options, config), config.grammar.context)
     if options.intent is not None and options.intent not in file.intents:
         near = difflib.get_close_matches(options.intent, file.intents, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(file.intents)}"
@@ -248,7 +248,7 @@ def explain(options: argparse.Namespace, config: Config) -> None:
     """Print what a grammar makes of a sentence."""
     from edgevoice import grammar_explain, grammar_file  # noqa: PLC0415
 
-    file = grammar_file.load(_path(options, config))
+    file = grammar_file.load(_path(options, config), config.grammar.context)
     text = options.text.encode("utf-8", "replace").decode()  # what the shell passes may be any bytes
     found = grammar_explain.explain(file, text)
     if options.json:

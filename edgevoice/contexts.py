@@ -110,15 +110,10 @@ class Scope:
 
 
 class Scopes:
-    """The scopes of a grammar's blocks.
+    """The scopes of a grammar's blocks."""
 
-    Args:
-        file: the grammar.
-        context: what is known before anything is said.
-    """
-
-    def __init__(self, file: GrammarFile, context: Context) -> None:
-        self._file, self._context = file, context
+    def __init__(self, file: GrammarFile) -> None:
+        self._file, self._context = file, file.context
         self._scopes = {"": Scope("", file.rules, file.lists, frozenset())}
         self._keys: dict[str, frozenset[str]] = {}
         self._values = _values(file.lists)

@@ -36,7 +36,7 @@ from edgevoice.numbers import number_texts
 from edgevoice.surface import GLUED_SIGNS, spellings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable
 
     import numpy.typing as npt
 
@@ -126,9 +126,6 @@ class CompiledGrammar:
     entries: tuple[tuple[int, int], ...] = ()
     """Arc by which each template begins, and its block."""
 
-    context: Context = field(default_factory=dict)
-    """What is known before anything is said."""
-
     unsayable: tuple[Template, ...] = ()
     """Left out, because what they require is not known, or no value of a list fits."""
 
@@ -145,19 +142,16 @@ class CompiledGrammar:
         )
 
 
-def compile_grammar(
-    file: GrammarFile, wake_phrase: Expression | None = None, context: Mapping[str, object] | None = None
-) -> CompiledGrammar:
+def compile_grammar(file: GrammarFile, wake_phrase: Expression | None = None) -> CompiledGrammar:
     """Compile a grammar file.
 
-    With a wake phrase, sentences may begin with it, and it may be said alone. What is known before anything
-    is said, such as the room, is the context.
+    With a wake phrase, sentences may begin with it, and it may be said alone.
 
     Raises:
         GrammarError: undefined or recursive rules, undefined lists, languages without number words, nothing
             that can be said; with file, line, and what to do.
     """
-    return _Compiler(file, wake_phrase, dict(context or {})).compile()
+    return _Compiler(file, wake_phrase).compile()
 
 
 PLACEHOLDER: Final = "\1"
@@ -179,18 +173,11 @@ class TracedGrammar:
     """Of each template."""
 
 
-def compile_traced(
-    file: GrammarFile,
-    context: Mapping[str, object] | None = None,
-    *,
-    plain: bool = False,
-    free: bool = True,
-) -> TracedGrammar:
+def compile_traced(file: GrammarFile, *, plain: bool = False, free: bool = True) -> TracedGrammar:
     """Compile a grammar file to look into it.
 
     Args:
         file: as read.
-        context: what is known before anything is said.
         plain: each word in the spelling of the file, each number in digits if it may be, no skip words.
         free: whether free text is free; otherwise it is PLACEHOLDER.
 
@@ -199,7 +186,6 @@ def compile_traced(
     """
     compiler = _Compiler(
         replace(file, skip_words=()) if plain else file,
-        context=dict(context or {}),
         is_plain=plain,
         is_free=free,
         traced=[],
@@ -260,7 +246,6 @@ class _Network:
 class _Compiler:
     file: GrammarFile
     wake_phrase: Expression | None = None
-    context: Context = field(default_factory=dict)
     is_plain: bool = False
     is_free: bool = True
     traced: list[tuple[Block, Template, bool]] | None = None
@@ -338,7 +323,7 @@ class _Compiler:
     # ---- sentences ----
 
     def compile(self) -> CompiledGrammar:
-        scopes = Scopes(self.file, self.context)
+        scopes = Scopes(self.file)
         unsayable: list[Template] = []
         self.skip_network = self.skip_words_body()
         begin = self.wake(self.wake_phrase) if self.wake_phrase else 0
@@ -418,7 +403,6 @@ class _Compiler:
             labels=tuple(self.values),
             blocks=self.file.blocks + (_ALONE,) * (self.wake_phrase is not None),
             entries=tuple((int(place[arc]), block) for arc, block in self.entries),
-            context=self.context,
             unsayable=unsayable,
         )
 

@@ -152,7 +152,12 @@ class Report:
         return sum(finding.level == level for finding in self.findings)
 
 
-def check(path: Path, model: Model | None = None, effort: int = EFFORT) -> Report:
+def check(
+    path: Path,
+    model: Model | None = None,
+    effort: int = EFFORT,
+    context: Mapping[str, object] | None = None,
+) -> Report:
     """Check a grammar file.
 
     Args:
@@ -160,11 +165,12 @@ def check(path: Path, model: Model | None = None, effort: int = EFFORT) -> Repor
         model: counts the choices of its decoder and looks at the spelling of words; both are left out without
             one, and when it does not know the language.
         effort: as for Grammar.sentences().
+        context: what is known before anything is said.
 
     Raises:
         GrammarError: it cannot be read or compiled.
     """
-    view = _View(*grammar_file.load_with_lines(path), effort)
+    view = _View(*grammar_file.load_with_lines(path, context), effort)
     if model and not knows(model, view.file.language):
         model = None
     known: set[tuple[int, int]] = set()
@@ -387,6 +393,9 @@ def _never_said(view: _View) -> Iterator[Finding]:
             yield Finding(
                 "error", "never-said", template.line, "this sentence can never be said: it has no words"
             )
+    for template in view.traced.compiled.unsayable:
+        text = "this sentence cannot be said here: nothing known or said has the context that it requires"
+        yield Finding("warning", "never-said", template.line, text)
     for block in view.file.blocks:
         if not block.templates:
             yield Finding("warning", "never-said", block.line, f"no sentences here for {block.intent}")

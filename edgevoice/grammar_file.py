@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
@@ -172,6 +172,8 @@ class GrammarFile:
     lists: Lists
     skip_words: tuple[str, ...]
     examples: tuple[Example, ...]
+    context: Context = field(default_factory=dict)
+    """What is known before anything is said, such as the room."""
 
     @property
     def intents(self) -> tuple[str, ...]:
@@ -179,23 +181,29 @@ class GrammarFile:
         return tuple(dict.fromkeys(block.intent for block in self.blocks))
 
 
-def load(path: Path) -> GrammarFile:
+def load(path: Path, context: Mapping[str, object] | None = None) -> GrammarFile:
     """Read a grammar file.
+
+    Args:
+        path: of the file.
+        context: what is known before anything is said.
 
     Raises:
         GrammarError: with file, line, what was seen and what to do.
     """
-    return load_with_lines(path)[0]
+    return load_with_lines(path, context)[0]
 
 
-def load_with_lines(path: Path) -> tuple[GrammarFile, Mapping[Path_, int]]:
+def load_with_lines(
+    path: Path, context: Mapping[str, object] | None = None
+) -> tuple[GrammarFile, Mapping[Path_, int]]:
     """Read a grammar file, and the line of everything in it by keys such as ("lists", "area", "values", 0).
 
     Raises:
         GrammarError: as load().
     """
     root, lines = read_yaml(path)
-    return _Reader(path, root, lines).grammar(), lines
+    return replace(_Reader(path, root, lines).grammar(), context=dict(context or {})), lines
 
 
 def read_list(name: str, values: object) -> SlotList:

@@ -117,7 +117,7 @@ def _meaning(grammar: Grammar, text: str, reading: list[tuple[int, int]], score:
     *labels, (block_number, _) = reading
     block = compiled.blocks[block_number]
     filled: dict[str, object] = {}
-    context = dict(compiled.context)
+    context = dict(compiled.file.context)
     raw: dict[str, str] = {}
     started: list[tuple[str, int]] = []
     skipped = _skipped(compiled.labels, labels)

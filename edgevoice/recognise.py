@@ -105,7 +105,7 @@ class Recogniser:
     def __init__(self, config: Config, grammar: Path | None = None) -> None:
         self.grammar_path = grammar or config.grammar.file or shipped_grammar()
         self._config = config
-        file = grammar_file.load(self.grammar_path)
+        file = self.load()
         self._model = Model(models.find(config.model.name))
         self._min_confidence = config.recognition.min_confidence
         self._confidence = confidence_model(Path(config.model.name).name)
@@ -119,6 +119,14 @@ class Recogniser:
         """The one in use."""
         return self._decoding.grammar
 
+    def load(self) -> GrammarFile:
+        """Read the grammar's file.
+
+        Raises:
+            GrammarError: it cannot be used.
+        """
+        return grammar_file.load(self.grammar_path, self._config.grammar.context)
+
     def prepare(self, file: GrammarFile) -> Decoding:
         """Compile a grammar and open a session for it, in any thread; nothing else changes.
 
@@ -126,9 +134,7 @@ class Recogniser:
             GrammarError, ConfigError: it cannot be used.
         """
         config = self._config
-        network = grammar = Grammar(
-            grammar_compiler.compile_grammar(file, wake.phrase(config.wake), config.grammar.context)
-        )
+        network = grammar = Grammar(grammar_compiler.compile_grammar(file, wake.phrase(config.wake)))
         language = config.model.language or re.split("[-_]", file.language)[0].lower()
         if language != "en" and not self._model.info.multilingual:
             raise ConfigError(

@@ -133,7 +133,7 @@ class Reloader:
         started_s = time.monotonic()
         error: str | None = None
         try:
-            file = grammar_file.load(self._path)
+            file = self._recogniser.load()
             self._recogniser.use(self._recogniser.prepare(_with(file, lists)))
         except EdgevoiceError as problem:
             error = str(problem)

@@ -200,8 +200,8 @@ def outcome(path: Path) -> str:
     from edgevoice.native import Grammar  # noqa: PLC0415
 
     try:
-        file = grammar_file.load(path)
-        with Grammar(grammar.compile_grammar(file, None, {"area": "kitchen"})) as opened:
+        file = grammar_file.load(path, {"area": "kitchen"})
+        with Grammar(grammar.compile_grammar(file)) as opened:
             for example in file.examples[:5]:
                 match.interpret(opened, example.say)
     except GrammarError as error:

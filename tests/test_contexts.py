@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -104,7 +105,7 @@ def best(intents: Intents, text: str, known: dict[str, str]) -> tuple[str, dict[
 @pytest.mark.parametrize("known", KNOWN, ids=str)
 def test_contexts_decide_as_in_hassil(known: dict[str, str], tmp_path: Path) -> None:
     intents = Intents.from_dict(yaml.safe_load(HOME))
-    with Grammar(grammar.compile_grammar(load(HOME, tmp_path), None, known)) as opened:
+    with Grammar(grammar.compile_grammar(replace(load(HOME, tmp_path), context=known))) as opened:
         for text in TEXTS:
             expected = best(intents, text, known)
             found = match.interpret(opened, text)
@@ -123,7 +124,7 @@ def test_a_sentence_whose_context_nothing_gives_is_left_out_and_named(tmp_path: 
     file = load(HOME, tmp_path)
     left_out = [template.sentence.text for template in grammar.compile_grammar(file).unsayable]
     assert left_out == ["turn on [the] light"]
-    assert not grammar.compile_grammar(file, None, {"area": "kitchen"}).unsayable
+    assert not grammar.compile_grammar(replace(file, context={"area": "kitchen"})).unsayable
 
 
 def test_what_is_known_becomes_a_slot_unless_it_is_said(tmp_path: Path) -> None:
@@ -137,7 +138,9 @@ def test_what_is_known_becomes_a_slot_unless_it_is_said(tmp_path: Path) -> None:
             slots: {area: nowhere}
     lists: {area: {values: [kitchen]}}
     """
-    with Grammar(grammar.compile_grammar(load(text, tmp_path), None, {"area": "Office"})) as opened:
+    with Grammar(
+        grammar.compile_grammar(replace(load(text, tmp_path), context={"area": "Office"}))
+    ) as opened:
         assert [each.slots for each in match.interpret(opened, "dim")] == [{"area": "Office"}]
         assert [each.slots for each in match.interpret(opened, "dim in kitchen")] == [{"area": "kitchen"}]
 
@@ -220,7 +223,7 @@ def test_any_contexts_decide_as_in_hassil(
     }
     intents = Intents.from_dict(data)
     file = load(yaml.safe_dump(data), tmp_path_factory.mktemp("grammar"))
-    with Grammar(grammar.compile_grammar(file, None, known)) as opened:
+    with Grammar(grammar.compile_grammar(replace(file, context=known))) as opened:
         for i, word in itertools.product(range(len(blocks)), words):
             for rest in ("", " now then", " now or later", " now or sooner"):
                 text = f"verb{'abc'[i]} {word}{rest}"
