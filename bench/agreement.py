@@ -3,9 +3,10 @@
     .venv/bin/pip install 'edgevoice[home-assistant]'
     .venv/bin/python bench/agreement.py [--language en] [--sentences N] [--entities N] [--areas N] [--seed N]
 
-The sentences are those of the package home-assistant-intents, with invented devices of every kind it knows.
-Each is said by walking a template at random; half of them in a house in which the room is known. Printed are
-those that differ, the time to load the grammar, what it weighs, and how long reading a sentence takes.
+The sentences are those of the package home-assistant-intents, imported as `edgevoice grammar import` does it,
+with invented devices of every kind it knows. Each is said by walking a template at random; half of them in a
+house in which the room is known. hassil reads them by the package's own data. Printed are those that differ,
+the time to load the grammar, what it weighs, and how long reading a sentence takes.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ from hassil.expression import (
 from hassil.intents import IntentData, RangeSlotList, TextSlotList
 from home_assistant_intents import get_intents
 
-from edgevoice import grammar, grammar_file, match
+from edgevoice import grammar, grammar_file, grammar_writer, import_home_assistant, match
+from edgevoice.entities import Entity, Home, Place
 from edgevoice.native import Grammar
 from edgevoice.numbers import has_words, number_words
 
@@ -76,10 +78,14 @@ def main() -> int:
     parser.add_argument("--speed", action="store_true", help="only load, weigh and read; do not ask hassil")
     options = parser.parse_args()
     choice = random.Random(options.seed)  # noqa: S311 - no secret depends on it
-    data = house(options.language, options.entities, options.areas)
+    source = import_home_assistant.package_sentences(options.language)
+    asked = get_intents(source.language) or {}
+    home = house(asked, options.entities, options.areas)
+    text = grammar_writer.render(import_home_assistant.draft(source, home))
+    asked = {**asked, "lists": asked.get("lists", {}) | {k: {"values": v} for k, v in home.lists().items()}}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "house.yaml"
-        path.write_text(yaml.dump(data, allow_unicode=True, sort_keys=False, Dumper=yaml.CSafeDumper))
+        path.write_text(text, encoding="utf-8")
         before_kb = _resident_kb()
         started = time.perf_counter()
         file = grammar_file.load(path)
@@ -91,7 +97,8 @@ def main() -> int:
             f"{options.entities} entities, {options.areas} areas: read {read_s:.2f} s, compiled and opened "
             f"twice {opened_s:.2f} s, {(_resident_kb() - before_kb) / 1000:.0f} MB"
         )
-    speakers = [Speaker(data, context, choice) for context in ({}, known)]
+    written = yaml.load(text, Loader=yaml.CSafeLoader)
+    speakers = [Speaker(written, asked, context, choice) for context in ({}, known)]
     spent_ms, differ = [], Counter[str]()
     for i in range(options.sentences):
         speaker, ours = speakers[i % 2], opened[i % 2]
@@ -115,30 +122,19 @@ def main() -> int:
     return 1 if differ else 0
 
 
-def house(language: str, n_entities: int, n_areas: int) -> dict[str, Any]:
-    """Return the package's grammar of a language with the lists of a house."""
-    data = get_intents(language)
-    if data is None:
-        raise SystemExit(f"home-assistant-intents has no language {language!r}")
+def house(data: dict[str, Any], n_entities: int, n_areas: int) -> Home:
+    """Return a home with entities of every kind that sentences are for."""
     kinds = sorted(set(_domains(data)))
     adjectives, things = _ADJECTIVES.split(), _THINGS.split()
     names = [" ".join(each) for each in itertools.product(adjectives, things)]
     names += [" ".join(each) for each in itertools.product(adjectives[:5], adjectives[5:], things[:8])]
     random.Random(0).shuffle(names)  # noqa: S311 - no secret depends on it
-    entities = [
-        {"in": name, "out": name, "context": {"domain": kinds[i % len(kinds)]}}
-        for i, name in enumerate(names[:n_entities])
-    ]
-    rest = {key: value for key, value in data.items() if key != "responses"}
-    return {
-        **rest,
-        "lists": data.get("lists", {})
-        | {
-            "name": {"values": entities},
-            "area": {"values": _ROOMS.split()[:n_areas]},
-            "floor": {"values": ["ground floor", "first floor", "upstairs"]},
-        },
-    }
+    return Home(
+        "invented",
+        tuple(Entity(name, kinds[i % len(kinds)]) for i, name in enumerate(names[:n_entities])),
+        tuple(Place(name) for name in _ROOMS.split()[:n_areas]),
+        tuple(Place(name) for name in ("ground floor", "first floor", "upstairs")),
+    )
 
 
 def _domains(data: dict[str, Any]) -> Iterator[str]:
@@ -149,11 +145,14 @@ def _domains(data: dict[str, Any]) -> Iterator[str]:
 
 
 class Speaker:
-    """Says sentences of a grammar, and knows what hassil understands."""
+    """Says sentences of a grammar, and knows what hassil makes of them by what it was imported from."""
 
-    def __init__(self, data: dict[str, Any], context: dict[str, str], choice: random.Random) -> None:
+    def __init__(
+        self, data: dict[str, Any], asked: dict[str, Any], context: dict[str, str], choice: random.Random
+    ) -> None:
         # Without its filter by regular expressions, which can take for ever and changes no answer.
-        self._intents = Intents.from_dict({**data, "settings": {"filter_with_regex": False}})
+        settings = {"settings": {"filter_with_regex": False}}
+        self._intents, self._asked = (Intents.from_dict({**each, **settings}) for each in (data, asked))
         self._context, self._choice = context, choice
         self._words = data["language"] if has_words(data["language"]) else None
         self._templates = [
@@ -170,7 +169,7 @@ class Speaker:
 
     def understood(self, text: str) -> tuple[str, dict[str, object]] | None:
         """Return what hassil takes for the best meaning."""
-        best = recognize_best(text, self._intents, intent_context=self._context)
+        best = recognize_best(text, self._asked, intent_context=self._context)
         if best is None:
             return None
         return best.intent.name, {name: _plain(slot.value) for name, slot in best.entities.items()}
