@@ -111,8 +111,8 @@ void bad_tables_are_refused_with_a_reason() {
     CHECK(ev_grammar_open(nullptr, 0, first, 0, &grammar) == EV_ERR_GRAMMAR);
     CHECK(grammar == nullptr);
 
-    const uint32_t endless[] = {EV_ARC_CALL, 0, 0};
-    if (ev_grammar_open(endless, 1, first, 1, &grammar) == EV_OK) {
+    const uint32_t endless[] = {EV_ARC_CALL, 0, 0, EV_ARC_BYTE, 'a', 0}, both[] = {0, 2};
+    if (ev_grammar_open(endless, 2, both, 1, &grammar) == EV_OK) {
         size_t n = 0;
         CHECK(ev_grammar_match(grammar, "a", 1, nullptr, 0, &n) == EV_ERR_GRAMMAR);
         int32_t can_go_on = 0;
