@@ -28,12 +28,14 @@ _INITIALISM: Final = re.compile(r"(.*\W)?([^\W\d]\.)+[^\W\d]", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class _Meaning:
-    """An interpretation, the block it is of, and how much of it the grammar left free."""
+    """An interpretation, the block it is of, and how much of it the grammar left free, or to its lists."""
 
     interpretation: Interpretation
     block: int
     free_texts: int
     free_letters: int
+    slot_bytes: int
+    """In slots, and skipped: what the words of the template do not say."""
 
     def same_as(self, other: _Meaning) -> bool:
         one, two = self.interpretation, other.interpretation
@@ -43,8 +45,9 @@ class _Meaning:
 def interpret(grammar: Grammar, text: str, score: float = 0.0) -> list[Interpretation]:
     """Return the meanings of a text, in the order of the grammar; none when it is not in the grammar.
 
-    Same words with the same meaning by another way through the grammar count once. With free text, only
-    the meanings that need fewest free texts, and of these the shortest, are returned.
+    Same words with the same meaning by another way through the grammar count once. As in hassil, only the
+    meanings that need fewest free texts are returned, of these those with the shortest, and of these those of
+    which the template itself says most: "all fans off" is rather "all fans off" than "all fans {state}".
     """
     return [interpretation for _, interpretation in with_blocks(grammar, text, score)]
 
@@ -103,7 +106,8 @@ def _meanings(grammar: Grammar, text: str, score: float) -> list[_Meaning]:
         meaning = _meaning(grammar, text, reading, score)
         if meaning and not any(meaning.same_as(other) for other in meanings):
             meanings.append(meaning)
-    return meanings
+    least = min((meaning.slot_bytes for meaning in meanings), default=0)
+    return [meaning for meaning in meanings if meaning.slot_bytes == least]
 
 
 def _meaning(grammar: Grammar, text: str, reading: list[tuple[int, int]], score: float) -> _Meaning | None:
@@ -122,6 +126,7 @@ def _meaning(grammar: Grammar, text: str, reading: list[tuple[int, int]], score:
     started: list[tuple[str, int]] = []
     skipped = _skipped(compiled.labels, labels)
     free_texts: list[str] = []
+    slot_bytes = sum(len(data[first:last].replace(b" ", b"")) for first, last in skipped)
     value: object = None
     is_free = False
     for number, position in labels:
@@ -136,6 +141,8 @@ def _meaning(grammar: Grammar, text: str, reading: list[tuple[int, int]], score:
             is_free = True
         elif isinstance(label, SlotClose):
             slot, start = started.pop()
+            if not started:  # one within another counts once
+                slot_bytes += len(_without(data, start, position, skipped).replace(" ", "").encode())
             said = data[start:position].decode("utf-8", "replace")
             if is_free:
                 said = _free_text(said, data[position:])
@@ -160,7 +167,7 @@ def _meaning(grammar: Grammar, text: str, reading: list[tuple[int, int]], score:
         woken=any(isinstance(compiled.labels[number], Woken) for number, _ in labels),
     )
     letters = sum(character.isalnum() for text in free_texts for character in text)
-    return _Meaning(found, block_number, len(free_texts), letters)
+    return _Meaning(found, block_number, len(free_texts), letters, slot_bytes)
 
 
 def _has_keyword(block: Block, data: bytes, skipped: list[tuple[int, int]]) -> bool:

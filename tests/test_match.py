@@ -8,9 +8,10 @@ we alone accept       numbers as digits or words in any text ("12 ounce", "chann
                       alternative: (a|), which hassil takes in [a] only; free text after which a number
                       follows ("add 5 eggs 5 times")
 hassil alone accepts  a word run on to the list value before it ("kitchenlights on"); leading zeros ("08")
-several readings      hassil gives all, we give the first of each block of sentences; with free text only
-                      those with fewest and shortest free texts, where hassil's best counts literal text
-                      first, but not that of list values; and only those that skip the fewest words
+several readings      hassil gives all, we give the first of each block of sentences, and of these those of
+                      which the template itself says most, as hassil's best; with free text only those with
+                      fewest and shortest free texts, where hassil counts literal text first, but not that
+                      of list values; and only those that skip the fewest words
 """
 
 from __future__ import annotations
@@ -152,7 +153,6 @@ def assert_same(grammar: Grammar, oracle: Oracle, text: str) -> None:
     ours, theirs = understood(grammar, text), oracle.meanings(text)
     assert bool(ours) == bool(theirs), text
     assert all(meaning in theirs for meaning in ours), text
-    assert {intent for intent, _ in ours} == {intent for intent, _ in theirs}, text
     if len(theirs) == 1:
         assert ours == [oracle.best(text)], text
 
@@ -177,12 +177,16 @@ class TestReadyMadeGrammars:
             assert_same(grammar, oracle, text)
 
     def test_sentences_of_the_sampler(self, shipped: tuple[Grammar, Oracle, dict[str, Any]]) -> None:
-        """The first sentences of each intent that hassil's own sampler gives are of that intent to us."""
+        """The first sentences of each intent that hassil's own sampler gives are of that intent to us.
+
+        Or of the one that hassil would choose.
+        """
         grammar, oracle, _ = shipped
         for intent, text in sample_intents(
             oracle.intents, max_sentences_per_intent=10, language="en", expand_ranges=True
         ):
-            assert intent in {found for found, _ in understood(grammar, text)}, text
+            best = oracle.best(text)
+            assert {intent, best and best[0]} & {found for found, _ in understood(grammar, text)}, text
 
     def test_mutated_sentences(self, shipped: tuple[Grammar, Oracle, dict[str, Any]]) -> None:
         """A sentence with one word changed is accepted exactly when hassil accepts it."""
@@ -562,20 +566,32 @@ def test_negative_fractions(make_grammar: MakeGrammar) -> None:
         assert understood(grammar, "at minus") == []
 
 
-def test_meanings_come_in_the_order_of_the_grammar(make_grammar: MakeGrammar) -> None:
-    """Of several meanings the one whose sentence stands first in the file comes first, as in hassil."""
+def test_of_several_meanings(make_grammar: MakeGrammar) -> None:
+    """What the template itself says goes before what a list says; then the order of the file, as in hassil."""
     data = {
         "language": "en",
+        "skip_words": ["please"],
         "intents": {
-            "List": {"data": [{"sentences": ["{colour}"]}]},
+            "List": {"data": [{"sentences": ["{colour}", "all fans {state}"]}]},
             "Literal": {"data": [{"sentences": ["red"]}]},
-            "Rule": {"data": [{"sentences": ["<red>"]}]},
+            "Rule": {"data": [{"sentences": ["<red>", "all fans off", "all {colour} fans off"]}]},
         },
-        "lists": {"colour": {"values": ["red", "blue"]}},
+        "lists": {"colour": {"values": ["red", "blue"]}, "state": {"values": ["off", "fans off please"]}},
         "expansion_rules": {"red": "red"},
     }
+    oracle = Oracle(data)
     with make_grammar(yaml.safe_dump(data, sort_keys=False)) as grammar:
-        assert [intent for intent, _ in understood(grammar, "red")] == ["List", "Literal", "Rule"]
+        assert [intent for intent, _ in understood(grammar, "red")] == ["Literal", "Rule"]
+        assert [intent for intent, _ in understood(grammar, "all fans off")] == ["Rule"]
+        for text in (
+            "red",
+            "blue",
+            "all fans off",
+            "please all fans off",
+            "all red fans off",
+            "all fans off please",
+        ):
+            assert understood(grammar, text)[0] == oracle.best(text), text
 
 
 def test_first_alternative_wins(make_grammar: MakeGrammar) -> None:
