@@ -180,6 +180,9 @@ class Interpretation:
     woken: bool = False
     """It begins with the wake phrase."""
 
+    cost: float = 0.0
+    """Letters that were put right to make this sentence of what was written; 0: nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
