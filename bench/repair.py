@@ -306,9 +306,9 @@ def _speed(chance: random.Random) -> None:
         path = Path(folder) / "large.yaml"
         path.write_text(large_grammar.house(2000, 40), encoding="utf-8")
         grammar = _open(path)
-    started = time.perf_counter()
+    started = time.process_time()
     repair.repair(grammar, "ferb7 teh gadget 5 of flor 5 to 30 percent")
-    print(f"\n2,000 names, 40 templates: the first miss {1000 * (time.perf_counter() - started):.1f} ms")
+    print(f"\n2,000 names, 40 templates: the first miss {1000 * (time.process_time() - started):.1f} ms")
     speaker = Speaker(grammar.compiled.file, chance)
     sentences = [speaker.sentence() for _ in range(1000)]
     chatter = Chatter()
@@ -332,9 +332,9 @@ def _show_times(
 ) -> None:
     times: list[float] = []
     for text in texts:
-        started = time.perf_counter()
+        started = time.thread_time()
         run(grammar, text)
-        times.append(1000 * (time.perf_counter() - started))
+        times.append(1000 * (time.thread_time() - started))
     times.sort()
     p99 = times[len(times) * 99 // 100]
     print(f"{title:28}{len(times):6}{statistics.median(times):8.2f}{p99:8.2f}{times[-1]:8.2f}")

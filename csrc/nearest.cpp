@@ -1,7 +1,9 @@
 #include "nearest.h"
 
 #include <algorithm>
+#include <array>
 #include <functional>
+#include <map>
 #include <queue>
 #include <sstream>
 #include <tuple>
@@ -161,10 +163,46 @@ class Vocabulary {
                 }
             }
         }
+        merge(short_cut);
         return automaton_of(short_cut);
     }
 
   private:
+    // Makes one of nodes from which the same words go on: the "light" of 2,000 names is one.
+    static void merge(Nodes &nodes) {
+        constexpr uint32_t unseen = UINT32_MAX;
+        std::vector<uint32_t> same(nodes.size(), unseen); // the first node like this one
+        std::map<std::vector<uint32_t>, uint32_t> known;
+        std::vector<std::pair<uint32_t, size_t>> open{{0, 0}}; // a node, and arcs that are done
+        same[0] = 0;
+        while (!open.empty()) {
+            auto &[node, done] = open.back();
+            if (done < nodes[node].size()) {
+                const uint32_t target = nodes[node][done++].target;
+                if (same[target] == unseen) {
+                    same[target] = target; // as long as it is open
+                    open.emplace_back(target, 0);
+                }
+                continue;
+            }
+            std::vector<std::array<uint32_t, 3>> arcs;
+            for (Arc &arc : nodes[node]) {
+                arc.target = same[arc.target];
+                arcs.push_back({arc.kind, arc.value, arc.target});
+            }
+            std::sort(arcs.begin(), arcs.end());
+            arcs.erase(std::unique(arcs.begin(), arcs.end()), arcs.end());
+            std::vector<uint32_t> key;
+            nodes[node].clear();
+            for (const auto &[kind, value, target] : arcs) {
+                nodes[node].push_back({kind, value, target});
+                key.insert(key.end(), {kind, value, target});
+            }
+            same[node] = known.try_emplace(std::move(key), node).first->second;
+            open.pop_back();
+        }
+    }
+
     static uint32_t at(uint32_t node) { return node + 1; }
     void go(uint32_t from, uint32_t to) { nodes_[from].push_back({EV_ARC_EPSILON, 0, to}); }
 
@@ -235,9 +273,10 @@ uint64_t hashed(uint64_t hash, std::string_view text) {
     return hash;
 }
 
+// Bytes that stand for no letter of a word: separators and upper case are the surface's.
 bool is_mark(uint32_t byte) {
     return byte <= ' ' || byte == 0x7F || (byte >= 'A' && byte <= 'Z') || byte == '.' ||
-           byte == '?' || byte == '!' || byte == ',';
+           byte == '?' || byte == '!' || byte == ',' || byte == '-';
 }
 
 } // namespace
@@ -384,7 +423,7 @@ class Comparison {
     std::vector<const Letters::Pair *> pairs_; // the second of which ends the word
 };
 
-// All words of the grammar that cost little enough, depth first.
+// All other words of the grammar that cost little enough, depth first.
 class Nearest::Comparer {
   public:
     Comparer(Nearest &of, const std::u32string &said, int32_t &work, int32_t max_work)
@@ -425,7 +464,8 @@ class Nearest::Comparer {
         comparison_.push(letter);
         const std::u32string &word = comparison_.word();
         const int32_t cost = comparison_.cost();
-        if (cost <= cost::most(std::min(letters_, word.size())) && of_.words_.accepting(state)) {
+        if (cost > 0 && cost <= cost::most(std::min(letters_, word.size())) &&
+            of_.words_.accepting(state)) {
             std::string text;
             for (const char32_t each : word)
                 encode(each, text);
@@ -469,7 +509,7 @@ class Nearest::Search {
         const int32_t start = of_.sentences_.start();
         if (said_.empty() || said_.size() > max_words || start == Dfa::dead)
             return {};
-        push({0, start, 0, -1, false, 0xcbf29ce484222325u, ""});
+        push({0, start, 0, -1, false, false, 0xcbf29ce484222325u, ""});
         while (!queue_.empty()) {
             if (found_.work >= max_work_ || found_.sentences.size() >= n_best_)
                 return std::move(found_);
@@ -509,8 +549,10 @@ class Nearest::Search {
         } else {
             read(step, number, said_[size_t(step.at)]);
         }
-        for (const std::string &word : of_.missing_)
-            take(step, number, word, cost::small, 0);
+        for (const std::string &word : of_.missing_) {
+            if (!step.free)
+                take(step, number, word, cost::small, 0);
+        }
         any_word(step, number, 0);
     }
 
@@ -546,7 +588,8 @@ class Nearest::Search {
             state = of_.walk(state, free ? std::string_view("\x01", 1) : word);
             hash = hashed(hashed(hash, word), " ");
         }
-        push({from.cost + cost, state, from.at + words, number, false, hash, word});
+        const bool in_free = word.empty() ? from.free : free;
+        push({from.cost + cost, state, from.at + words, number, false, in_free, hash, word});
     }
 
     void look_up(Said &said) {
@@ -567,16 +610,14 @@ class Nearest::Search {
         if (said.joined_up || next.number)
             return;
         said.joined_up = true;
-        if (said.known && next.known) {
-            const std::string both = said.word + next.word;
-            if (of_.knows(both) && !of_.is_number(both))
-                said.joined.push_back({both, cost::space});
+        const std::string both = said.word + next.word;
+        if (of_.knows(both) && !of_.is_number(both))
+            said.joined.push_back({both, cost::space});
+        if (said.known && next.known)
             return;
-        }
-        const std::u32string both = said.letters + next.letters;
-        said.joined = Comparer(of_, both, found_.work, max_work_).run();
-        for (Change &change : said.joined)
-            change.cost += cost::space;
+        const std::u32string letters = said.letters + next.letters;
+        for (Change &change : Comparer(of_, letters, found_.work, max_work_).run())
+            said.joined.push_back({std::move(change.word), cost::space + change.cost});
     }
 
     // Any word of the grammar: in place of the next one (`words` 1), or before it (0).
@@ -585,7 +626,7 @@ class Nearest::Search {
             return;
         const int32_t state = of_.walk(step.state, "");
         const uint64_t hash = hashed(step.text_hash, words == 0 ? "+" : "=");
-        push({step.cost + cost::word, state, step.at + words, number, true, hash, ""});
+        push({step.cost + cost::word, state, step.at + words, number, true, false, hash, ""});
     }
 
     // One letter more of such a word; `step.parent` is the step before the word.
@@ -595,7 +636,7 @@ class Nearest::Search {
         if (!step.word.empty() && ends && !of_.is_number(step.word)) {
             const uint64_t before = steps_[size_t(step.parent)].text_hash;
             const uint64_t hash = hashed(hashed(before, step.word), " ");
-            push({step.cost, step.state, step.at, step.parent, false, hash, step.word});
+            push({step.cost, step.state, step.at, step.parent, false, false, hash, step.word});
         }
         for (uint32_t byte = 0; byte < 256 && step.word.size() < max_letters; ++byte) {
             if (!possible[byte] || is_mark(byte))

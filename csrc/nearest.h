@@ -107,6 +107,7 @@ class Nearest {
         int32_t at;         // words of the text that are behind
         int32_t parent;     // the step before, -1: none
         bool spelling;      // `word` is still being written
+        bool free;          // the last word is free text: only a word that was said ends it
         uint64_t text_hash; // of all words so far
         std::string word;   // or several; empty: one was left out
     };

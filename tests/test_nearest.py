@@ -155,12 +155,12 @@ def reference(text: list[str], sentence: list[str], known: set[str]) -> float:  
 
 @st.composite
 def templates(draw: st.DrawFn) -> list[list[Slot]]:
-    """One to three sentences, each of one to four places for words."""
+    """One or two sentences, each of one to three places for words."""
     word = st.sampled_from([(each,) for each in VOCABULARY] + list(NUMBERS))
     place = st.tuples(
-        st.lists(word, min_size=1, max_size=3, unique=True).map(lambda each: sum(each, ())), st.booleans()
+        st.lists(word, min_size=1, max_size=2, unique=True).map(lambda each: sum(each, ())), st.booleans()
     )
-    made = draw(st.lists(st.lists(place, min_size=1, max_size=4), min_size=1, max_size=3))
+    made = draw(st.lists(st.lists(place, min_size=1, max_size=3), min_size=1, max_size=2))
     return [[(made[0][0], False), *made[1:]] for made in made]
 
 
@@ -215,7 +215,7 @@ def test_nearest_are_those_of_the_reference(make_grammar: MakeGrammar, data: st.
     every = sentences(made)
     known = {word for sentence in every for word in sentence.split()}
     with make_grammar(written(made)) as grammar:
-        for _ in range(5):
+        for _ in range(3):
             text = data.draw(texts(every))
             found = grammar.nearest(text, MOST, 5, WORK)
             costs = {sentence: reference(text.split(), sentence.split(), known) for sentence in every}
@@ -294,11 +294,12 @@ def best(grammar: Grammar, text: str) -> tuple[str, float] | None:
         ("turn on cafe sign", "turn on café sign", 0.5),
         ("turn on äusseres licht", "turn on äußeres licht", 0.5),
         ("Dim ze lamp to 15%", "Dim lamp to 15%", 3),
+        ("addd Soy milk to my shopping list", "add Soy milk to my shopping list", 0.27),  # 0.02 for free text
         (
             "ad Soy milk to my shopping list",
             "add Soy milk to my shopping list",
-            0.27,
-        ),  # two words of free text
+            3.02,
+        ),  # short words are right
         ("turn on the washing machine", None, None),  # two wrong words are one too many for one to be missing
     ],
 )
@@ -322,10 +323,11 @@ def test_known_words_are_not_taken_for_others(home: Grammar) -> None:
 def test_one_for_each_meaning(home: Grammar) -> None:
     """Nearest first; "the" or not is the same."""
     found = nearest(home, "turn on the", 5)
-    assert len(found) == 5
-    assert {near.interpretation.intent for near in found[:5]} == {"On"}
-    assert sorted(near.cost for near in found) == [near.cost for near in found]
-    assert all(isinstance(near, Near) and near.cost == pytest.approx(3.0) for near in found[:3])
+    assert found[0].text in ("turn on the lamp", "turn on lamp")
+    assert all(isinstance(near, Near) for near in found)
+    assert [near.cost for near in found] == [3.0, *sorted(near.cost for near in found[1:])]
+    meanings = [(near.interpretation.intent, str(near.interpretation.slots)) for near in found]
+    assert len(found) == len(set(meanings)) == 5
 
 
 def test_nothing_near_is_nothing(home: Grammar) -> None:
