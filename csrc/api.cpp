@@ -237,8 +237,9 @@ ev_status ev_grammar_can_go_on(const ev_grammar *grammar, const char *text, size
 ev_status ev_nearest_open(const ev_grammar *grammar, const ev_language *language,
                           ev_nearest **out) {
     return guarded([&]() -> ev_status {
-        const ev::Language known{language->numbers, language->missing, language->spare,
-                                 language->alike,   language->silent,  language->spellings};
+        const ev::Language known{language->kept,     language->missing, language->spare,
+                                 language->alike,    language->silent,  language->endings,
+                                 language->spellings};
         *out = new ev_nearest{ev::Nearest(*grammar->shared, known), {}, {}};
         return EV_OK;
     });

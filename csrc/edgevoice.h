@@ -127,11 +127,12 @@ typedef struct ev_nearest ev_nearest;
 
 // What is known of a language: UTF-8 in lower case, words and groups of letters between spaces.
 typedef struct ev_language {
-    const char *numbers;   // words that are numbers: never changed, added or left out
+    const char *kept;      // numbers and negations: never changed, added or left out
     const char *missing;   // small words that a text may lack
     const char *spare;     // small words that it may have too many
     const char *alike;     // groups of letters that sound alike, "bp dt"; at most 32
     const char *silent;    // letters that may not be heard
+    const char *endings;   // letters that may not be heard where a word ends
     const char *spellings; // pairs of one sound, each of one or two letters: "f ph k ck"
 } ev_language;
 

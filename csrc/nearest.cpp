@@ -281,7 +281,8 @@ bool is_mark(uint32_t byte) {
 
 } // namespace
 
-Letters::Letters(const Language &language) : silent_(decoded(language.silent)) {
+Letters::Letters(const Language &language)
+    : silent_(decoded(language.silent)), endings_(decoded(language.endings)) {
     uint32_t group = 1;
     for (const std::string &letters : split(language.alike)) {
         for (const char32_t letter : decoded(letters))
@@ -301,21 +302,22 @@ int32_t Letters::alone(char32_t letter, char32_t before) const {
         return cost::doubled * (before == 0 ? cost::first : 1);
     if (before == 0)
         return cost::letter * cost::first;
-    return silent_.find(letter) != std::u32string::npos ? cost::alike : cost::letter;
+    const bool unheard = silent_.find(letter) != std::u32string::npos || alike(letter, before);
+    return unheard ? cost::alike : cost::letter;
 }
 
 Nearest::Nearest(const Automaton &automaton, const Language &language)
     : letters_(language), missing_(split(language.missing)), sentences_(with_free_words(automaton)),
       words_(Vocabulary(automaton).automaton()) {
-    for (const std::string &word : split(language.numbers)) {
-        numbers_.insert(word);
+    for (const std::string &word : split(language.kept)) {
+        kept_.insert(word);
         if (word.size() >= 4) // "ten" is in "listen"
             parts_.push_back(word);
     }
     for (const std::string &word : split(language.spare))
         spare_.insert(word);
-    const auto number = [this](const std::string &word) { return is_number(word); };
-    missing_.erase(std::remove_if(missing_.begin(), missing_.end(), number), missing_.end());
+    const auto kept = [this](const std::string &word) { return is_kept(word); };
+    missing_.erase(std::remove_if(missing_.begin(), missing_.end(), kept), missing_.end());
     // The first letter is looked up among all words: done now, not while somebody waits.
     const int32_t start = words_.start();
     for (int byte = 0; start != Dfa::dead && byte < 256; ++byte)
@@ -323,9 +325,9 @@ Nearest::Nearest(const Automaton &automaton, const Language &language)
     sentences_.start();
 }
 
-bool Nearest::is_number(const std::string &word) const {
+bool Nearest::is_kept(const std::string &word) const {
     const auto digit = [](char byte) { return byte >= '0' && byte <= '9'; };
-    return std::any_of(word.begin(), word.end(), digit) || numbers_.count(word) != 0 ||
+    return std::any_of(word.begin(), word.end(), digit) || kept_.count(word) != 0 ||
            std::any_of(parts_.begin(), parts_.end(), [&](const std::string &part) {
                return word.find(part) != std::string::npos;
            });
@@ -358,7 +360,15 @@ class Comparison {
 
     const std::u32string &word() const { return word_; }
     // Of the whole word in place of all that was said.
-    int32_t cost() const { return rows_.back(); }
+    int32_t cost() {
+        const size_t j = word_.size(), i = width_ - 1;
+        int32_t best = at(j, i);
+        if (j > 1 && letters_.ending(word_[j - 1]))
+            best = std::min(best, at(j - 1, i) + cost::alike);
+        if (i > 1 && letters_.ending(said_[i - 1]))
+            best = std::min(best, at(j, i - 1) + cost::alike);
+        return best;
+    }
     // No word that begins like this costs less: later rows are made of the last two.
     int32_t least() const {
         const size_t j = word_.size();
@@ -469,7 +479,7 @@ class Nearest::Comparer {
             std::string text;
             for (const char32_t each : word)
                 encode(each, text);
-            if (!of_.is_number(text))
+            if (!of_.is_kept(text))
                 found_.push_back({text, cost});
         }
         if (comparison_.least() <= cost::most(letters_) && word.size() < max_letters)
@@ -498,7 +508,7 @@ class Nearest::Search {
                 letter = lower(letter);
                 encode(letter, said.word);
             }
-            said.number = of.is_number(said.word);
+            said.kept = of.is_kept(said.word);
             said.known = of.knows(written);
             said.spare = of.spare_.count(said.word) != 0;
             said_.push_back(std::move(said));
@@ -544,7 +554,8 @@ class Nearest::Search {
 
     void go_on(const Step &step, int32_t number) {
         if (size_t(step.at) == said_.size()) {
-            if (of_.sentences_.accepting(step.state))
+            // Words in free text and those of the grammar may be the same.
+            if (of_.sentences_.accepting(step.state) && told_.insert(step.text_hash).second)
                 found_.sentences.push_back({sentence(step), step.cost});
         } else {
             read(step, number, said_[size_t(step.at)]);
@@ -560,7 +571,7 @@ class Nearest::Search {
     void read(const Step &step, int32_t number, Said &said) {
         take(step, number, said.written, 0, 1);
         take(step, number, said.written, cost::free, 1, true);
-        if (said.number)
+        if (said.kept)
             return;
         if (!said.known) {
             look_up(said);
@@ -600,18 +611,18 @@ class Nearest::Search {
         // Two words without the space between them.
         for (size_t i = 1; i < said.word.size(); ++i) {
             const std::string one = said.word.substr(0, i), other = said.word.substr(i);
-            if (of_.knows(one) && of_.knows(other) && !of_.is_number(one) && !of_.is_number(other))
+            if (of_.knows(one) && of_.knows(other) && !of_.is_kept(one) && !of_.is_kept(other))
                 said.changes.push_back({one + " " + other, cost::space});
         }
     }
 
     // One word with a space in it.
     void join(Said &said, const Said &next) {
-        if (said.joined_up || next.number)
+        if (said.joined_up || next.kept)
             return;
         said.joined_up = true;
         const std::string both = said.word + next.word;
-        if (of_.knows(both) && !of_.is_number(both))
+        if (of_.knows(both) && !of_.is_kept(both))
             said.joined.push_back({both, cost::space});
         if (said.known && next.known)
             return;
@@ -633,7 +644,7 @@ class Nearest::Search {
     void spell(const Step &step) {
         const std::bitset<256> possible = of_.sentences_.possible(step.state);
         const bool ends = possible[' '] || of_.sentences_.accepting(step.state);
-        if (!step.word.empty() && ends && !of_.is_number(step.word)) {
+        if (!step.word.empty() && ends && !of_.is_kept(step.word)) {
             const uint64_t before = steps_[size_t(step.parent)].text_hash;
             const uint64_t hash = hashed(hashed(before, step.word), " ");
             push({step.cost, step.state, step.at, step.parent, false, false, hash, step.word});
@@ -671,7 +682,7 @@ class Nearest::Search {
     using Waiting = std::tuple<int32_t, int32_t, int32_t>;
     std::priority_queue<Waiting, std::vector<Waiting>, std::greater<>> queue_;
     std::unordered_map<uint64_t, size_t> ways_;
-    std::unordered_set<uint64_t> texts_;
+    std::unordered_set<uint64_t> texts_, told_;
     Found found_;
 };
 

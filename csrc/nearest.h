@@ -4,7 +4,7 @@
 // Words are the unit, not letters: an unknown word may become a word of the grammar that is
 // written or sounds nearly the same, and nothing else is cheap. So two rules hold whatever the
 // grammar is: a word that the grammar knows is never taken for another one ("on" for "off"), and a
-// number is never changed, added or left out.
+// number or a "not" is never changed, added or left out.
 #pragma once
 
 #include "automaton.h"
@@ -20,7 +20,7 @@ namespace ev {
 // Costs in hundredths of a letter.
 namespace cost {
 constexpr int32_t letter = 100; // one letter more, less or in place of another
-constexpr int32_t alike = 50;   // of two that sound alike, a silent one, or two that changed places
+constexpr int32_t alike = 50;   // if it is not heard, sounds alike, or two changed places
 constexpr int32_t doubled = 25; // a letter written twice or once, an apostrophe
 constexpr int32_t first = 2;    // times as much where words begin: "activate", "deactivate"
 constexpr int32_t space = 25;   // one more or less between words
@@ -38,7 +38,7 @@ constexpr int32_t most(size_t letters) {
 
 // As ev_language.
 struct Language {
-    std::string numbers, missing, spare, alike, silent, spellings;
+    std::string kept, missing, spare, alike, silent, endings, spellings;
 };
 
 // Cost of writing one word in place of another, letter by letter.
@@ -53,6 +53,8 @@ class Letters {
     bool alike(char32_t a, char32_t b) const { return (group(a) & group(b)) != 0; }
     // A letter that one word has and the other has not; `before`: the one before it, 0: none.
     int32_t alone(char32_t letter, char32_t before) const;
+    // A letter that may not be heard where a word ends.
+    bool ending(char32_t letter) const { return endings_.find(letter) != std::u32string::npos; }
     const std::vector<Pair> &spellings() const { return spellings_; }
 
   private:
@@ -62,7 +64,7 @@ class Letters {
     }
 
     std::unordered_map<char32_t, uint32_t> groups_;
-    std::u32string silent_;
+    std::u32string silent_, endings_;
     std::vector<Pair> spellings_; // both ways round
 };
 
@@ -97,7 +99,7 @@ class Nearest {
         std::string written;
         std::string word; // in lower case
         std::u32string letters;
-        bool number, known, spare;
+        bool kept, known, spare;
         bool looked_up = false, joined_up = false;
         std::vector<Change> changes, joined; // of this word; of this and the next as one
     };
@@ -114,14 +116,14 @@ class Nearest {
     class Comparer;
     class Search;
 
-    bool is_number(const std::string &word) const;
+    bool is_kept(const std::string &word) const;
     bool knows(std::string_view word);
     // Where a word leads, or several, after a separator unless they begin the sentence.
     int32_t walk(int32_t state, std::string_view text);
 
     Letters letters_;
-    std::unordered_set<std::string> numbers_, spare_;
-    std::vector<std::string> parts_; // numbers that longer words may hold: "zweihundert"
+    std::unordered_set<std::string> kept_, spare_;
+    std::vector<std::string> parts_; // kept words that longer ones may hold: "zweihundert"
     std::vector<std::string> missing_;
     Dfa sentences_; // of the grammar; one byte stands for a word of free text
     Dfa words_;     // all words of the grammar, wherever they stand

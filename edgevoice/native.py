@@ -317,11 +317,12 @@ _COST_UNITS: Final = 100
 
 def _open_nearest(grammar: Any, language: str) -> Any:
     texts = {
-        "numbers": small_words.numbers(language),
+        "kept": small_words.kept(language),
         "missing": small_words.missing(language),
         "spare": small_words.spare(language),
         "alike": small_words.ALIKE,
         "silent": (small_words.SILENT,),
+        "endings": (small_words.ENDINGS,),
         "spellings": (spelling for pair in small_words.SPELLINGS for spelling in pair),
     }
     kept = {name: ffi.new("char[]", " ".join(each).encode()) for name, each in texts.items()}

@@ -3,8 +3,8 @@
 csrc/nearest.h has the search and the costs. In short, in letters: 1 for each letter more, less or other, half
 of that if both sound alike or two changed places, twice that where a word begins, up to a quarter of the word
 and 1.25. A word that would cost more, or that the grammar knows, is another word: 3, and so is one too
-many or one missing; articles and the like cost 0.5, a space 0.25. A number, in digits or words, is right or
-there is no sentence.
+many or one missing; articles and the like cost 0.5, a space 0.25. A number, in digits or words, and a "not"
+are right or there is no sentence.
 """
 
 from __future__ import annotations

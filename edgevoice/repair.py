@@ -21,6 +21,9 @@ COST_PER_WORD: Final = 0.4
 """Letters that a sentence may be wrong in, for each of its words outside free text. bench/repair.py has what
 others would do."""
 
+COST_PER_WORD_AND_FREE_TEXT: Final = 0.2
+"""The same where there is free text: anything fits into that, so the rest must fit better."""
+
 MAX_COST: Final = 2.0
 """Letters, however long the sentence is."""
 
@@ -43,7 +46,7 @@ def repair(grammar: Grammar, text: str, score: float = 0.0) -> list[Interpretati
     if not found.sentences:
         return []
     near_text, least = found.sentences[0]
-    if least > min(MAX_COST, COST_PER_WORD * _fixed_words(grammar, near_text)):
+    if least > min(MAX_COST, _allowed(grammar, near_text)):
         return []
     if not _is_called(grammar, text, near_text):
         return []
@@ -59,12 +62,13 @@ def repair(grammar: Grammar, text: str, score: float = 0.0) -> list[Interpretati
     return meanings
 
 
-def _fixed_words(grammar: Grammar, text: str) -> int:
-    """Return the number of words that are not free text."""
+def _allowed(grammar: Grammar, text: str) -> float:
+    """Return what a sentence may cost by its words outside free text."""
     data = text.encode()
-    for start, end in reversed(match.free_text(grammar, text)):
+    free = match.free_text(grammar, text)
+    for start, end in reversed(free):
         data = data[:start] + b" " + data[end:]
-    return len(data.split())
+    return (COST_PER_WORD_AND_FREE_TEXT if free else COST_PER_WORD) * len(data.split())
 
 
 def _is_called(grammar: Grammar, text: str, near_text: str) -> bool:

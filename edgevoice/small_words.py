@@ -35,7 +35,10 @@ ALIKE: Final = (
 SILENT: Final = "eh"
 """Letters often written and not heard: "whole", "rhythm"."""
 
-SPELLINGS: Final = (("f", "ph"), ("k", "ck"), ("k", "ch"), ("q", "ck"), ("x", "ks"), ("ß", "ss"))
+ENDINGS: Final = "dt"
+"""Not heard where a word ends: "ice" for "iced", "roas" for "roast"."""
+
+SPELLINGS: Final = (("f", "ph"), ("k", "ch"), ("ck", "ch"), ("x", "ks"), ("ß", "ss"), ("er", "a"))
 """One sound, two ways to write it; at most two letters each."""
 
 _ARTICLES: Final = {
@@ -48,7 +51,7 @@ _ARTICLES: Final = {
     "pt": "o a os as",
 }
 _LINKS: Final = {
-    "en": "to for of with and",
+    "en": "to for of with and i",
     "de": "für von mit und im am",
     "fr": "de du des à au pour avec",
     "es": "de del al para con y",
@@ -83,9 +86,24 @@ _NUMBERS: Final = (*range(101), 200, 1000, 2000, 1_000_000, -1, 0.5)
 """Of which all others are made, in languages that write them apart; others hold these in their words."""
 
 
+_NEGATIONS: Final = {
+    "en": "not no never none nothing without don't doesn't didn't can't cannot couldn't won't wouldn't isn't",
+    "de": "nicht nichts nie niemals kein keine keinen ohne",
+    "fr": "ne n' pas jamais rien aucun sans",
+    "es": "no nunca nada ningún sin",
+    "it": "non mai niente nessun senza",
+    "nl": "niet niets nooit geen zonder",
+    "pt": "não nunca nada nenhum sem",
+}
+
+
 @cache
-def numbers(language: str) -> frozenset[str]:
-    """Return the words that numbers are made of, in lower case: never to be taken for others."""
+def kept(language: str) -> frozenset[str]:
+    """Return what is never taken for anything else, in lower case: words of numbers, and those that deny."""
+    return _numbers(language) | frozenset(_NEGATIONS.get(family(language), "").split())
+
+
+def _numbers(language: str) -> frozenset[str]:
     if not has_words(language):
         return frozenset()
     said: list[str] = []

@@ -56,7 +56,7 @@ Slot = tuple[tuple[str, ...], bool]
 
 
 def is_number(word: str) -> bool:
-    known = small_words.numbers("en")
+    known = small_words.kept("en")
     return any(c.isdigit() for c in word) or any(n == word or (len(n) >= 4 and n in word) for n in known)
 
 
@@ -65,11 +65,16 @@ def alone(word: str, i: int) -> float:
     begins = 2 if i == 0 else 1
     if word[i] == "'" or (i > 0 and word[i] == word[i - 1]):
         return 0.25 * begins
-    return 0.5 if i > 0 and word[i] in small_words.SILENT else 1.0 * begins
+    unheard = i > 0 and (word[i] in small_words.SILENT or alike(word[i], word[i - 1]))
+    return 0.5 if unheard else 1.0 * begins
+
+
+def alike(one: str, other: str) -> bool:
+    return any(one in group and other in group for group in small_words.ALIKE)
 
 
 @cache
-def letters(said: str, meant: str) -> float:
+def letters(said: str, meant: str) -> float:  # noqa: C901 - one way after the other
     """What it costs to write one word for the other."""
 
     @cache
@@ -84,10 +89,12 @@ def letters(said: str, meant: str) -> float:
             ways.append(alone(meant, j) + rest(i, j + 1))
         if i < len(said) and j < len(meant):
             a, b = said[i], meant[j]
-            alike = any(a in group and b in group for group in small_words.ALIKE)
-            ways.append((0.0 if a == b else (0.5 if alike else 1.0) * begins) + rest(i + 1, j + 1))
+            ways.append((0.0 if a == b else (0.5 if alike(a, b) else 1.0) * begins) + rest(i + 1, j + 1))
             if a != b and said[i : i + 2] == meant[j : j + 2][::-1] and len(said[i : i + 2]) == 2:
                 ways.append(0.5 * begins + rest(i + 2, j + 2))
+        left = said[i:] + meant[j:]
+        if len(left) == 1 and left in small_words.ENDINGS and max(len(said), len(meant)) > 1:
+            ways.append(0.5)
         for one, other in small_words.SPELLINGS:
             for x, y in ((one, other), (other, one)):
                 if said.startswith(x, i) and meant.startswith(y, j):

@@ -102,7 +102,7 @@ void fuzz_tables(double seconds) {
         if (automaton == nullptr || grammar == nullptr)
             continue;
 
-        const ev_language language{"aa", "a", "b", "ab", "a", "b aa"};
+        const ev_language language{"aa", "a", "b", "ab", "a", "b", "b aa"};
         ev_nearest *nearest = nullptr;
         const ev_status opened = ev_nearest_open(grammar, &language, &nearest);
         CHECK((opened == EV_OK && nearest != nullptr) || opened == EV_ERR_GRAMMAR);

@@ -12,7 +12,8 @@ namespace {
 
 constexpr int32_t plenty = 1'000'000;
 
-const ev::Language english{"two five fifteen", "the to", "the uh", "bp dt aeiou", "eh", "f ph"};
+const ev::Language english{
+    "two five fifteen", "the to", "the uh", "bp dt aeiou", "eh", "t", "f ph"};
 
 // "turn (on|off) [the] lamp", "set phone lamp to (five|5)"
 std::shared_ptr<const ev::Automaton> lamps() {
@@ -92,7 +93,7 @@ void random_networks_have_their_sentences_found() {
     Random random(11);
     const std::string letters = "abph";
     int sentences = 0, texts = 0;
-    for (int round = 0; round < 300; ++round) {
+    for (int round = 0; round < 150; ++round) {
         const Network network = random_network(random, letters, random.one_in(4));
         bool free = false; // its sentences are not those of the network, but with a word for a byte
         for (const auto &node : network.nodes) {
@@ -105,11 +106,11 @@ void random_networks_have_their_sentences_found() {
         try {
             ev::Nearest nearest(*automaton, english);
             ev::Dfa dfa(automaton);
-            for (int i = 0; i < 20; ++i) {
+            for (int i = 0; i < 10; ++i) {
                 std::string text;
                 for (uint32_t n = random.below(12); n > 0; --n)
                     text += random.one_in(4) ? ' ' : random.pick(letters);
-                const auto found = nearest.find(text, 700, 8, 20'000);
+                const auto found = nearest.find(text, 700, 8, 3000);
                 std::set<std::string> seen;
                 int32_t cost = 0;
                 for (const auto &sentence : found.sentences) {
@@ -136,7 +137,7 @@ void random_networks_have_their_sentences_found() {
             // Calls that never end.
         }
     }
-    CHECK(sentences > 1000 && texts > 20); // else it would show nothing
+    CHECK(sentences > 300 && texts > 10); // else it would show nothing
 }
 
 } // namespace
