@@ -2,6 +2,7 @@
 #include "edgevoice.h"
 
 #include "model_file.h"
+#include "nearest.h"
 #include "quantize.h"
 #include "search.h"
 #include "sentences.h"
@@ -23,6 +24,12 @@ struct ev_grammar {
 
 struct ev_sentences {
     ev::SentenceGraph graph;
+};
+
+struct ev_nearest {
+    ev::Nearest nearest;
+    ev::Nearest::Found found;
+    std::vector<ev_near> sentences;
 };
 
 struct ev_vad {
@@ -282,6 +289,40 @@ ev_status ev_model_fewest_tokens(const ev_model *model, const char *text, size_t
         return EV_OK;
     });
 }
+
+ev_status ev_nearest_open(const ev_grammar *grammar, const ev_language *language,
+                          ev_nearest **out) {
+    return guarded([&]() -> ev_status {
+        const ev::Language known{language->kept,     language->missing, language->spare,
+                                 language->alike,    language->silent,  language->endings,
+                                 language->spellings};
+        *out = new ev_nearest{ev::Nearest(*grammar->shared, known), {}, {}};
+        return EV_OK;
+    });
+}
+
+ev_status ev_nearest_find(ev_nearest *nearest, const char *text, size_t length, int32_t max_cost,
+                          int32_t n_best, int32_t max_work, const ev_near **found, int32_t *n_found,
+                          int32_t *searched, int32_t *work) {
+    return guarded([&]() -> ev_status {
+        if (n_best < 1 || n_best > 64) {
+            return fail(EV_ERR_ARGUMENT,
+                        "n_best must be between 1 and 64, got " + std::to_string(n_best));
+        }
+        nearest->found =
+            nearest->nearest.find(std::string(text, length), max_cost, size_t(n_best), max_work);
+        nearest->sentences.clear();
+        for (const ev::Nearest::Sentence &sentence : nearest->found.sentences)
+            nearest->sentences.push_back({sentence.text.c_str(), sentence.cost});
+        *found = nearest->sentences.data();
+        *n_found = int32_t(nearest->sentences.size());
+        *searched = nearest->found.searched;
+        *work = nearest->found.work;
+        return EV_OK;
+    });
+}
+
+void ev_nearest_free(ev_nearest *nearest) { delete nearest; }
 
 ev_status ev_session_open(ev_model *model, ev_grammar *grammar, const ev_options *options,
                           ev_session **out) {

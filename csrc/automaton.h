@@ -73,6 +73,7 @@ class Automaton {
                                                  const uint32_t *first_arc, size_t n_nodes,
                                                  std::string &error);
 
+    size_t size() const { return first_.size() - 1; } // nodes
     const Arc *begin(uint32_t node) const { return arcs_.data() + first_[node]; }
     const Arc *end(uint32_t node) const { return arcs_.data() + first_[node + 1]; }
 

@@ -169,6 +169,38 @@ ev_status ev_grammar_choices(const ev_grammar *grammar, const ev_model *model, c
 ev_status ev_model_fewest_tokens(const ev_model *model, const char *text, size_t length,
                                  int32_t *n_tokens);
 
+// ---- nearest sentences: what a text that is no sentence may have been; one thread at a time ----
+
+typedef struct ev_nearest ev_nearest;
+
+// What is known of a language: UTF-8 in lower case, words and groups of letters between spaces.
+typedef struct ev_language {
+    const char *kept;      // numbers and negations: never changed, added or left out
+    const char *missing;   // small words that a text may lack
+    const char *spare;     // small words that it may have too many
+    const char *alike;     // groups of letters that sound alike, "bp dt"; at most 32
+    const char *silent;    // letters that may not be heard
+    const char *endings;   // letters that may not be heard where a word ends
+    const char *spellings; // pairs of one sound, each of one or two letters: "f ph k ck"
+} ev_language;
+
+typedef struct ev_near {
+    const char *text; // UTF-8
+    int32_t cost;     // hundredths of a letter; 0: the text itself
+} ev_near;
+
+// Makes a search that keeps `grammar` alive no longer than the call. csrc/nearest.h has the costs.
+ev_status ev_nearest_open(const ev_grammar *grammar, const ev_language *language, ev_nearest **out);
+// Finds up to `n_best` (1-64) sentences that cost up to `max_cost`, cheapest first. `text`: at most
+// 100 words between spaces, without punctuation around them or control characters; of other texts
+// nothing is found. `max_work` bounds the time: letters compared and steps made. `*found` is valid
+// until the next call; all sentences that cost less than `*searched` are in it, unless there are
+// `n_best`. `*work`: what was spent.
+ev_status ev_nearest_find(ev_nearest *nearest, const char *text, size_t length, int32_t max_cost,
+                          int32_t n_best, int32_t max_work, const ev_near **found, int32_t *n_found,
+                          int32_t *searched, int32_t *work);
+void ev_nearest_free(ev_nearest *nearest);
+
 // ---- session: one decoder; one thread at a time ----
 
 typedef struct ev_session ev_session;

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from edgevoice import match
 from edgevoice.confidence import Evidence
+from edgevoice.nearest import same_meaning
+from edgevoice.repair import repair
 
 if TYPE_CHECKING:
     from edgevoice.confidence import ConfidenceModel
@@ -22,6 +24,9 @@ OUT_OF_GRAMMAR_CONFIDENCE: Final = 0.1
 
 AMBIGUOUS_NATS: Final = 0.05
 """Two intents closer than this are a coin toss; texts that the grammar itself reads twice have distance 0."""
+
+REPAIRED_CONFIDENCE: Final = 0.8
+"""What is left of the confidence for each letter that was put right."""
 
 NO_SPEECH_PROBABILITY: Final = 0.6
 """Whisper's own threshold (openai/whisper, transcribe.py), used only to name the reason of a refusal."""
@@ -51,7 +56,7 @@ class Decision:
     """Behind the confidence."""
 
     written: str | None = None
-    """What Whisper writes without the grammar, if it was not bound to it."""
+    """What Whisper wrote, if that is no sentence of the grammar: it was not bound to it."""
 
 
 def decide(
@@ -82,21 +87,29 @@ def decide(
         written = transcript.hypotheses[0].text if transcript.hypotheses else None
         return Decision(None, 0.0, refusal, (), written=written)
     first, others = meanings[0], tuple(meanings[1:])
+    written = transcript.hypotheses[0].text if first.cost else None
     if is_too_quick(first.text, sure_s):
-        return Decision(first, 0.0, "no_speech", others)
-    known = match.free_text(grammar, first.text)
-    if addressed:
-        known += match.wake_phrase(grammar, first.text)
+        return Decision(first, 0.0, "no_speech", others, written=written)
+    known: list[tuple[int, int]] = []
+    if written is None:  # otherwise the places are those of another text
+        known = match.free_text(grammar, first.text)
+        if addressed:
+            known += match.wake_phrase(grammar, first.text)
     evidence = Evidence.of(transcript.tokens, known)
-    confidence = model.confidence(evidence)
+    confidence = model.confidence(evidence) * REPAIRED_CONFIDENCE**first.cost
     reason: Reason | None = None
     if not addressed and not first.woken:
         reason = "out_of_grammar"
     elif confidence < max(min_confidence, first.min_confidence or 0.0):
         reason = refusal if confidence < OUT_OF_GRAMMAR_CONFIDENCE else "low_confidence"
-    elif any(other.intent != first.intent and first.score - other.score < AMBIGUOUS_NATS for other in others):
+    elif any(_rivals(first, other) for other in others):
         reason = "ambiguous"
-    return Decision(first, confidence, reason, others, evidence)
+    return Decision(first, confidence, reason, others, evidence, written)
+
+
+def _rivals(first: Interpretation, other: Interpretation) -> bool:
+    """Whether another meaning is as likely: of another intent, or another way to repair the text."""
+    return first.score - other.score < AMBIGUOUS_NATS and (other.intent != first.intent or other.cost > 0)
 
 
 def _meanings(transcript: Transcript, grammar: Grammar) -> list[Interpretation]:
@@ -105,8 +118,10 @@ def _meanings(transcript: Transcript, grammar: Grammar) -> list[Interpretation]:
     for i, hypothesis in enumerate(transcript.hypotheses):
         if i and not meanings:
             break  # the best text means nothing, so the evidence is of no sentence
-        for meaning in match.interpret(grammar, hypothesis.text, hypothesis.score):
-            if not any(meaning.intent == other.intent and meaning.slots == other.slots for other in meanings):
+        # The decoder is bound to the grammar, or its best text is what there is to make sense of.
+        interpret = match.interpret if i else repair
+        for meaning in interpret(grammar, hypothesis.text, hypothesis.score):
+            if not any(same_meaning(meaning, other) for other in meanings):
                 meanings.append(meaning)
     return meanings
 

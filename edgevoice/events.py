@@ -191,6 +191,9 @@ class Interpretation:
     follow_up: FollowUp | None = None
     """What can be said for a while after it."""
 
+    cost: float = 0.0
+    """Letters that were put right to make this sentence of what was written; 0: nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Result:

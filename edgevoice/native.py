@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
-from edgevoice import models
+from edgevoice import models, small_words
 from edgevoice.audio import check_samples
 from edgevoice.errors import (
     AudioFormatError,
@@ -228,6 +228,20 @@ class Model(_Handle):
         return int(out[0])
 
 
+@dataclass(frozen=True, slots=True)
+class Nearby:
+    """What a search for the nearest sentences found."""
+
+    sentences: list[tuple[str, float]]
+    """Text and cost in letters, cheapest first."""
+
+    searched: float
+    """All that cost less are among them, unless there are as many as were asked for."""
+
+    work: int
+    """Letters compared and steps made."""
+
+
 class Grammar(_Handle):
     """The network of a compiled grammar, ready to decode and match with."""
 
@@ -245,6 +259,7 @@ class Grammar(_Handle):
         check(status, str(compiled.file.path))
         super().__init__(out[0], lib.ev_grammar_free)
         self.compiled = compiled
+        self._nearest: Any = None
         self.size_bytes = arcs.nbytes + first.nbytes
         """Memory of the network."""
 
@@ -333,6 +348,55 @@ class Grammar(_Handle):
         with self._use() as pointer, model._use() as c_model:  # noqa: SLF001
             check(lib.ev_grammar_choices(pointer, c_model, data, len(data), out))
         return int(out[0])
+
+    def nearest(self, text: str, max_cost: float, n_best: int, max_work: int) -> Nearby:
+        """Return the sentences that differ least from a text, by the costs of csrc/nearest.h.
+
+        Args:
+            text: up to 100 words between spaces, without punctuation around them; of others nothing is found.
+            max_cost: letters.
+            n_best: 1-64.
+            max_work: letters compared and steps made, when the search ends with what it has.
+        """
+        data = text.encode()
+        found, n_found = ffi.new("const ev_near **"), ffi.new("int32_t *")
+        searched, work = ffi.new("int32_t *"), ffi.new("int32_t *")
+        with self._use() as pointer:
+            if self._nearest is None:  # most grammars are never asked
+                self._nearest = _open_nearest(pointer, self.compiled.file.language)
+            cost = round(max_cost * _COST_UNITS)
+            arguments = (data, len(data), cost, n_best, max_work, found, n_found, searched, work)
+            check(lib.ev_nearest_find(self._nearest, *arguments), str(self.compiled.file.path))
+            sentences = [
+                (ffi.string(near.text).decode("utf-8", "replace"), near.cost / _COST_UNITS)
+                for near in (found[0][i] for i in range(n_found[0]))
+            ]
+        return Nearby(sentences, searched[0] / _COST_UNITS, work[0])
+
+    def close(self) -> None:
+        """As _Handle.close."""
+        super().close()
+        self._nearest = None
+
+
+_COST_UNITS: Final = 100
+"""Of a letter, in csrc/nearest.h."""
+
+
+def _open_nearest(grammar: Any, language: str) -> Any:
+    texts = {
+        "kept": small_words.kept(language),
+        "missing": small_words.missing(language),
+        "spare": small_words.spare(language),
+        "alike": small_words.ALIKE,
+        "silent": (small_words.SILENT,),
+        "endings": (small_words.ENDINGS,),
+        "spellings": (spelling for pair in small_words.SPELLINGS for spelling in pair),
+    }
+    kept = {name: ffi.new("char[]", " ".join(each).encode()) for name, each in texts.items()}
+    out = ffi.new("ev_nearest **")
+    check(lib.ev_nearest_open(grammar, ffi.new("ev_language *", kept), out))
+    return ffi.gc(out[0], lib.ev_nearest_free)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -220,7 +220,7 @@ class Recogniser:
         To be called before the next recognition: a refusal is explained by what the session still holds.
         """
         decision, timings = answer.decision, replace(answer.timings, vad=utterance.vad_ms)
-        heard = decision.written
+        heard = decision.written if decision.reason else None
         if decision.reason not in (None, "too_long", "overload", "timeout") and heard is None:
             started = time.perf_counter()
             heard = self._heard()
@@ -233,7 +233,7 @@ class Recogniser:
             self.active.accepted(decision.meaning, identity["utterance_id"], identity["end_s"])
         return Result(
             **identity,
-            text=decision.meaning.text if decision.meaning else None,
+            text=(decision.written or decision.meaning.text) if decision.meaning else None,
             intent=(decision.meaning.intent or None) if decision.meaning else None,
             slots=decision.meaning.slots if decision.meaning else {},
             slots_raw=decision.meaning.slots_raw if decision.meaning else {},

@@ -567,7 +567,7 @@ def test_negative_fractions(make_grammar: MakeGrammar) -> None:
 
 
 def test_of_several_meanings(make_grammar: MakeGrammar) -> None:
-    """What the template itself says goes before what a list says; then the order of the file, as in hassil."""
+    """What the template itself says goes before what a list says, then the order of the file."""
     data = {
         "language": "en",
         "skip_words": ["please"],

@@ -64,6 +64,7 @@ std::string read_file(const std::string &path); // ends the process when it cann
 void test_kernels();
 void test_vocab_trie();
 void test_automaton();
+void test_nearest();
 void test_sentences();
 void test_model_file();
 void test_api(const std::string &source);

@@ -101,6 +101,7 @@ int main(int argc, char **argv) {
     run("kernels", test::test_kernels);
     run("vocab_trie", test::test_vocab_trie);
     run("automaton", test::test_automaton);
+    run("nearest", test::test_nearest);
     run("sentences", test::test_sentences);
     run("model_file", test::test_model_file);
     run("api", [&] { test::test_api(source); });

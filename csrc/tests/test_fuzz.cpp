@@ -89,6 +89,18 @@ void describe_itself(Random &random, const ev_grammar *grammar, uint32_t n_nodes
     CHECK(ahead.reached <= text.size() && ahead.size <= words.size());
 }
 
+// Any text at all, in any tables: it ends, with what it may end with.
+void find_nearest(ev_nearest *nearest, const std::string &text, Random &random) {
+    const ev_near *found = nullptr;
+    int32_t n_found = 0, searched = 0, work = 0;
+    const int32_t most = int32_t(random.below(1000)), n = 1 + int32_t(random.below(8));
+    const ev_status status = ev_nearest_find(nearest, text.data(), text.size(), most, n, 2000,
+                                             &found, &n_found, &searched, &work);
+    CHECK(status == EV_OK || status == EV_ERR_GRAMMAR);
+    for (int32_t i = 0; i < n_found; ++i)
+        CHECK(found[i].cost <= most && (i == 0 || found[i].cost >= found[i - 1].cost));
+}
+
 void fuzz_tables(double seconds) {
     Random random(7);
     int texts_in_range = 0; // accepted ones in which a RANGE arc may have been passed
@@ -116,6 +128,10 @@ void fuzz_tables(double seconds) {
         if (automaton == nullptr || grammar == nullptr)
             continue;
 
+        const ev_language language{"aa", "a", "b", "ab", "a", "b", "b aa"};
+        ev_nearest *nearest = nullptr;
+        const ev_status opened = ev_nearest_open(grammar, &language, &nearest);
+        CHECK((opened == EV_OK && nearest != nullptr) || opened == EV_ERR_GRAMMAR);
         ev::Dfa dfa(automaton);
         for (int i = 0; i < 40 && timer.running(); ++i) {
             const std::string text = random_text(random, letters);
@@ -125,8 +141,11 @@ void fuzz_tables(double seconds) {
                                                        labels.data(), labels.size(), &n);
             CHECK(matched == EV_OK || matched == EV_ERR_GRAMMAR);
             match_and_dfa_agree(*automaton, dfa, text);
+            if (nearest != nullptr && random.one_in(8))
+                find_nearest(nearest, text, random);
             texts_in_range += free && matched == EV_OK && n > 0;
         }
+        ev_nearest_free(nearest);
         describe_itself(random, grammar, uint32_t(n_nodes), random_text(random, letters));
         ev_grammar_free(grammar);
     }
