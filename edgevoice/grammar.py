@@ -32,7 +32,7 @@ from edgevoice import free_text, grammar_file
 from edgevoice.errors import GrammarError
 from edgevoice.grammar_file import EDGE_PUNCTUATION, MAX_RANGE_NUMBERS, can_be_empty, shown
 from edgevoice.numbers import number_texts
-from edgevoice.surface import GLUED_SIGNS, spellings
+from edgevoice.surface import GLUED_SIGNS, closing_marks, opening_marks, spellings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -256,7 +256,8 @@ class _Compiler:
         self.skip_network = self.skip_words_body()
         begin = self.wake(self.wake_phrase) if self.wake_phrase else 0
         self.skipping = self.skip_network
-        skipped = self.gap(begin) if self.skipping else begin
+        skipped = self.opening(begin)
+        closing = self.closing()
         top_checker = free_text.Checker(top.rules, top.lists)
         for number, block in enumerate(self.file.blocks):
             own = frozenset(f"<{name}>" for name in block.rules) | frozenset(
@@ -276,9 +277,36 @@ class _Compiler:
                 end = self.expression(expression, self.arc(begin if first else skipped, EPSILON), scope)
                 self.skipping = 0 if last else self.skip_network
                 self.arc(self.gap(end) if self.skipping else end, ACCEPT, number, 0)
+                if closing:
+                    self.arc(self.arc(end, CALL, closing), ACCEPT, number, 0)
                 if self.has_free_text and (problem := checker.problem(expression)):
                     raise self.error(problem)
         return self.tables()
+
+    def opening(self, begin: int) -> int:
+        """Compile what may stand before the first word, skipped words and marks, and return where that is."""
+        first = self.gap(begin) if self.skipping else self.arc(begin, EPSILON)
+        for mark in opening_marks(self.file.language):
+            marked = self.raw(begin, BYTE, mark)
+            self.epsilon(marked, first)
+            if self.skipping:
+                self.epsilon(self.arc(marked, CALL, self.skipping), first)
+        return first
+
+    def closing(self) -> int:
+        """Compile the network of marks that stand apart from the last word; 0 if there are none."""
+        marks = closing_marks(self.file.language)
+        start = self.node() if marks else 0
+        for mark in marks:
+            # Also where the space would begin another word.
+            self.arc(self.raw(start, GLUE, mark), RETURN, 0, 0)
+        return start
+
+    def raw(self, at: int, kind: int, text: str) -> int:
+        """Add a text as it is, its first byte of a kind."""
+        for arc in _bytes(kind, text.encode()):
+            at = self.arc(at, *arc)
+        return at
 
     def wake(self, phrase: Expression) -> int:
         """Compile the wake phrase and return where sentences begin, with it or without."""

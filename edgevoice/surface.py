@@ -105,6 +105,20 @@ _SYMBOLS: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
 """Words and the sign that stands for them directly behind a number, each accepted for the others."""
 
 
+_OPENING_MARKS: Final[dict[str, tuple[str, ...]]] = {"es": ("¿", "¡")}
+_CLOSING_MARKS: Final[dict[str, tuple[str, ...]]] = {"fr": (" ?", " !")}
+
+
+def opening_marks(language: str) -> tuple[str, ...]:
+    """Return the marks that may stand before the first word of a sentence."""
+    return _OPENING_MARKS.get(family(language), ())
+
+
+def closing_marks(language: str) -> tuple[str, ...]:
+    """Return the marks after the last word that are not written directly behind it."""
+    return _CLOSING_MARKS.get(family(language), ())
+
+
 @cache
 def spellings(language: str) -> dict[tuple[str, ...], tuple[str, ...]]:
     """Return, for each phrase (its words in lower case), the other ways a transcript may write it.

@@ -31,6 +31,7 @@ from hypothesis import strategies as st
 
 from edgevoice import match
 from edgevoice.numbers import number_words
+from tests.conftest import open_grammar
 from tests.examples import examples
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 SENTENCES = 500  # of each ready-made grammar; two seconds
-SHIPPED = ("home", "coffee")
+SHIPPED = sorted(path.stem for path in (ROOT / "grammars").glob("*.yaml"))
 
 FREE_WORDS = ["Milk", "ice-cream", "3.5", "Tom's", "U.S. flag", "to", "on", "the", "äpfel"]
 """What is said where anything may be said."""
@@ -53,6 +54,7 @@ class Oracle:
     """A grammar as hassil reads it, and a source of its sentences."""
 
     def __init__(self, data: dict[str, Any]) -> None:
+        self.language: str = data["language"]
         # Without its filter by regular expressions, which can take for ever and changes no answer.
         self.intents = Intents.from_dict({**data, "settings": {"filter_with_regex": False}})
         self.templates = [
@@ -107,7 +109,7 @@ class Oracle:
             return " ".join(chance.choices(FREE_WORDS, k=chance.randint(1, 3)))
         if isinstance(values, RangeSlotList):
             number = chance.choice(list(values.get_numbers()))
-            return chance.choice([str(number), *number_words("en", number)])
+            return chance.choice([str(number), *number_words(self.language, number)])
         assert isinstance(values, TextSlotList)
         return self._say(chance.choice(values.values).text_in, chance)
 
@@ -158,14 +160,16 @@ def assert_same(grammar: Grammar, oracle: Oracle, text: str) -> None:
 
 
 @pytest.fixture(scope="module", params=SHIPPED)
-def shipped(request: pytest.FixtureRequest) -> tuple[Grammar, Oracle, dict[str, Any]]:
+def shipped(request: pytest.FixtureRequest) -> Iterator[tuple[Grammar, Oracle, dict[str, Any]]]:
     """A ready-made grammar, its oracle and its text."""
-    data = yaml.safe_load((ROOT / "grammars" / f"{request.param}.yaml").read_text(encoding="utf-8"))
-    return request.getfixturevalue(f"{request.param}_grammar"), Oracle(data), data
+    path = ROOT / "grammars" / f"{request.param}.yaml"
+    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    with open_grammar(path) as grammar:
+        yield grammar, Oracle(data), data
 
 
 class TestReadyMadeGrammars:
-    """home.yaml and coffee.yaml."""
+    """The homes of all languages, and coffee.yaml."""
 
     def test_random_sentences(self, shipped: tuple[Grammar, Oracle, dict[str, Any]]) -> None:
         """A sentence drawn from the grammar has the intent and slots that hassil finds."""
@@ -180,7 +184,7 @@ class TestReadyMadeGrammars:
         """The first sentences of each intent that hassil's own sampler gives are of that intent to us."""
         grammar, oracle, _ = shipped
         for intent, text in sample_intents(
-            oracle.intents, max_sentences_per_intent=10, language="en", expand_ranges=True
+            oracle.intents, max_sentences_per_intent=10, language=oracle.language, expand_ranges=True
         ):
             assert intent in {found for found, _ in understood(grammar, text)}, text
 
