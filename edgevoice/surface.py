@@ -90,17 +90,22 @@ _SYMBOLS: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
         ("degrees celsius", "°c"),
         ("degrees fahrenheit", "°f"),
     ),
-    "de": (("prozent", "%"), ("grad", "°"), ("grad celsius", "°c")),
+    "de": (("prozent", "%"), ("grad", "°", "°c"), ("grad celsius", "°c")),
     "fr": (
         ("pour cent", "pourcent", "%"),
-        ("degrés", "°"),
-        ("degré", "°"),
+        ("degrés", "°", "°c"),
+        ("degré", "°", "°c"),
         ("degrés celsius", "°c"),
     ),
-    "es": (("por ciento", "%"), ("grados", "°"), ("grado", "°"), ("grados celsius", "°c")),
-    "it": (("per cento", "percento", "%"), ("gradi", "°"), ("grado", "°"), ("gradi celsius", "°c")),
-    "nl": (("procent", "%"), ("graden", "°"), ("graad", "°"), ("graden celsius", "°c")),
-    "pt": (("por cento", "%"), ("graus", "°"), ("grau", "°"), ("graus celsius", "°c")),
+    "es": (("por ciento", "%"), ("grados", "°", "°c"), ("grado", "°", "°c"), ("grados celsius", "°c")),
+    "it": (
+        ("per cento", "percento", "%"),
+        ("gradi", "°", "°c"),
+        ("grado", "°", "°c"),
+        ("gradi celsius", "°c"),
+    ),
+    "nl": (("procent", "%"), ("graden", "°", "°c"), ("graad", "°", "°c"), ("graden celsius", "°c")),
+    "pt": (("por cento", "%"), ("graus", "°", "°c"), ("grau", "°", "°c"), ("graus celsius", "°c")),
 }
 """Words and the sign that stands for them directly behind a number, each accepted for the others."""
 
@@ -144,6 +149,9 @@ def _pairs(language: str) -> Iterator[tuple[str, str]]:
     for number in range(1, _LARGEST_NUMBER + 1):
         yield from itertools.product(*ordinals(language, number))
 
+
+LETTERS: Final = {"ß": "ss", "œ": "oe"}
+"""Letters that may be written as two."""
 
 GLUED_SIGNS: Final = frozenset({"%", "°"})
 """Signs written directly behind a number."""
