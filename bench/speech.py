@@ -72,7 +72,7 @@ class Kokoro:
 
     Args:
         threads: of the processor.
-        language: whose voices are named: en, es, fr, it or pt. Any other is spoken by all of them, with an accent.
+        language: whose voices are named: en, es, fr, it, pt. All speak any other, with an accent.
     """
 
     def __init__(self, threads: int = 1, language: str = "en") -> None:
@@ -133,9 +133,10 @@ def _resampled(samples: npt.NDArray[np.float32], rate_hz: int) -> npt.NDArray[np
 def _phonemes(text: str, language: str) -> str:
     """Return a sentence as Kokoro's phonemes, with the punctuation that gives it its melody."""
     spoken = ""
-    for clause, mark in re.findall(r"([^,;:.?!]+)([,;:.?!]?)", text):
+    for clause, mark in re.findall(r"((?:[^,;:.?!]|(?<=\d)[,.](?=\d))+)([,;:.?!]?)", text):
         if clause.strip():
             sounds = _espeak("-q", "--ipa", "--tie=^", "-v", language, clause.strip()).decode("utf-8")
+            sounds = re.sub(r"\([a-z-]+\)", "", sounds)  # "(en)" before a word of another language
             spoken += " ".join(sounds.split()) + mark + " "
     for theirs, kokoros in _ENGLISH if language.startswith("en") else _OTHERS:
         spoken = spoken.replace(theirs, kokoros)

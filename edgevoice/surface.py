@@ -76,9 +76,23 @@ _CONTRACTIONS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("wie geht es", "wie geht's"),
         ("gibt es", "gibt's"),
     ),
-    "fr": (("s'il te plaît", "s'il te plait"), ("s'il vous plaît", "s'il vous plait")),
+    "fr": (
+        ("s'il te plaît", "s'il te plait"),
+        ("s'il vous plaît", "s'il vous plait"),
+        ("et demie", "et demi"),
+        ("à", "a"),
+    ),
+    "es": (
+        ("qué", "que"),
+        ("cuál", "cual"),
+        ("cuánto", "cuanto"),
+        ("cuántos", "cuantos"),
+        ("más", "mas"),
+        ("vídeo", "video"),
+    ),
     "it": (("come è", "com'è"), ("dove è", "dov'è"), ("cosa è", "cos'è"), ("quale è", "qual è")),
     "nl": (("zo een", "zo'n"), ("het", "'t")),
+    "pt": (("à", "a"), ("às", "as"), ("pra", "para a")),
 }
 """Two ways to write the same, each accepted for the other."""
 
@@ -97,15 +111,25 @@ _SYMBOLS: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
         ("degré", "°", "°c"),
         ("degrés celsius", "°c"),
     ),
-    "es": (("por ciento", "%"), ("grados", "°", "°c"), ("grado", "°", "°c"), ("grados celsius", "°c")),
+    "es": (
+        ("por ciento", "%"),
+        ("grados", "°", "º", "°c", "ºc"),
+        ("grado", "°", "º", "°c", "ºc"),
+        ("grados celsius", "°c"),
+    ),
     "it": (
         ("per cento", "percento", "%"),
         ("gradi", "°", "°c"),
-        ("grado", "°", "°c"),
+        ("grado", "°", "º", "°c", "ºc"),
         ("gradi celsius", "°c"),
     ),
     "nl": (("procent", "%"), ("graden", "°", "°c"), ("graad", "°", "°c"), ("graden celsius", "°c")),
-    "pt": (("por cento", "%"), ("graus", "°", "°c"), ("grau", "°", "°c"), ("graus celsius", "°c")),
+    "pt": (
+        ("por cento", "%"),
+        ("graus", "°", "º", "°c", "ºc"),
+        ("grau", "°", "º", "°c", "ºc"),
+        ("graus celsius", "°c"),
+    ),
 }
 """Words and the sign that stands for them directly behind a number, each accepted for the others."""
 
@@ -153,5 +177,5 @@ def _pairs(language: str) -> Iterator[tuple[str, str]]:
 LETTERS: Final = {"ß": "ss", "œ": "oe"}
 """Letters that may be written as two."""
 
-GLUED_SIGNS: Final = frozenset({"%", "°"})
+GLUED_SIGNS: Final = frozenset({"%", "°", "º"})
 """Signs written directly behind a number."""

