@@ -136,7 +136,7 @@ def _phonemes(text: str, language: str) -> str:
     for clause, mark in re.findall(r"((?:[^,;:.?!]|(?<=\d)[,.](?=\d))+)([,;:.?!]?)", text):
         if clause.strip():
             sounds = _espeak("-q", "--ipa", "--tie=^", "-v", language, clause.strip()).decode("utf-8")
-            sounds = re.sub(r"\([a-z-]+\)", "", sounds)  # "(en)" before a word of another language
+            sounds = re.sub(r"\([^)]*\)", "", sounds)  # "(en)" before a word of another language
             spoken += " ".join(sounds.split()) + mark + " "
     for theirs, kokoros in _ENGLISH if language.startswith("en") else _OTHERS:
         spoken = spoken.replace(theirs, kokoros)
