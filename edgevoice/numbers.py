@@ -29,6 +29,9 @@ _HALVES: Final[dict[str, tuple[str, ...]]] = {
 
 _ALSO_SAID: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "en": (("hundred ", "hundred and "), ("one hundred", "a hundred"), ("one thousand", "a thousand")),
+    "de": (("einhundert", "hundert"), ("eintausend", "tausend")),
+    "nl": (("een", "één"),),
+    "pt": (("dezesseis", "dezasseis"), ("dezessete", "dezassete"), ("dezenove", "dezanove")),
 }
 """Beginnings and parts of number words, and what people say in their place."""
 

@@ -103,7 +103,7 @@ class Recogniser:
     """
 
     def __init__(self, config: Config, grammar: Path | None = None) -> None:
-        self.grammar_path = grammar or config.grammar.file or shipped_grammar()
+        self.grammar_path = grammar or config.grammar.file or shipped_grammar(config.model.language)
         self._config = config
         file = self.load()
         self._model = Model(models.find(config.model.name))
@@ -264,15 +264,34 @@ class Recogniser:
         self._model.close()
 
 
-def shipped_grammar() -> Path:
-    """Return the grammar for the home that comes with edgevoice."""
+def shipped_grammar(language: str | None = None) -> Path:
+    """Return the grammar for the home that comes with edgevoice in a language; None is English.
+
+    Raises:
+        ConfigError: there is none for the language, or edgevoice is not whole.
+    """
+    found = shipped_grammars()
+    if not found:
+        raise ConfigError(
+            "the grammars that come with edgevoice are missing; set grammar.file, or install again"
+        )
+    path = found.get(language or "en")
+    if path is None:
+        raise ConfigError(
+            f"model.language: {language!r} seen; a home grammar comes with edgevoice for "
+            f"{', '.join(found)}; write one for your language and name it in grammar.file"
+        )
+    return path
+
+
+def shipped_grammars() -> dict[str, Path]:
+    """Return the grammars for the home that come with edgevoice, by language; none if they are missing."""
     package = Path(__file__).parent
     for folder in (package / "grammars", package.parent / "grammars"):  # installed, or in the source tree
         if (folder / "home.yaml").is_file():
-            return folder / "home.yaml"
-    raise ConfigError(
-        "the grammar home.yaml that comes with edgevoice is missing; set grammar.file, or install again"
-    )
+            others = {path.name.split(".")[1]: path for path in folder.glob("home.*.yaml")}
+            return dict(sorted({"en": folder / "home.yaml", **others}.items()))
+    return {}
 
 
 def nothing_said(length_samples: int, vad_ms: float) -> Result:

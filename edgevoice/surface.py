@@ -76,9 +76,23 @@ _CONTRACTIONS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("wie geht es", "wie geht's"),
         ("gibt es", "gibt's"),
     ),
-    "fr": (("s'il te plaît", "s'il te plait"), ("s'il vous plaît", "s'il vous plait")),
+    "fr": (
+        ("s'il te plaît", "s'il te plait"),
+        ("s'il vous plaît", "s'il vous plait"),
+        ("et demie", "et demi"),
+        ("à", "a"),
+    ),
+    "es": (
+        ("qué", "que"),
+        ("cuál", "cual"),
+        ("cuánto", "cuanto"),
+        ("cuántos", "cuantos"),
+        ("más", "mas"),
+        ("vídeo", "video"),
+    ),
     "it": (("come è", "com'è"), ("dove è", "dov'è"), ("cosa è", "cos'è"), ("quale è", "qual è")),
     "nl": (("zo een", "zo'n"), ("het", "'t")),
+    "pt": (("à", "a"), ("às", "as"), ("pra", "para a")),
 }
 """Two ways to write the same, each accepted for the other."""
 
@@ -90,19 +104,48 @@ _SYMBOLS: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
         ("degrees celsius", "°c"),
         ("degrees fahrenheit", "°f"),
     ),
-    "de": (("prozent", "%"), ("grad", "°"), ("grad celsius", "°c")),
+    "de": (("prozent", "%"), ("grad", "°", "°c"), ("grad celsius", "°c")),
     "fr": (
         ("pour cent", "pourcent", "%"),
-        ("degrés", "°"),
-        ("degré", "°"),
+        ("degrés", "°", "°c"),
+        ("degré", "°", "°c"),
         ("degrés celsius", "°c"),
     ),
-    "es": (("por ciento", "%"), ("grados", "°"), ("grado", "°"), ("grados celsius", "°c")),
-    "it": (("per cento", "percento", "%"), ("gradi", "°"), ("grado", "°"), ("gradi celsius", "°c")),
-    "nl": (("procent", "%"), ("graden", "°"), ("graad", "°"), ("graden celsius", "°c")),
-    "pt": (("por cento", "%"), ("graus", "°"), ("grau", "°"), ("graus celsius", "°c")),
+    "es": (
+        ("por ciento", "%"),
+        ("grados", "°", "º", "°c", "ºc"),
+        ("grado", "°", "º", "°c", "ºc"),
+        ("grados celsius", "°c"),
+    ),
+    "it": (
+        ("per cento", "percento", "%"),
+        ("gradi", "°", "°c"),
+        ("grado", "°", "º", "°c", "ºc"),
+        ("gradi celsius", "°c"),
+    ),
+    "nl": (("procent", "%"), ("graden", "°", "°c"), ("graad", "°", "°c"), ("graden celsius", "°c")),
+    "pt": (
+        ("por cento", "%"),
+        ("graus", "°", "º", "°c", "ºc"),
+        ("grau", "°", "º", "°c", "ºc"),
+        ("graus celsius", "°c"),
+    ),
 }
 """Words and the sign that stands for them directly behind a number, each accepted for the others."""
+
+
+_OPENING_MARKS: Final[dict[str, tuple[str, ...]]] = {"es": ("¿", "¡")}
+_CLOSING_MARKS: Final[dict[str, tuple[str, ...]]] = {"fr": (" ?", " !")}
+
+
+def opening_marks(language: str) -> tuple[str, ...]:
+    """Return the marks that may stand before the first word of a sentence."""
+    return _OPENING_MARKS.get(family(language), ())
+
+
+def closing_marks(language: str) -> tuple[str, ...]:
+    """Return the marks after the last word that are not written directly behind it."""
+    return _CLOSING_MARKS.get(family(language), ())
 
 
 @cache
@@ -131,5 +174,8 @@ def _pairs(language: str) -> Iterator[tuple[str, str]]:
         yield from itertools.product(*ordinals(language, number))
 
 
-GLUED_SIGNS: Final = frozenset({"%", "°"})
+LETTERS: Final = {"ß": "ss", "œ": "oe"}
+"""Letters that may be written as two."""
+
+GLUED_SIGNS: Final = frozenset({"%", "°", "º"})
 """Signs written directly behind a number."""

@@ -177,6 +177,10 @@ def test_thousands(make_grammar: MakeGrammar) -> None:
         ("de", "einundzwanzigeinhalb", 21.5),
         ("de", "21 Komma fünf", 21.5),
         ("de", "21 Grad", 21),
+        ("de", "21°C", 21),
+        ("es", "20,5º", 20.5),
+        ("it", "21 °C", 21),
+        ("nl", "éénentwintig", 21),
         ("de", "minus drei Komma fünf", -3.5),
         ("fr", "vingt-et-un et demi", 21.5),
         ("fr", "21 virgule cinq", 21.5),
@@ -190,7 +194,8 @@ def test_thousands(make_grammar: MakeGrammar) -> None:
 def test_other_languages(make_grammar: MakeGrammar, language: str, text: str, number: float) -> None:
     """Halves, points and signs are those of the language."""
     data = grammar_of({"from": -5, "to": 30, "fractions": "halves"}, language)
-    data["intents"]["A"]["data"][0]["sentences"] = ["{n}", "{n} Grad"]
+    degrees = {"de": "Grad", "es": "grados", "it": "gradi"}.get(language, "")
+    data["intents"]["A"]["data"][0]["sentences"] = ["{n}", f"{{n}} {degrees}"]
     with make_grammar(yaml.safe_dump(data)) as grammar:
         assert understood(grammar, text) == [("A", {"n": number})]
 
@@ -217,6 +222,63 @@ def test_words_in_two_spellings(make_grammar: MakeGrammar, sentence: str, text: 
         f'language: en\nintents: {{A: {{data: [{{sentences: ["{sentence}"]}}]}}}}\n'
     ) as grammar:
         assert understood(grammar, text) == [("A", {})]
+
+
+@pytest.mark.parametrize(
+    ("language", "sentence", "text"),
+    [
+        ("de", "schließe die Tür", "Schliesse die Tür."),
+        ("de", "in dem Bad", "im Bad"),
+        ("fr", "arrête le minuteur pour les œufs", "Arrête le minuteur pour les oeufs."),
+        ("fr", "deux heures et demie", "Deux heures et demi."),
+        ("fr", "quelle heure est-il", "Quelle heure est-il ?"),
+        ("fr", "quelle heure est-il", "Quelle heure est il?"),
+        ("es", "qué hora es", "¿Qué hora es?"),
+        ("es", "qué hora es", "¡Que hora es!"),
+        ("pt", "adiciona à lista", "Adiciona a lista."),
+    ],
+)
+def test_spellings_of_languages(make_grammar: MakeGrammar, language: str, sentence: str, text: str) -> None:
+    """As the decoder may write them: what its network reads, without the help of match.interpret()."""
+    with make_grammar(
+        f'language: {language}\nintents: {{A: {{data: [{{sentences: ["{sentence}"]}}]}}}}\n'
+    ) as grammar:
+        assert grammar.match(text)
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("en", "what time is it ?"),  # only French writes it so
+        ("en", "¿what time is it"),
+        ("fr", "what time is it ? !"),
+        ("fr", " ?"),
+        ("es", "¿¿what time is it"),
+        ("es", "¿"),
+    ],
+)
+def test_marks_of_other_languages(make_grammar: MakeGrammar, language: str, text: str) -> None:
+    """Marks are written where the language has them, once, and make no sentence alone."""
+    with make_grammar(
+        f"language: {language}\nintents: {{A: {{data: [{{sentences: [what time is it]}}]}}}}\n"
+    ) as grammar:
+        assert not grammar.match(text)
+
+
+def test_marks_beside_skip_words(make_grammar: MakeGrammar) -> None:
+    """A mark may stand before and after words that are skipped."""
+    with make_grammar(
+        "language: es\nskip_words: [por favor, puedes]\n"
+        "intents: {A: {data: [{sentences: [encender la luz]}]}}\n"
+    ) as grammar:
+        for text in ("¿Puedes encender la luz?", "¿Puedes por favor encender la luz, por favor?"):
+            assert grammar.match(text), text
+    with make_grammar(
+        "language: fr\nskip_words: [peux-tu]\nintents: {A: {data: [{sentences: ['éteindre [tout]']}]}}\n"
+    ) as grammar:
+        for text in ("Peux-tu éteindre ?", "Éteindre tout !"):
+            assert grammar.match(text), text
+        assert not grammar.can_go_on("éteindre tout")
 
 
 def test_spellings_go_both_ways() -> None:
