@@ -351,14 +351,22 @@ def _two_meanings(view: _View, reported: set[tuple[int, int]]) -> Iterator[Findi
 
 
 def _of_two(view: _View, grammar: Grammar, text: str, reported: set[tuple[int, int]]) -> Iterator[Finding]:
-    (first, meaning), *others = match.with_blocks(grammar, text)
-    for block, other in others:
+    (first, meaning), *others = match.with_blocks(grammar, text, every=True)
+    equal = len(match.with_blocks(grammar, text))
+    for number, (block, other) in enumerate(others, 1):
         if (first, block) in reported:
             continue
         reported.add((first, block))
         said, line = view.named(text), view.templates[first].line
         other_line = view.templates[block].line
-        if meaning.intent != other.intent:
+        if meaning.intent != other.intent and number >= equal:
+            yield Finding(
+                "warning",
+                "goes-first",
+                other_line,
+                f'"{said}" is not {other.intent}, but {meaning.intent}: line {line} itself says more of it',
+            )
+        elif meaning.intent != other.intent:
             yield Finding(
                 "error",
                 "ambiguous",

@@ -52,8 +52,13 @@ def interpret(grammar: Grammar, text: str, score: float = 0.0) -> list[Interpret
     return [interpretation for _, interpretation in with_blocks(grammar, text, score)]
 
 
-def with_blocks(grammar: Grammar, text: str, score: float = 0.0) -> list[tuple[int, Interpretation]]:
-    """Return what interpret() does, each with the number of the block whose sentence the text is."""
+def with_blocks(
+    grammar: Grammar, text: str, score: float = 0.0, *, every: bool = False
+) -> list[tuple[int, Interpretation]]:
+    """Return what interpret() does, each with the number of the block whose sentence the text is.
+
+    With `every`, also those of which the template says less, behind the others.
+    """
     as_written = " ".join(text.split())
     meanings = _meanings(grammar, as_written, score)
     if not meanings or meanings[0].free_texts:
@@ -62,7 +67,11 @@ def with_blocks(grammar: Grammar, text: str, score: float = 0.0) -> list[tuple[i
         others = _meanings(grammar, bare, score)
         if others and (not meanings or _freedom(others[0]) < _freedom(meanings[0])):
             meanings = others
-    return [(meaning.block, meaning.interpretation) for meaning in meanings]
+    return [
+        (meaning.block, meaning.interpretation)
+        for meaning in meanings
+        if every or meaning.slot_bytes == meanings[0].slot_bytes
+    ]
 
 
 def free_text(grammar: Grammar, text: str) -> list[tuple[int, int]]:
@@ -106,8 +115,7 @@ def _meanings(grammar: Grammar, text: str, score: float) -> list[_Meaning]:
         meaning = _meaning(grammar, text, reading, score)
         if meaning and not any(meaning.same_as(other) for other in meanings):
             meanings.append(meaning)
-    least = min((meaning.slot_bytes for meaning in meanings), default=0)
-    return [meaning for meaning in meanings if meaning.slot_bytes == least]
+    return sorted(meanings, key=lambda meaning: meaning.slot_bytes)
 
 
 def _meaning(grammar: Grammar, text: str, reading: list[tuple[int, int]], score: float) -> _Meaning | None:
