@@ -87,6 +87,7 @@ class Recogniser:
                 context=prompt.build(file) if mode == "prompt" else "",
             )
             network = Grammar(grammar_compiler.compile_free_text(language))
+            self.grammar.nearest("", 0.0, 1, 0)  # made now, not while somebody waits for the first repair
         self._session = Session(self._model, network, options)
         self._min_confidence = config.recognition.min_confidence
         self._confidence = confidence_model(Path(config.model.name).name)
