@@ -157,6 +157,7 @@ class Recogniser:
                 context=prompt.build(file) if mode == "prompt" else "",
             )
             network = Grammar(grammar_compiler.compile_free_text(language))
+            grammar.nearest("", 0.0, 1, 0)  # made now, not while somebody waits for the first repair
         return Decoding(grammar, Session(self._model, network, options), bound=network is grammar)
 
     def use(self, decoding: Decoding) -> None:

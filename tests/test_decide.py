@@ -232,3 +232,35 @@ def test_free_text_is_no_evidence() -> None:
     assert whole.per_token == pytest.approx(-25.2 / 7)
     assert without.per_token == pytest.approx(-5.0)
     assert Evidence.of(tokens, [(0, len(text))]).per_token == pytest.approx(-5.0)  # end-of-text alone
+
+
+def test_repaired_sentence_is_less_sure(grammar: Grammar) -> None:
+    """The meaning is the repaired sentence's, what was written is told, and each letter costs confidence."""
+    exact = decide(transcript(sure("turn on lamp")), grammar, MIN_CONFIDENCE)
+    repaired = decide(transcript(sure("Turn on lamb.")), grammar, MIN_CONFIDENCE)
+    assert (exact.written, repaired.written) == (None, "Turn on lamb.")
+    assert repaired.meaning is not None
+    assert (repaired.meaning.text, repaired.meaning.slots) == ("Turn on lamp", {"thing": "lamp"})
+    assert repaired.reason is None
+    cost = repaired.meaning.cost
+    assert cost > 0
+    assert repaired.confidence == pytest.approx(exact.confidence * decide_module.REPAIRED_CONFIDENCE**cost)
+
+
+def test_texts_that_can_be_repaired_in_two_ways_are_ambiguous(make_grammar: MakeGrammar) -> None:
+    """Also when it is the slot in which they differ."""
+    with make_grammar(
+        "language: en\nintents:\n  Go: {data: [{sentences: ['please move it to {place} now']}]}\n"
+        "lists: {place: {values: [marlim, marlit]}}\n"
+    ) as places:
+        decision = decide(transcript(sure("please move it to marlix now")), places, MIN_CONFIDENCE)
+    assert decision.reason == "ambiguous"
+    assert {other.slots["place"] for other in decision.alternatives} < {"marlim", "marlit"}
+    assert decision.meaning is not None
+
+
+def test_other_words_are_not_repaired(grammar: Grammar) -> None:
+    """What is on must not go off, and a lamp is no radio."""
+    for text in ("turn of lamp", "turn on radio", "turn on not lamp", "turn lamp"):
+        decision = decide(transcript(sure(text)), grammar, MIN_CONFIDENCE)
+        assert (decision.meaning, decision.reason, decision.written) == (None, "out_of_grammar", text)

@@ -234,7 +234,7 @@ class TestReadyMadeGrammars:
             assert ours, text
             said = " ".join(str(value) for _, slots in ours for value in slots.values())
             if any(word.lower() in said for word in data["skip_words"]):
-                assert {intent for intent, _ in ours} == {intent for intent, _ in oracle.meanings(text)}, text
+                assert {intent for intent, _ in ours} <= {intent for intent, _ in oracle.meanings(text)}, text
             else:
                 assert_same(grammar, oracle, text)
 
