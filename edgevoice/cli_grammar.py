@@ -278,6 +278,9 @@ def _print_refusal(found: Explanation) -> None:
     following = [*(f"{{{name}}}" for name in found.next_lists), *found.next_words]
     if following:
         print("could come next: " + ", ".join(following) + (", ..." if found.more else ""))
+    for near in found.near:
+        slots = "".join(f" {name}={value}" for name, value in near.interpretation.slots.items())
+        print(f'nearest: "{near.text}" -> {near.interpretation.intent}{slots}')
 
 
 def _explanation_fields(found: Explanation) -> dict[str, Any]:
@@ -299,4 +302,13 @@ def _explanation_fields(found: Explanation) -> dict[str, Any]:
         "next_words": found.next_words,
         "next_lists": found.next_lists,
         "more": found.more,
+        "nearest": [
+            {
+                "text": near.text,
+                "cost": near.cost,
+                "intent": near.interpretation.intent,
+                "slots": near.interpretation.slots,
+            }
+            for near in found.near
+        ],
     }

@@ -74,6 +74,7 @@ Kind = Literal[
     "never-said",
     "slots",
     "duplicate",
+    "goes-first",
     "swallowed",
     "unused",
     "sounds-alike",

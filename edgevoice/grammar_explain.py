@@ -8,13 +8,21 @@ from typing import TYPE_CHECKING, Final
 from edgevoice import match
 from edgevoice.grammar import compile_traced, plain_text
 from edgevoice.native import Grammar
+from edgevoice.nearest import nearest
 
 if TYPE_CHECKING:
     from edgevoice.events import Interpretation
     from edgevoice.grammar_file import GrammarFile, Template
+    from edgevoice.nearest import Near
 
 MAX_WORDS: Final = 20
 """Of those that could come next."""
+
+MAX_NEAR: Final = 3
+"""Sentences near a text that is none."""
+
+MAX_NEAR_COST: Final = 2.0
+"""Letters in which they differ: "teh light" for "the light", not for "the fan"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,9 @@ class Explanation:
     more: bool
     """There are more such words."""
 
+    near: tuple[Near, ...]
+    """The nearest sentences to a text that is none."""
+
 
 def explain(file: GrammarFile, text: str) -> Explanation:
     """Look for a text in a grammar.
@@ -60,6 +71,12 @@ def explain(file: GrammarFile, text: str) -> Explanation:
         )
         plain = plain_text(text)
         ahead = grammar.ahead(plain, tuple(traced.lists), MAX_WORDS)
+        # Not those that take what was said for free text, which anything can be.
+        near = [
+            each
+            for each in nearest(grammar, text, 2 * MAX_NEAR, MAX_NEAR_COST)
+            if not match.free_text(grammar, each.text)
+        ]
     return Explanation(
         text=text,
         readings=readings,
@@ -68,4 +85,5 @@ def explain(file: GrammarFile, text: str) -> Explanation:
         next_words=ahead.words,
         next_lists=tuple(dict.fromkeys(traced.lists[network] for network in ahead.networks)),
         more=ahead.more,
+        near=() if readings else tuple(near[:MAX_NEAR]),
     )

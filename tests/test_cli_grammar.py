@@ -256,7 +256,7 @@ def test_document_shows_what_is_printed(
     shown = re.findall(
         r"```\n\$ edgevoice (grammar (?:check|sample|explain)[^\n]*)\n(.*?)```", document, re.DOTALL
     )
-    assert len(shown) == 4
+    assert len(shown) == 5
     for command, wanted in shown:
         cli.main(shlex.split(command))
         assert capsys.readouterr().out == wanted

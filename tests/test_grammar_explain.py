@@ -111,3 +111,17 @@ class TestRefused:
         assert found.reached == "please"
         assert len(found.next_words) == MAX_WORDS
         assert found.more
+
+
+class TestNear:
+    """Sentences that differ in a letter or two."""
+
+    def test_misspelt(self, tmp_path: Path) -> None:
+        """The nearest first, none when it is a sentence, and free text is no explanation."""
+        found = explained(tmp_path, "turn on the dsek lamp")
+        assert [(each.text, each.interpretation.slots) for each in found.near[:1]] == [
+            ("turn on the desk lamp", {"name": "desk lamp"})
+        ]
+        assert not explained(tmp_path, "turn on the desk lamp").near
+        assert not explained(tmp_path, "order a large pizza").near
+        assert not explained(tmp_path, "sai turn off everything now").near
