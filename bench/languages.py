@@ -180,7 +180,7 @@ def row(pipeline: Pipeline, language: str, engine: str, lines: list[Line]) -> st
         if kind == "order" or taken:
             tell(language, kind, line, taken or results)
     figures = [f"{right['order']} of {of['order']}", str(accepted["order"])]
-    figures += [f"{accepted[kind]} of {of[kind]}" for kind in ("talk", "foreign")]
+    figures += [f"{accepted[kind]} of {of[kind]}" if of[kind] else "" for kind in ("talk", "foreign")]
     return f"| {language} | {engine} | {' | '.join(figures)} |"
 
 

@@ -731,14 +731,14 @@ def _characters(word: str) -> tuple[tuple[_Symbols, ...], ...]:
     for i, character in enumerate(word):
         kind = GLUE if i == 0 and character in GLUED_SIGNS else BYTE
         lower, upper = character.encode(), character.upper().encode()
-        if other := LETTERS.get(character):
-            characters.append((_bytes(kind, lower), _bytes(kind, other.encode())))
-        elif character.isascii() or lower == upper or len(character.upper()) != 1:
+        if character.isascii() or lower == upper or len(character.upper()) != 1:
             characters.append((_bytes(kind, lower),))
         elif lower[:-1] == upper[:-1]:
             characters.append(((*_bytes(kind, lower[:-1]), (BYTE, lower[-1] | upper[-1] << 8)),))
         else:
             characters.append((_bytes(kind, lower), _bytes(kind, upper)))
+        if other := LETTERS.get(character):
+            characters[-1] += (_bytes(kind, other.encode()),)
     return tuple(characters)
 
 

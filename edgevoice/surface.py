@@ -87,12 +87,10 @@ _CONTRACTIONS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("cuál", "cual"),
         ("cuánto", "cuanto"),
         ("cuántos", "cuantos"),
-        ("más", "mas"),
-        ("vídeo", "video"),
     ),
     "it": (("come è", "com'è"), ("dove è", "dov'è"), ("cosa è", "cos'è"), ("quale è", "qual è")),
     "nl": (("zo een", "zo'n"), ("het", "'t")),
-    "pt": (("à", "a"), ("às", "as"), ("pra", "para a")),
+    "pt": (("à", "a"),),
 }
 """Two ways to write the same, each accepted for the other."""
 
@@ -120,7 +118,7 @@ _SYMBOLS: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
     "it": (
         ("per cento", "percento", "%"),
         ("gradi", "°", "°c"),
-        ("grado", "°", "º", "°c", "ºc"),
+        ("grado", "°", "°c"),
         ("gradi celsius", "°c"),
     ),
     "nl": (("procent", "%"), ("graden", "°", "°c"), ("graad", "°", "°c"), ("graden celsius", "°c")),

@@ -224,19 +224,20 @@ class TestReadyMadeGrammars:
     def test_skip_words_between_any_two(self, shipped: tuple[Grammar, Oracle, dict[str, Any]]) -> None:
         """A skip word before, after or inside of a sentence changes as much as it does in hassil."""
         grammar, oracle, data = shipped
-        chance = seeded(4)
+        chance, accepted = seeded(4), 0
         for _ in range(VARIANTS):
             words = oracle.sentence(chance).split()
             for _ in range(chance.randint(1, 2)):
                 words.insert(chance.randint(0, len(words)), chance.choice(data["skip_words"]))
             text = " ".join(words)
             ours = understood(grammar, text)
-            assert ours, text
+            accepted += bool(ours)
             said = " ".join(str(value) for _, slots in ours for value in slots.values())
             if any(word.lower() in said for word in data["skip_words"]):
                 assert {intent for intent, _ in ours} <= {intent for intent, _ in oracle.meanings(text)}, text
             else:
                 assert_same(grammar, oracle, text)
+        assert accepted > 0.9 * VARIANTS  # none where free text is at an edge and words before it are parted
 
     @pytest.mark.parametrize("ending", [".", "?", "!"])
     def test_shouted_and_punctuated(

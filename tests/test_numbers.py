@@ -230,6 +230,7 @@ def test_words_in_two_spellings(make_grammar: MakeGrammar, sentence: str, text: 
         ("de", "schließe die Tür", "Schliesse die Tür."),
         ("de", "in dem Bad", "im Bad"),
         ("fr", "arrête le minuteur pour les œufs", "Arrête le minuteur pour les oeufs."),
+        ("fr", "œufs", "Œufs."),
         ("fr", "deux heures et demie", "Deux heures et demi."),
         ("fr", "quelle heure est-il", "Quelle heure est-il ?"),
         ("fr", "quelle heure est-il", "Quelle heure est il?"),

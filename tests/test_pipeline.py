@@ -300,6 +300,8 @@ def test_what_cannot_be_loaded_is_an_error_at_once(tmp_path: Path) -> None:
         Pipeline(DEFAULTS, german)
     with pytest.raises(ModelNotFoundError, match="nosuch"):
         Pipeline(replace(DEFAULTS, model=ModelConfig(name="nosuch")))
+    with pytest.raises(ConfigError, match=r"'sv' seen; .* de, en, es, fr, it, nl, pt"):
+        Pipeline(replace(DEFAULTS, model=ModelConfig(name="base", language="sv")))
 
 
 def test_closed(pipeline_of: type[Pipeline], speech: Samples) -> None:
