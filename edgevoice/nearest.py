@@ -23,7 +23,7 @@ MAX_COST: Final = 9.0
 """Three wrong words: what is further away explains nothing."""
 
 MAX_WORK: Final = 20_000
-"""Letters compared and steps made; some milliseconds."""
+"""Letters compared and steps made: with 2,000 names at most some 0.1 s, mostly far less."""
 
 _VARIANTS: Final = 8
 """Sentences asked for each one wanted: many differ in an article only."""

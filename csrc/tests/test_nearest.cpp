@@ -54,13 +54,12 @@ void words_are_put_right() {
 
 void what_is_known_and_numbers_stay() {
     ev::Nearest nearest(*lamps(), english);
-    CHECK(best(nearest, "turn the lamp") == "turn off the lamp 300" ||
-          best(nearest, "turn the lamp") == "turn on the lamp 300");
+    CHECK(nearest.find("turn the lamp", 299, 9, plenty).sentences.empty()); // on or off?
     for (const auto &sentence : nearest.find("turn on the lamp", 299, 9, plenty).sentences)
         CHECK(sentence.text.find(" on ") != std::string::npos);
     CHECK(best(nearest, "set phone lamp to fivf").empty()); // a number is right or wrong
     CHECK(best(nearest, "set phone lamp to fifteen").empty());
-    CHECK(best(nearest, "set phone lamp to").empty());
+    CHECK(nearest.find("set phone lamp to", 899, 9, plenty).sentences.empty());
     CHECK(best(nearest, "set phone lamp to 55").empty());
 }
 
@@ -93,7 +92,7 @@ void random_networks_have_their_sentences_found() {
     Random random(11);
     const std::string letters = "abph";
     int sentences = 0, texts = 0;
-    for (int round = 0; round < 150; ++round) {
+    for (int round = 0; round < 300; ++round) {
         const Network network = random_network(random, letters, random.one_in(4));
         bool free = false; // its sentences are not those of the network, but with a word for a byte
         for (const auto &node : network.nodes) {
