@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from tests.conftest import MakeGrammar, Sample
 
 ROOT = Path(__file__).parents[1]
-SENTENCES = 500  # of each ready-made grammar; in hassil two to fifteen seconds
-VARIANTS = 100  # of sentences, likewise
+SENTENCES = examples(200)  # of each ready-made grammar; in hassil one to six seconds
+VARIANTS = examples(50)  # of sentences, likewise
 SHIPPED = sorted(path.stem for path in (ROOT / "grammars").glob("*.yaml"))
 
 FREE_WORDS = ["Milk", "ice-cream", "3.5", "Tom's", "U.S. flag", "to", "on", "the", "äpfel"]
