@@ -489,6 +489,10 @@ SentenceGraph sentence_graph(const Automaton &automaton, const std::vector<bool>
     return builder.smallest();
 }
 
+// Configurations looked at for the words that can come next. Words of a grammar end long before;
+// only tables that go round in circles inside of a word do not.
+constexpr size_t max_ahead_work = 500'000;
+
 Ahead look_ahead(const Automaton &automaton, const char *text, size_t length,
                  const std::vector<uint32_t> &calls, size_t most) {
     Walker walker(automaton);
@@ -539,10 +543,16 @@ Ahead look_ahead(const Automaton &automaton, const char *text, size_t length,
         std::vector<Config> configs;
     };
     std::vector<Open> open{{"", configs}};
+    size_t work = 0;
     while (!open.empty() && !found.more) {
         Open now = std::move(open.back());
         open.pop_back();
         configs = std::move(now.configs);
+        work += 1 + configs.size();
+        if (work > max_ahead_work) { // tables that go round in circles inside of a word
+            found.more = true;
+            break;
+        }
         if (!now.word.empty()) {
             walker.close(configs, false);
             if (ends_word()) {
