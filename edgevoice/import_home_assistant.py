@@ -706,7 +706,8 @@ def _template(expression: Expression) -> str:
     if isinstance(expression, ListReference):
         slot = ("@" if expression.is_capture else "") + expression.slot_name
         return "{" + expression.list_name + (f":{slot}" if slot != expression.list_name else "") + "}"
-    assert isinstance(expression, Group)  # noqa: S101 - hassil has no other kind
+    if not isinstance(expression, Group):
+        raise TypeError(expression)  # hassil has no other kind
     items = list(map(_template, expression.items))
     if isinstance(expression, Alternative):
         return f"[{'|'.join(items[:-1])}]" if expression.is_optional else f"({'|'.join(items)})"

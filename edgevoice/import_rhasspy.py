@@ -284,7 +284,8 @@ class _Parser:
 
     def _match(self, pattern: re.Pattern[str]) -> str:
         match = pattern.match(self._text, self._at)
-        assert match is not None  # noqa: S101 - both patterns match nothing, too
+        if match is None:  # both patterns match nothing, too
+            return ""
         self._at = match.end()
         return match.group()
 

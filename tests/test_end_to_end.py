@@ -170,16 +170,16 @@ class TestRunToBroker:
     def test_only_documented_topics(self, run: Run) -> None:
         """Nothing else is published."""
         levels = {message.topic.removeprefix("edgevoice/flat/").split("/")[0] for message in run.messages}
-        assert levels == {"intent", "rejected", "state", "availability"}
+        assert levels == {"intent", "rejected", "state", "grammar", "availability"}
 
     def test_late_subscriber(self, run: Run, broker: Broker) -> None:
-        """Who comes later sees presence and state, but no command of the past."""
+        """Who comes later sees presence, state and grammar, but no command of the past."""
         assert run.done.returncode == 0
         with Subscriber(broker.port, "edgevoice/flat/#") as subscriber:
-            subscriber.wait_for(2)
+            subscriber.wait_for(3)
             time.sleep(0.2)
             late = {message.topic.rsplit("/", 1)[1]: message.payload for message in subscriber.messages}
-        assert set(late) == {"state", "availability"}
+        assert set(late) == {"state", "grammar", "availability"}
         assert late["availability"] == b"offline"
 
     def test_printed_lines(self, run: Run, samples: tuple[Sample, ...]) -> None:

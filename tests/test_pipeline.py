@@ -153,7 +153,7 @@ def test_nothing_is_recognised_twice(pipeline: Pipeline, speech: Samples) -> Non
 
     class Counting(Recogniser):
         def __init__(self) -> None:
-            pass
+            self.active = pipeline.recogniser.active
 
         def recognise(self, utterance: Utterance) -> Answer | None:
             calls.append(utterance.end_reason)
