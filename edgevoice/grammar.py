@@ -151,7 +151,17 @@ def compile_grammar(file: GrammarFile, wake_phrase: Expression | None = None) ->
         GrammarError: undefined or recursive rules, undefined lists, languages without number words, nothing
             that can be said; with file, line, and what to do.
     """
-    return _Compiler(file, wake_phrase).compile()
+    return _compiled(_Compiler(file, wake_phrase))
+
+
+def _compiled(compiler: _Compiler) -> CompiledGrammar:
+    try:
+        return compiler.compile()
+    except RecursionError:  # before calls are counted, where contexts are looked for
+        path = compiler.file.path
+        raise GrammarError(
+            f"{path}: rules and lists nest deeper than {MAX_DEPTH} levels; write some of them out"
+        ) from None
 
 
 PLACEHOLDER: Final = "\1"
@@ -190,7 +200,7 @@ def compile_traced(file: GrammarFile, *, plain: bool = False, free: bool = True)
         is_free=free,
         traced=[],
     )
-    compiled = compiler.compile()
+    compiled = _compiled(compiler)
     traced = compiler.traced or []
     return TracedGrammar(
         replace(compiled, blocks=tuple(block for block, _, _ in traced)),
@@ -347,11 +357,7 @@ class _Compiler:
                 edges = expression.items if isinstance(expression, Group) else [expression]
                 first, last = (free_text.is_reference(edges[i], scope.lists) for i in (0, -1))
                 self.skipping = 0 if first or last else self.skip_network
-                has_free_text = scope.has_free_text(expression)
-                accept = number
-                if self.traced is not None:
-                    accept = len(self.traced)
-                    self.traced.append((block, template, has_free_text))
+                accept = number if self.traced is None else len(self.traced)
                 start = self.arc(begin if first else skipped, EPSILON)
                 self.entries.append((len(self.arcs) - 1, accept))
                 end = self.expression(expression, start, scope)
@@ -359,6 +365,9 @@ class _Compiler:
                 self.arc(self.gap(end) if self.skipping else end, ACCEPT, accept, 0)
                 if closing:
                     self.arc(self.arc(end, CALL, closing), ACCEPT, accept, 0)
+                has_free_text = scope.has_free_text(expression)
+                if self.traced is not None:
+                    self.traced.append((block, template, has_free_text))
                 if has_free_text and (problem := checker.problem(expression)):
                     raise self.error(problem)
         if unsayable and len(unsayable) == sum(len(block.templates) for block in self.file.blocks):

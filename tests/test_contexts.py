@@ -177,6 +177,19 @@ def test_a_rule_of_which_nothing_fits_takes_only_its_alternative_away(tmp_path: 
         assert not opened.can_go_on("turn on the")
 
 
+def test_rules_nested_too_deeply_are_refused(tmp_path: Path) -> None:
+    """Also where contexts are looked for."""
+    rules = "".join(f"  r{i}: '<r{i + 1}>'\n" for i in range(900))
+    text = (
+        "language: en\n"
+        "intents: {A: {data: [{sentences: ['<r0> {name}'], requires_context: {domain: light}}]}}\n"
+        f"expansion_rules:\n{rules}  r900: go\n"
+        "lists: {name: {values: [{in: lamp, context: {domain: light}}, {in: fan, context: {domain: fan}}]}}\n"
+    )
+    with pytest.raises(GrammarError, match="nest deeper than"):
+        grammar.compile_grammar(load(text, tmp_path))
+
+
 FACTS = st.dictionaries(st.sampled_from("ab"), st.sampled_from(["x", "y"]), max_size=2)
 CONDITIONS = st.dictionaries(
     st.sampled_from("ab"),
