@@ -1,5 +1,7 @@
 #include "automaton.h"
 
+#include "follow.h"
+
 #include <algorithm>
 #include <cstring>
 #include <map>
@@ -11,22 +13,14 @@ namespace ev {
 
 namespace {
 
-// Deeper nesting than rules within rules within lists ever reach; stops runaway tables.
-constexpr uint32_t max_call_depth = 64;
 // 28 bits each, see Config::key.
 constexpr size_t max_nodes = size_t(1) << 28;
 // A text with this many simultaneous readings comes from a grammar that is wrong, not rich.
 constexpr size_t max_match_items = 1'000'000;
 // Labels passed on the way, those of readings that came to nothing included: 100 MB.
 constexpr size_t max_match_labels = 8'000'000;
-// Rules that fork when they call each other double the stacks at each level. This many
-// configurations of one state take 16 MB and a fraction of a second.
-constexpr size_t max_state_configs = 1'000'000;
 
 uint8_t fold(uint8_t byte) { return byte >= 'A' && byte <= 'Z' ? byte + ('a' - 'A') : byte; }
-
-uint8_t low_byte(const Arc &arc) { return uint8_t(arc.value & 0xFF); }
-uint8_t high_byte(const Arc &arc) { return uint8_t(arc.value >> 8); }
 
 bool is_final_punctuation(uint8_t byte) { return byte == '.' || byte == '?' || byte == '!'; }
 
@@ -44,49 +38,6 @@ bool can_end(const Automaton &automaton, const Config &config) {
     return (config.mode == Mode::word || config.mode == Mode::pending ||
             config.mode == Mode::end) &&
            accepts(automaton, config);
-}
-
-// Successors of a configuration without reading a byte: calls `emit(Config, const Arc &)`, twice
-// for a separator at which words may be skipped.
-template <typename Emit>
-void follow(const Automaton &automaton, CallStacks &stacks, const Config &config, Emit emit) {
-    if (config.mode == Mode::end || config.mode == Mode::comma)
-        return;
-    const auto call = [&](Config &next, const Arc &arc) {
-        if (stacks.depth(config.stack) >= max_call_depth) {
-            throw std::length_error("the grammar nests rules and lists deeper than 64 levels");
-        }
-        next.stack = stacks.push(config.stack, arc.target);
-        next.node = arc.value;
-    };
-    for (const Arc *arc = automaton.begin(config.node); arc != automaton.end(config.node); ++arc) {
-        Config next{arc->target, config.stack, config.mode};
-        switch (arc->kind) {
-        case EV_ARC_EPSILON:
-        case EV_ARC_LABEL:
-            break;
-        case EV_ARC_SEPARATOR:
-            if (config.mode == Mode::word)
-                next.mode = Mode::pending;
-            if (arc->value != 0) {
-                emit(next, *arc);
-                call(next, *arc);
-            }
-            break;
-        case EV_ARC_CALL:
-            call(next, *arc);
-            break;
-        case EV_ARC_RETURN:
-            if (config.stack == 0)
-                continue;
-            next.node = stacks.return_node(config.stack);
-            next.stack = stacks.parent(config.stack);
-            break;
-        default:
-            continue;
-        }
-        emit(next, *arc);
-    }
 }
 
 // Where one byte leads from one configuration: calls `emit(Config, const Arc &)` for each successor
@@ -180,7 +131,7 @@ std::shared_ptr<const Automaton> Automaton::make(const uint32_t *arcs, size_t n_
             std::any_of(automaton->begin(uint32_t(i)), automaton->end(uint32_t(i)),
                         [](const Arc &arc) { return arc.kind == EV_ARC_RANGE; });
     }
-    automaton->look_ahead();
+    automaton->find_next();
     return automaton;
 }
 
@@ -233,7 +184,7 @@ Automaton::Next Automaton::next_of(uint32_t node) const {
     return found;
 }
 
-void Automaton::look_ahead() {
+void Automaton::find_next() {
     const size_t n_nodes = free_.size();
     next_.resize(n_nodes);
     // Who has to look again when a node changes: those that lead to it without a byte, and callers.
@@ -285,11 +236,11 @@ void Automaton::look_ahead() {
 namespace {
 
 // What of a text can be read next from a position on: up to the first byte that is no separator.
-struct Ahead {
+struct Upcoming {
     std::bitset<256> bytes;
     bool end = false; // it may end here
 
-    Ahead(const char *text, size_t length, size_t position) {
+    Upcoming(const char *text, size_t length, size_t position) {
         for (; position < length; ++position) {
             const uint8_t byte = uint8_t(text[position]);
             bytes.set(byte);
@@ -327,7 +278,7 @@ std::vector<ev_label> Automaton::match(const char *text, size_t length) const {
 
     // Whether a configuration can read what comes next, or end with it. Most cannot: all other
     // commands, values and skip words.
-    const auto goes_on = [&](const Config &config, const Ahead &ahead) {
+    const auto goes_on = [&](const Config &config, const Upcoming &ahead) {
         uint32_t node = config.node;
         for (uint32_t stack = config.stack;; stack = stacks.parent(stack)) {
             const Next &here = next(node);
@@ -341,7 +292,7 @@ std::vector<ev_label> Automaton::match(const char *text, size_t length) const {
 
     // Fills `current` with all that `roots` lead to without a byte, and empties these.
     const auto close = [&](int32_t position) {
-        const Ahead ahead(text, length, size_t(position));
+        const Upcoming ahead(text, length, size_t(position));
         seen.clear();
         current.clear();
         while (!roots.empty()) {
@@ -370,7 +321,7 @@ std::vector<ev_label> Automaton::match(const char *text, size_t length) const {
                     }
                     if (arc.kind == EV_ARC_CALL && free(arc.value))
                         reached.cost += one_text;
-                    if (arc.kind == EV_ARC_SEPARATOR && next.stack != item.config.stack)
+                    if (skips(item.config, next, arc))
                         reached.cost += one_skip;
                     if (reached.cost > item.cost) {
                         roots[reached.cost].push_back(reached);
@@ -436,8 +387,7 @@ bool Automaton::can_go_on(const char *text, size_t length) const {
         for (size_t i = 0; i < next.size(); ++i) {
             const Config config = next[i];
             follow(*this, stacks, config, [&](const Config &reached, const Arc &arc) {
-                const bool skips = arc.kind == EV_ARC_SEPARATOR && reached.stack != config.stack;
-                if (skip_words || !skips)
+                if (skip_words || !skips(config, reached, arc))
                     reach(reached);
             });
         }

@@ -77,8 +77,6 @@ class Automaton {
     const Arc *begin(uint32_t node) const { return arcs_.data() + first_[node]; }
     const Arc *end(uint32_t node) const { return arcs_.data() + first_[node + 1]; }
 
-    size_t n_nodes() const { return first_.size() - 1; }
-
     // Whether free text stands at a node: it has a RANGE arc.
     bool free(uint32_t node) const { return free_[node]; }
 
@@ -103,7 +101,7 @@ class Automaton {
     std::vector<bool> free_;
     std::vector<Next> next_;
 
-    void look_ahead();
+    void find_next();
     Next next_of(uint32_t node) const; // by those of the nodes it leads to
 };
 

@@ -1,5 +1,7 @@
 #include "sentences.h"
 
+#include "follow.h"
+
 #include <algorithm>
 #include <bitset>
 #include <map>
@@ -10,61 +12,9 @@ namespace ev {
 
 namespace {
 
-constexpr uint32_t max_call_depth = 64;   // as in automaton.cpp
-constexpr size_t max_configs = 1'000'000; // of one state, likewise
-
-uint8_t low_byte(const Arc &arc) { return uint8_t(arc.value & 0xFF); }
-uint8_t high_byte(const Arc &arc) { return uint8_t(arc.value >> 8); }
-
 Config config_of(uint64_t key) {
     return {uint32_t(key >> 8) & ((uint32_t(1) << 28) - 1), uint32_t(key >> 36), Mode(key & 0xFF)};
 }
-
-// Keys of configurations seen since clear(), which costs nothing.
-class Seen {
-  public:
-    void clear() {
-        ++round_;
-        size_ = 0;
-    }
-
-    bool insert(uint64_t key) {
-        if (2 * (size_ + 1) > slots_.size())
-            grow();
-        return place(key);
-    }
-
-  private:
-    struct Slot {
-        uint64_t key, round;
-    };
-
-    bool place(uint64_t key) {
-        const size_t mask = slots_.size() - 1;
-        size_t at = size_t((key * 0x9e3779b97f4a7c15u) >> 32) & mask;
-        for (; slots_[at].round == round_; at = (at + 1) & mask) {
-            if (slots_[at].key == key)
-                return false;
-        }
-        slots_[at] = {key, round_};
-        ++size_;
-        return true;
-    }
-
-    void grow() {
-        std::vector<Slot> old(2 * slots_.size());
-        old.swap(slots_);
-        size_ = 0;
-        for (const Slot &slot : old) {
-            if (slot.round == round_)
-                place(slot.key);
-        }
-    }
-
-    std::vector<Slot> slots_{64}; // a power of two
-    uint64_t round_ = 1;
-    size_t size_ = 0;
-};
 
 // Where plain text leads: the surface of automaton.cpp less its variants.
 class Walker {
@@ -86,34 +36,19 @@ class Walker {
         configs.resize(kept);
         for (size_t i = 0; i < configs.size(); ++i) {
             const Config config = configs[i];
-            for (const Arc *arc = begin(config); arc != end(config); ++arc) {
-                Config next{arc->target, config.stack, config.mode};
-                switch (arc->kind) {
-                case EV_ARC_EPSILON:
-                case EV_ARC_LABEL:
-                    break;
-                case EV_ARC_SEPARATOR:
-                    if (config.mode == Mode::word)
-                        next.mode = Mode::pending;
-                    if (skip_words && arc->value != 0)
-                        add(configs, called(next, *arc));
-                    break;
-                case EV_ARC_CALL:
-                    if (!enter(config, *arc))
-                        continue;
-                    next = called(next, *arc);
-                    break;
-                case EV_ARC_RETURN:
-                    if (config.stack == 0)
-                        continue;
-                    next.node = stacks.return_node(config.stack);
-                    next.stack = stacks.parent(config.stack);
-                    break;
-                default:
-                    continue;
+            follow(automaton_, stacks, config, [&](const Config &next, const Arc &arc) {
+                if ((!skip_words && skips(config, next, arc)) ||
+                    (arc.kind == EV_ARC_CALL && !enter(config, arc))) {
+                    return;
                 }
-                add(configs, next);
-            }
+                if (!seen_.insert(next.key()))
+                    return;
+                if (configs.size() >= max_state_configs) {
+                    throw std::length_error(
+                        "rules and lists of the grammar call each other too often");
+                }
+                configs.push_back(next);
+            });
         }
     }
 
@@ -121,7 +56,7 @@ class Walker {
         close(configs, skip_words, [](const Config &, const Arc &) { return true; });
     }
 
-    // Calls `emit(byte, arc)` for each arc that reads a byte next: `arc` is null for the space
+    // Calls `emit(arc)` for each arc that reads a byte next; one of our own stands for the space
     // between two words. `loose`: a sign that needs no space before it may have one.
     template <typename Emit> void next(const Config &config, bool loose, const Emit &emit) const {
         bool space = false;
@@ -167,23 +102,9 @@ class Walker {
     const Arc *end(const Config &config) const { return automaton_.end(config.node); }
 
   private:
-    void add(std::vector<Config> &configs, const Config &config) {
-        if (!seen_.insert(config.key()))
-            return;
-        if (configs.size() >= max_configs)
-            throw std::length_error("rules and lists of the grammar call each other too often");
-        configs.push_back(config);
-    }
-
-    Config called(const Config &config, const Arc &arc) {
-        if (stacks.depth(config.stack) >= max_call_depth)
-            throw std::length_error("the grammar nests rules and lists deeper than 64 levels");
-        return {arc.value, stacks.push(config.stack, arc.target), config.mode};
-    }
-
     const Automaton &automaton_;
     const Arc space_{EV_ARC_BYTE, ' ', 0};
-    Seen seen_;
+    KeySet seen_; // of close()
 };
 
 // For each node whether sentences that are not free go through it, in a network nobody calls.
@@ -271,7 +192,7 @@ class Builder {
   public:
     Builder(const Automaton &automaton, const std::vector<bool> &free, size_t effort)
         : walker_(automaton), free_(free), effort_(effort),
-          fixed_(nodes_of_fixed(automaton, automaton.n_nodes(), free)) {}
+          fixed_(nodes_of_fixed(automaton, automaton.size(), free)) {}
 
     void run() {
         std::vector<Config> configs{{0, 0, Mode::start}};
