@@ -557,9 +557,8 @@ def _parser() -> argparse.ArgumentParser:  # noqa: PLR0915 - a few a command
         return parser.add_subparsers(metavar="COMMAND", required=True)
 
     group = add_group("models", "list, pull, import and verify models")
-    add(group, "list", models_list, "known and installed models").add_argument(
-        "--json", action="store_true", help="as JSON"
-    )
+    sub = add(group, "list", models_list, "known and installed models")
+    sub.add_argument("--json", action="store_true", help="as JSON")
     sub = add(group, "pull", models_pull, "fetch models; nothing to do when they are there")
     sub.add_argument("names", nargs="+", metavar="NAME", help="such as tiny.en or base")
     sub.add_argument("--quiet", action="store_true", help="no progress bars")
@@ -588,7 +587,8 @@ def _parser() -> argparse.ArgumentParser:  # noqa: PLR0915 - a few a command
     )
 
     group = add_group("config", "show and check the configuration")
-    add(group, "show", config_show, "the configuration in effect").add_argument(
+    sub = add(group, "show", config_show, "the configuration in effect")
+    sub.add_argument(
         "--defaults", action="store_true", help="the commented file with every default, to start from"
     )
     add(group, "check", config_check, "check a configuration file")

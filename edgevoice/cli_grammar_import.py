@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from edgevoice.errors import UsageError
 
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
     from edgevoice.grammar_writer import Draft
 
     AddCommand = Callable[..., argparse.ArgumentParser]
-
-_LANGUAGE: Final = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8}){0,3}")
 
 
 def add_commands(group: argparse._SubParsersAction[argparse.ArgumentParser], add: AddCommand) -> None:
@@ -118,6 +115,8 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def _language(text: str) -> str:
-    if not _LANGUAGE.fullmatch(text):
+    from edgevoice.grammar_file import LANGUAGE  # noqa: PLC0415 - each command loads only what it needs
+
+    if not LANGUAGE.fullmatch(text):
         raise argparse.ArgumentTypeError(f"must be a language code such as en or pt-BR, got {text[:60]!r}")
     return text

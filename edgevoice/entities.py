@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from edgevoice.grammar_file import EDGE_PUNCTUATION, SourceReader, read_yaml, shown
+from edgevoice.grammar_file import EDGE_PUNCTUATION, Reader, read_yaml, shown
 from edgevoice.grammar_writer import plain_value
 
 if TYPE_CHECKING:
@@ -116,11 +116,11 @@ def read_entities(path: Path) -> Home:
     return _EntityReader(path, *read_yaml(path)).home()
 
 
-class _EntityReader(SourceReader):
+class _EntityReader(Reader):
     """Checks every key and type of such a file."""
 
     def home(self) -> Home:
-        root = self.known(self.root, (), _FILE)
+        root = self.mapping(self.root, (), _FILE)
         if not any(root.values()):
             raise self.error((), "no areas, floors or entities; add for example: areas: [Kitchen]")
         floors = self.places(root, "floors")
@@ -139,7 +139,7 @@ class _EntityReader(SourceReader):
         for i, item in enumerate(self.sequence(root.get(key) or [], (key,))):
             at = (key, i)
             if isinstance(item, dict):
-                body = self.known(item, at, _PLACE[key])
+                body = self.mapping(item, at, _PLACE[key])
                 place = Place(self.spoken(body.get("name"), (*at, "name")), self.aliases(body, at))
             else:
                 place = Place(self.spoken(item, at))
@@ -149,7 +149,7 @@ class _EntityReader(SourceReader):
         return tuple(places)
 
     def entity(self, value: object, at: tuple[object, ...], areas: list[str]) -> Entity:
-        body = self.known(value, at, _ENTITY)
+        body = self.mapping(value, at, _ENTITY)
         if "name" not in body or "domain" not in body:
             raise self.error(
                 at,

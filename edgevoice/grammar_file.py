@@ -63,10 +63,10 @@ MAX_FOLLOW_UP_S: Final = 60.0
 EDGE_PUNCTUATION: Final = ".,?!;:"
 """Not spoken; a transcript may have it or not."""
 
-_LANGUAGE: Final = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8}){0,3}")
+LANGUAGE: Final = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8}){0,3}")
 """Codes as in "en", "pt-BR", "zh-Hant-TW": a language, a script, a country, a variant."""
 
-_SUPPORTED: Final[dict[str, frozenset[str]]] = {
+KEYS: Final[dict[str, frozenset[str]]] = {
     "grammar": frozenset(
         {
             "language",
@@ -203,7 +203,7 @@ def load_with_lines(
         GrammarError: as load().
     """
     root, lines = read_yaml(path)
-    return replace(_Reader(path, root, lines).grammar(), context=dict(context or {})), lines
+    return replace(Reader(path, root, lines).grammar(), context=dict(context or {})), lines
 
 
 def read_list(name: str, values: object) -> SlotList:
@@ -212,25 +212,35 @@ def read_list(name: str, values: object) -> SlotList:
     Raises:
         GrammarError: names the list and what is wrong.
     """
-    return _Reader(Path(f"list {name}"), None, None).list_of(name, {"values": values}, ())
+    return Reader(Path(f"list {name}"), None, None).list_of(name, {"values": values}, ())
 
 
 # ---- YAML with lines ----
 
 
-def read_yaml(path: Path) -> tuple[object, dict[Path_, int]]:
-    """Return the file's plain values and the line of each, by path from the top."""
+def read_text(path: Path) -> str:
+    """Return the text of a file.
+
+    Raises:
+        GrammarError: it cannot be read, is too large, or no UTF-8 text.
+    """
     try:
         data = read_regular_file(path, MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise GrammarError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise GrammarError(f"{path}: cannot be read ({reason}); check the path") from None
     if len(data) > MAX_FILE_BYTES:
         raise GrammarError(f"{path}: larger than {MAX_FILE_BYTES} bytes; split it")
     try:
-        text = data.decode("utf-8")
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise GrammarError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8") from None
+
+
+def read_yaml(path: Path) -> tuple[object, dict[Path_, int]]:
+    """Return the file's plain values and the line of each, by path from the top."""
+    text = read_text(path)
     loader_class = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         _check_depth(path, text, loader_class)
@@ -334,14 +344,21 @@ class _Metadata:
     follow_up: FollowUp | None
 
 
-class _Reader:
-    """Turns plain values into a GrammarFile, checking every key and type."""
+class Reader:
+    """Turns plain values into a GrammarFile, checking every key and type; other files have subclasses.
+
+    Args:
+        path: named in errors.
+        root: the plain values.
+        lines: of each of them, by path from the top; None: they have no lines.
+    """
 
     def __init__(self, path: Path, root: object, lines: Mapping[Path_, int] | None) -> None:
         self.path, self.root, self.lines = path, root, lines
 
     def grammar(self) -> GrammarFile:
-        root = self.mapping(self.root, (), "grammar")
+        """Return the whole grammar."""
+        root = self.mapping(self.root, (), KEYS["grammar"])
         self.check_settings(root.get("settings", {}), ("settings",))
         if not root.get("language", ""):
             raise self.error((), "no 'language'; add for example: language: en")
@@ -350,7 +367,7 @@ class _Reader:
         blocks: list[Block] = []
         for name, intent in intents.items():
             at: Path_ = ("intents", name)
-            body = self.mapping(intent, at, "intent")
+            body = self.mapping(intent, at, KEYS["intent"])
             of_intent = self.mapping(body.get("metadata", {}), (*at, "metadata"))
             self.metadata(of_intent, (*at, "metadata"))
             for i, block in enumerate(self.sequence(body.get("data", []), (*at, "data"))):
@@ -392,10 +409,11 @@ class _Reader:
         return _Metadata(least, confirm, dormant, self.follow_up(value, at))
 
     def follow_up(self, value: dict[str, Any], at: Path_) -> FollowUp | None:
+        """Return what `follow_up` of some metadata opens."""
         if value.get("follow_up") is None:
             return None
         where = (*at, "follow_up")
-        body = self.mapping(value["follow_up"], where, "follow-up")
+        body = self.mapping(value["follow_up"], where, KEYS["follow-up"])
         seconds = body.get("seconds", FOLLOW_UP_S)
         if (
             isinstance(seconds, bool)
@@ -412,7 +430,8 @@ class _Reader:
         return FollowUp(intents, float(seconds))
 
     def block(self, intent: str, value: object, at: Path_, of_intent: dict[str, Any]) -> Block:
-        body = self.mapping(value, at, "block")
+        """Return a block of sentences; its metadata goes before that of its intent."""
+        body = self.mapping(value, at, KEYS["block"])
         self.check_settings(body.get("settings", {}), (*at, "settings"))
         where = (*at, "sentences")
         own = self.mapping(body.get("metadata", {}), (*at, "metadata"))
@@ -466,16 +485,19 @@ class _Reader:
                 raise self.error(at, f"{self.name(at)} must be text or a list of texts, got {shown(value)}")
 
     def rules(self, value: object, at: Path_) -> Rules:
+        """Return `expansion_rules`."""
         return {
             name: self.sentence(self.text(body, (*at, name)), (*at, name))
             for name, body in self.mapping(value, at).items()
         }
 
     def lists_of(self, value: object, at: Path_) -> Lists:
+        """Return `lists`."""
         return {name: self.list_of(name, body, (*at, name)) for name, body in self.mapping(value, at).items()}
 
     def list_of(self, name: str, value: object, at: Path_) -> SlotList:
-        body = self.mapping(value, at, "list")
+        """Return one list."""
+        body = self.mapping(value, at, KEYS["list"])
         free = self.flag(body, "wildcard", at, default=False)
         if ("values" in body) + ("range" in body) + free != 1:
             raise self.error(at, f"list {name!r} needs either 'values', 'range' or 'wildcard: true'")
@@ -492,8 +514,9 @@ class _Reader:
         return TextSlotList(name=name, values=values)
 
     def value(self, value: object, at: Path_) -> TextSlotValue:
+        """Return a value of a list: words, or what is said and what it gives."""
         if isinstance(value, dict):
-            body = self.mapping(value, at, "value")
+            body = self.mapping(value, at, KEYS["value"])
             if "in" not in body:
                 raise self.error(at, f"a value needs 'in', the words to say; seen: {value!r}")
             text = self.text(body["in"], (*at, "in"))
@@ -515,7 +538,8 @@ class _Reader:
         return TextSlotValue(text_in=expression, value_out=out, context=context or None)
 
     def range_of(self, name: str, value: object, at: Path_) -> RangeSlotList:
-        body = self.mapping(value, at, "range")
+        """Return a list of numbers."""
+        body = self.mapping(value, at, KEYS["range"])
         numbers = {}
         for key, default in (("from", None), ("to", None), ("step", 1)):
             number = body.get(key, default)
@@ -561,10 +585,11 @@ class _Reader:
         )
 
     def examples(self, root: dict[str, Any]) -> tuple[Example, ...]:
+        """Return `expected` and `refused`."""
         examples: list[Example] = []
         for i, item in enumerate(self.sequence(root.get("expected", []), ("expected",))):
             at: Path_ = ("expected", i)
-            body = self.mapping(item, at, "example")
+            body = self.mapping(item, at, KEYS["example"])
             if "say" not in body or "intent" not in body:
                 raise self.error(at, "an expected sentence needs 'say' and 'intent'")
             say, intent = (self.text(body[key], (*at, key)) for key in ("say", "intent"))
@@ -575,6 +600,7 @@ class _Reader:
         return tuple(examples)
 
     def sentence(self, text: str, at: Path_) -> Sentence:
+        """Return a sentence template as hassil parses it."""
         if not text.strip():
             raise self.error(at, "an empty sentence; remove it or give it words")
         if len(text) > MAX_TEMPLATE_CHARACTERS:
@@ -598,31 +624,32 @@ class _Reader:
 
     # -- values of a type, or an error that names the place --
 
-    def mapping(self, value: object, at: Path_, kind: str | None = None) -> dict[str, Any]:
+    def mapping(self, value: object, at: Path_, keys: Collection[str] | None = None) -> dict[str, Any]:
+        """Return a mapping that has no other keys than these; None: any."""
         if not isinstance(value, dict):
             raise self.error(at, f"{self.name(at)} must be 'key: value' lines, got {shown(value)}")
         for key in value:
             if not isinstance(key, str):
                 raise self.error((*at, key), f"key {key!r} must be text; put it in quotes")
-            if kind is not None and key not in _SUPPORTED[kind]:
-                near = difflib.get_close_matches(key, _SUPPORTED[kind], 1)
-                hint = (
-                    f"; did you mean {near[0]!r}?"
-                    if near
-                    else f"; known: {', '.join(sorted(_SUPPORTED[kind]))}"
-                )
-                raise self.error((*at, key), f"unknown key {key!r}{hint}")
+            if keys is not None and key not in keys:
+                near = difflib.get_close_matches(key, keys, 1)
+                known = sorted(keys) if isinstance(keys, frozenset) else keys
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+                raise self.error((*at, key), f"unknown key {key!r}; {hint}")
         return value
 
     def sequence(self, value: object, at: Path_) -> list[Any]:
+        """Return a list."""
         if not isinstance(value, list):
             raise self.error(at, f"{self.name(at)} must be a list ('- ...' lines), got {shown(value)}")
         return value
 
     def texts(self, value: object, at: Path_) -> list[str]:
+        """Return a list of texts."""
         return [self.text(item, (*at, i)) for i, item in enumerate(self.sequence(value, at))]
 
     def text(self, value: object, at: Path_) -> str:
+        """Return a text, which may have been written as a number."""
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return str(value)
         if not isinstance(value, str):
@@ -631,53 +658,44 @@ class _Reader:
         return value
 
     def language(self, value: object, at: Path_) -> str:
+        """Return a language code."""
         code = self.text(value, at)
-        if not _LANGUAGE.fullmatch(code):
+        if not LANGUAGE.fullmatch(code):
             raise self.error(at, f"{shown(code)} is no language code; write one such as en or pt-BR")
         return code
 
     def flag(self, body: dict[str, Any], key: str, at: Path_, *, default: bool = True) -> bool:
+        """Return true or false."""
         value = body.get(key, default)
         if not isinstance(value, bool):
             raise self.error((*at, key), f"{key!r} must be true or false, got {value!r}")
         return value
 
     def choice(self, body: dict[str, Any], key: str, known: list[str], at: Path_) -> str | None:
+        """Return one of some texts; None if there is none."""
         value = body.get(key)
         if value is not None and value not in known:
             raise self.error((*at, key), f"{key!r} must be one of {', '.join(known)}, got {value!r}")
         return value
 
     def name(self, at: Path_) -> str:
+        """Return what to call a place in an error."""
         return ".".join(str(part) for part in at) or "the file"
 
     def line(self, at: Path_) -> int:
+        """Return the line of a place, or of what it is in."""
         lines = self.lines or {}
         while at and at not in lines:
             at = at[:-1]
         return lines.get(at, 1)
 
+    def place(self, at: Path_) -> str:
+        """Return the file, and the line if it has lines."""
+        return str(self.path) if self.lines is None else f"{self.path}:{self.line(at)}"
+
     def error(self, at: Path_, text: str) -> GrammarError:
-        line = f":{self.line(at)}" if self.lines is not None else ""
-        return GrammarError(f"{self.path}{line}: {text}")
-
-
-class SourceReader(_Reader):
-    """Reads files of other formats with the same checks; each is a subclass."""
-
-    def known(self, value: object, at: Path_, keys: Collection[str]) -> dict[str, Any]:
-        """Return a mapping that has no other keys than these.
-
-        Raises:
-            GrammarError: it is none, or has others.
-        """
-        body = self.mapping(value, at)
-        for key in body:
-            if key not in keys:
-                near = difflib.get_close_matches(key, keys, 1)
-                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(keys)}"
-                raise self.error((*at, key), f"unknown key {key!r}; {hint}")
-        return body
+        """Return an error that names the place."""
+        return GrammarError(f"{self.place(at)}: {text}")
 
 
 def can_be_empty(expression: Expression, rules: Rules) -> bool:

@@ -31,7 +31,7 @@ from hassil.util import check_required_context, is_template
 from edgevoice import free_text
 from edgevoice.entities import LISTS
 from edgevoice.errors import GrammarError, UsageError
-from edgevoice.grammar_file import SourceReader, read_yaml, shown
+from edgevoice.grammar_file import KEYS, Reader, read_yaml, shown
 from edgevoice.grammar_writer import Draft, made_by, plain_template
 from edgevoice.numbers import has_words
 
@@ -59,18 +59,6 @@ _OLD_FILE: Final = (
 _NEW_FILE: Final = ("language", "data")
 _LISTS_FILE: Final = ("language", "lists")
 _RULES_FILE: Final = ("language", "expansion_rules")
-_OLD_BLOCK: Final = (
-    "sentences",
-    "slots",
-    "requires_context",
-    "excludes_context",
-    "expansion_rules",
-    "lists",
-    "response",
-    "metadata",
-    "required_keywords",
-    "settings",
-)
 _NEW_BLOCK: Final = (
     "sentences",
     "slots",
@@ -191,7 +179,7 @@ def package_sentences(language: str) -> Sentences:
             f"{PACKAGE} has no language {shown(language)}; it has {', '.join(sorted(known.values()))}"
         )
     origin = f"{PACKAGE} {importlib.metadata.version(PACKAGE)}, language {name}"
-    reader = _SourceReader(Path(f"{PACKAGE}/{name}.json"), root, {})
+    reader = _SourceReader(Path(f"{PACKAGE}/{name}.json"), root, None)
     sentences = Sentences(name, origin)
     reader.add_old(sentences)
     return sentences
@@ -276,10 +264,10 @@ def _checkout(root: Path, language: str) -> Sentences:
             ]
     for place in (root / "lists", root / "lists" / language):
         for reader in _readers(place, deep=False):
-            lists = reader.known(reader.root, (), _LISTS_FILE).get("lists", {})
+            lists = reader.mapping(reader.root, (), _LISTS_FILE).get("lists", {})
             sentences.lists.update(reader.source_lists(lists, ("lists",)))
     for reader in _readers(root / "rules" / language, deep=False):
-        rules = reader.known(reader.root, (), _RULES_FILE).get("expansion_rules", {})
+        rules = reader.mapping(reader.root, (), _RULES_FILE).get("expansion_rules", {})
         sentences.rules.update(reader.templates(rules, ("expansion_rules",)))
     for name in list(sentences.intents):
         if not about.get(name, {}).get("supported"):
@@ -299,7 +287,7 @@ def _about(path: Path) -> dict[str, dict[str, Any]]:
             f"{path} is missing, which says what the files of {path.parent / 'sentences'} mean; "
             "name a whole checkout of the intents repository"
         )
-    reader = SourceReader(path, *read_yaml(path))
+    reader = Reader(path, *read_yaml(path))
     found = reader.mapping(reader.root, ())
     for name, body in found.items():
         at = (name, "slot_combinations")
@@ -310,17 +298,17 @@ def _about(path: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-class _SourceReader(SourceReader):
+class _SourceReader(Reader):
     """Reads one file of sentences, checking every key and type."""
 
     def add_old(self, sentences: Sentences) -> None:
         """Add a file with `intents`, or with what all files of a language share."""
         if self.root is None:
             return
-        root = self.known(self.root, (), _OLD_FILE)
+        root = self.mapping(self.root, (), _OLD_FILE)
         for name, intent in self.mapping(root.get("intents", {}), ("intents",)).items():
             at: tuple[object, ...] = ("intents", name)
-            body = self.known(intent, at, ("data",))
+            body = self.mapping(intent, at, ("data",))
             data = self.sequence(body.get("data", []), (*at, "data"))
             blocks = [self.old_block(block, (*at, "data", i)) for i, block in enumerate(data)]
             sentences.intents.setdefault(name, []).extend(blocks)
@@ -328,11 +316,11 @@ class _SourceReader(SourceReader):
             sentences.lists[name] = _joined(sentences.lists.get(name), source)
         sentences.rules.update(self.templates(root.get("expansion_rules", {}), ("expansion_rules",)))
         sentences.skip_words += self.texts(root.get("skip_words", []), ("skip_words",))
-        sentences.settings.update(self.known(root.get("settings", {}), ("settings",), _SETTINGS))
+        sentences.settings.update(self.mapping(root.get("settings", {}), ("settings",), _SETTINGS))
 
     def old_block(self, value: object, at: tuple[object, ...]) -> SourceBlock:
-        body = self.known(value, at, _OLD_BLOCK)
-        self.known(body.get("settings", {}), (*at, "settings"), (_ONLY_HASSIL,))
+        body = self.mapping(value, at, KEYS["block"])
+        self.mapping(body.get("settings", {}), (*at, "settings"), (_ONLY_HASSIL,))
         return self.source_block(body, at, {})
 
     def new_blocks(self, combinations: dict[str, dict[str, Any]]) -> list[SourceBlock]:
@@ -343,11 +331,11 @@ class _SourceReader(SourceReader):
         `speech_to_phrase` are a short form of the others, and count only where there are no others.
         """
         name = self.path.stem
-        root = self.known(self.root, (), _NEW_FILE)
+        root = self.mapping(self.root, (), _NEW_FILE)
         blocks: list[tuple[bool, SourceBlock]] = []
         for i, value in enumerate(self.sequence(root.get("data", []), ("data",))):
             at = ("data", i)
-            body = self.known(value, at, _NEW_BLOCK)
+            body = self.mapping(value, at, _NEW_BLOCK)
             if name not in combinations:
                 raise self.error(
                     at, f"intents.yaml has no combination {name!r} for this intent; rename the file"
@@ -426,12 +414,6 @@ class _SourceReader(SourceReader):
                 parsed,
             )
         return found
-
-    def place(self, at: tuple[object, ...]) -> str:
-        return f"{self.path}:{self.line(at)}" if self.lines else str(self.path)
-
-    def error(self, at: tuple[object, ...], text: str) -> GrammarError:
-        return GrammarError(f"{self.place(at)}: {text}")
 
 
 # ---- for a home ----

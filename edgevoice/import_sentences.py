@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from edgevoice.config import read_regular_file
 from edgevoice.errors import GrammarError
-from edgevoice.grammar_file import EDGE_PUNCTUATION, MAX_FILE_BYTES, MAX_TEMPLATE_CHARACTERS, shown
+from edgevoice.grammar_file import EDGE_PUNCTUATION, MAX_TEMPLATE_CHARACTERS, read_text, shown
 from edgevoice.grammar_writer import Draft, made_by, plain_template
 
 if TYPE_CHECKING:
@@ -58,17 +57,6 @@ def read_lines(path: Path) -> list[str]:
     """Return the lines of a text file.
 
     Raises:
-        GrammarError: it cannot be read, is too large, or no UTF-8 text.
+        GrammarError: as read_text().
     """
-    try:
-        data = read_regular_file(path, MAX_FILE_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise GrammarError(f"{path}: cannot be read ({reason}); check the path") from None
-    if len(data) > MAX_FILE_BYTES:
-        raise GrammarError(f"{path}: larger than {MAX_FILE_BYTES} bytes; split it")
-    try:
-        return data.decode("utf-8-sig").replace("\r\n", "\n").split("\n")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise GrammarError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8") from None
+    return read_text(path).removeprefix("\ufeff").replace("\r\n", "\n").split("\n")

@@ -21,7 +21,6 @@ from edgevoice.confidence import confidence_model
 from edgevoice.decide import Decision, decide
 from edgevoice.errors import CancelledError, ConfigError, DeadlineError
 from edgevoice.events import SAMPLE_RATE_HZ, Result, Timings, Utterance
-from edgevoice.grammar import ALONE
 from edgevoice.native import Grammar, Model, Session, SessionOptions
 
 if TYPE_CHECKING:
@@ -73,8 +72,6 @@ class Decoding:
 
     def select(self, intents: frozenset[str]) -> None:
         """Let only these intents be said."""
-        if ALONE in (block.intent for block in self._whole.compiled.blocks):
-            intents |= {ALONE}
         part = self._parts.pop(intents, None) or Grammar(self._whole.compiled.only(intents))
         self._parts[intents] = part  # the last one is the one used last
         if part is not self.grammar:

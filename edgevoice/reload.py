@@ -59,7 +59,7 @@ class Reloader:
         self._due = self._closed = False
         self._file = recogniser.grammar.compiled.file
         self._seen = self._signature()
-        self._report(None)
+        self._report()
         self._thread = threading.Thread(target=self._run, name="edgevoice-reload", daemon=True)
         self._thread.start()
 
@@ -105,7 +105,7 @@ class Reloader:
         self._recogniser.active.choose(names)
         with self._changed:
             self._only = names
-        self._report(self._error)
+        self._report()
 
     def close(self) -> None:
         """Stop watching."""
@@ -131,19 +131,17 @@ class Reloader:
 
     def _renew(self, lists: dict[str, SlotList]) -> None:
         started_s = time.monotonic()
-        error: str | None = None
         try:
             file = self._recogniser.load()
             self._recogniser.use(self._recogniser.prepare(_with(file, lists)))
         except EdgevoiceError as problem:
-            error = str(problem)
-            _log.error("the grammar stays as it was: %s", error)
+            self._error = str(problem)
+            _log.error("the grammar stays as it was: %s", problem)
         else:
             self._file = file
-            self._loaded = _now()
+            self._loaded, self._error = _now(), None
             _log.info("%s is in use, after %.2f s", self._path, time.monotonic() - started_s)
-        self._error = error
-        self._report(error)
+        self._report()
 
     def _signature(self) -> tuple[int, int, int] | None:
         """Return what tells one state of the file from another; None without the file."""
@@ -153,7 +151,7 @@ class Reloader:
             return None
         return state.st_mtime_ns, state.st_size, state.st_ino
 
-    def _report(self, error: str | None) -> None:
+    def _report(self) -> None:
         file = self._file
         self._tell(
             {
@@ -163,7 +161,7 @@ class Reloader:
                 "only": self._only,
                 "lists": sorted(self._lists),
                 "loaded": self._loaded,
-                "error": error,
+                "error": self._error,
             }
         )
 

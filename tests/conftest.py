@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,7 +22,7 @@ from edgevoice.native import Grammar, Model, Session, SessionOptions
 from edgevoice.pipeline import Pipeline
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from edgevoice.events import Samples
 
@@ -74,6 +75,14 @@ def model_path() -> Path:
 def model(model_path: Path) -> Iterator[Model]:
     with Model(model_path) as opened:
         yield opened
+
+
+def wait_until(true: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    """Wait for something that another thread does, by default as long as a busy machine may take."""
+    deadline_s = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
 
 
 def open_grammar(path: Path) -> Grammar:

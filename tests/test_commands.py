@@ -21,9 +21,10 @@ from edgevoice.errors import AudioError, UsageError
 from edgevoice.microphone import Microphone
 from edgevoice.publish import MqttSettings, Publisher
 from edgevoice.testing import Broker, Subscriber
+from tests.conftest import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from edgevoice.capture import MicrophoneSource
@@ -71,13 +72,6 @@ def send(
         properties.ResponseTopic = answer
         properties.CorrelationData = b"\0key"
     sender.publish(topic, payload, qos=1, retain=retain, properties=properties).wait_for_publish(LONG_S)
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + LONG_S
-    while not true():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.01)
 
 
 def no_microphone() -> Microphone:

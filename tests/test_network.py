@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import tracemalloc
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -326,23 +327,32 @@ def test_port_in_use(edgevoice: Edgevoice) -> None:
 def test_command(child_environment: dict[str, str], samples: tuple[Sample, ...]) -> None:
     """`edgevoice run --input tcp:0` understands what two senders say in real time, and ends in order."""
     said = [sample for sample in samples if sample.accepted][:2]
+    with listening(child_environment) as (child, address):
+        assert child.stdout is not None
+        for sample in said:
+            with socket.create_connection(address) as caller:
+                speak(caller, sample)
+                assert f"-> {sample.intent} " in child.stdout.readline().decode()
+
+
+@contextmanager
+def listening(
+    environment: dict[str, str], *arguments: str
+) -> Iterator[tuple[subprocess.Popen[bytes], tuple[str, int]]]:
+    """Run `edgevoice run --input tcp:0`, yield it and where it listens, and see it end in order."""
     with subprocess.Popen(
-        [sys.executable, "-m", "edgevoice", "run", "--input", "tcp:0"],
+        [sys.executable, "-m", "edgevoice", "run", "--input", "tcp:0", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=child_environment,
+        env=environment,
     ) as child:
-        assert child.stdout is not None
         assert child.stderr is not None
         try:
             lines = iter(child.stderr.readline, b"")
             found = next(
                 filter(None, (re.search(rb"nobody sends sound to tcp:(.*):(\d+)", x) for x in lines))
             )
-            for sample in said:
-                with socket.create_connection((found[1].decode(), int(found[2]))) as caller:
-                    speak(caller, sample)
-                    assert f"-> {sample.intent} " in child.stdout.readline().decode()
+            yield child, (found[1].decode(), int(found[2]))
             child.send_signal(signal.SIGTERM)
             assert child.wait(LONG_S) == 0
             assert b"Traceback" not in child.stderr.read()

@@ -6,8 +6,6 @@ import json
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -22,7 +20,8 @@ from edgevoice.events import SAMPLE_RATE_HZ, Utterance
 from edgevoice.recognise import Recogniser
 from edgevoice.reload import MAX_LIST_BYTES, WATCH_S, Reloader
 from edgevoice.testing import Broker, Subscriber
-from tests.test_network import speak
+from tests.conftest import wait_until
+from tests.test_network import listening, speak
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,7 +53,7 @@ class Told:
 
     def wait(self, count: int) -> dict[str, Any]:
         """Wait for the count-th message and return it."""
-        wait_until(lambda: len(self.fields) >= count)
+        wait_until(lambda: len(self.fields) >= count, LONG_S)
         return self.fields[count - 1]
 
 
@@ -81,13 +80,6 @@ def reloading(recogniser: Recogniser) -> Iterator[tuple[Reloader, Told]]:
         yield reloader, told
     finally:
         reloader.close()
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + LONG_S
-    while not true():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.01)
 
 
 def heard(recogniser: Recogniser, samples: Samples) -> str | None:
@@ -142,13 +134,13 @@ def test_a_bad_file_changes_nothing_and_is_told(
         if broken is not None:
             path.write_text(broken)
         reloader.reload()
-        wait_until(lambda: told.fields[-1]["error"] is not None)
+        wait_until(lambda: told.fields[-1]["error"] is not None, LONG_S)
         fields = told.fields[-1]
         assert re.search(said, fields["error"])
         assert (fields["loaded"], fields["intents"]) == (loaded, ["On"])
         assert heard(recogniser, speech) == "Turn on the desk lamp."
         path.write_text(LAMP)
-        wait_until(lambda: told.fields[-1]["error"] is None)
+        wait_until(lambda: told.fields[-1]["error"] is None, LONG_S)
         assert heard(recogniser, speech) is None
 
 
@@ -230,45 +222,28 @@ def test_the_service(
         config = tmp_path / "edgevoice.yaml"
         config.write_text(f"mqtt: {{host: {broker.host}, port: {broker.port}}}\n")
         subscriber.publish("edgevoice/default/set/lists/thing", '["desk lamp"]', retain=True)
-        command = ["run", "--config", str(config), "--grammar", str(path), "--input", "tcp:0"]
-        with subprocess.Popen(
-            [sys.executable, "-m", "edgevoice", *command],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=child_environment,
-        ) as child:
-            assert child.stdout is not None
-            assert child.stderr is not None
-            try:
-                lines = iter(child.stderr.readline, b"")
-                found = next(
-                    filter(None, (re.search(rb"nobody sends sound to tcp:(.*):(\d+)", x) for x in lines))
+        arguments = ("--config", str(config), "--grammar", str(path))
+        with listening(child_environment, *arguments) as (child, address):
+
+            def told(fits: Callable[[dict[str, Any]], bool]) -> None:
+                subscriber.wait_for(
+                    lambda message: (
+                        message.topic == "edgevoice/default/grammar" and fits(json.loads(message.payload))
+                    ),
+                    LONG_S,
                 )
 
-                def told(fits: Callable[[dict[str, Any]], bool]) -> None:
-                    subscriber.wait_for(
-                        lambda message: (
-                            message.topic == "edgevoice/default/grammar" and fits(json.loads(message.payload))
-                        ),
-                        LONG_S,
-                    )
+            def answer() -> bytes:
+                with socket.create_connection(address) as caller:
+                    speak(caller, lamp)
+                    return child.stdout.readline() if child.stdout else b""
 
-                def answer() -> bytes:
-                    with socket.create_connection((found[1].decode(), int(found[2]))) as caller:
-                        speak(caller, lamp)
-                        return child.stdout.readline() if child.stdout else b""
-
-                told(lambda fields: fields["lists"] == ["thing"])
-                assert b"-> On thing=desk lamp" in answer()
-                path.write_text(LAMP.replace("On:", "Light:"))
-                child.send_signal(signal.SIGHUP)
-                told(lambda fields: fields["intents"] == ["Light"])
-                assert b"-> Light thing=desk lamp" in answer()
-                path.write_text("language: en\nintents: {}\n")
-                told(lambda fields: fields["error"] is not None)
-                assert b"-> Light thing=desk lamp" in answer()
-                child.send_signal(signal.SIGTERM)
-                assert child.wait(LONG_S) == 0
-                assert b"Traceback" not in child.stderr.read()
-            finally:
-                child.kill()
+            told(lambda fields: fields["lists"] == ["thing"])
+            assert b"-> On thing=desk lamp" in answer()
+            path.write_text(LAMP.replace("On:", "Light:"))
+            child.send_signal(signal.SIGHUP)
+            told(lambda fields: fields["intents"] == ["Light"])
+            assert b"-> Light thing=desk lamp" in answer()
+            path.write_text("language: en\nintents: {}\n")
+            told(lambda fields: fields["error"] is not None)
+            assert b"-> Light thing=desk lamp" in answer()
