@@ -13,6 +13,7 @@
 #include <cstring>
 #include <mutex>
 #include <new>
+#include <utility>
 
 struct ev_model {
     std::shared_ptr<const ev::Model> shared;
@@ -58,7 +59,9 @@ struct ev_session {
     ev::Found found;
     std::vector<ev_hypothesis> hypotheses;
     ev::Found::Sentence written;
-    int32_t max_tokens_now = 0; // of the audio in the decoder; 0: none, or transcribed already
+    int32_t max_tokens_now = 0;  // of the audio in the decoder; 0: none, or transcribed already
+    ev::Stop recognition{};      // of the recognition under way
+    bool free_text_left = false; // it may be asked for the sentences with free text
 
     ev::Stop stop() {
         return {&cancelled, options.timeout_ms > 0,
@@ -151,6 +154,34 @@ ev_status stopped(ev_status status) {
     return fail(status, status == EV_ERR_CANCELLED  ? "recognition was cancelled"
                         : status == EV_ERR_DEADLINE ? "recognition took too long"
                                                     : "the decoder failed; see the log");
+}
+
+// Searches for what the audio in the decoder says.
+ev_status search(ev_session &session, ev::Dfa::Text text, int32_t most_tokens, ev_result &out) {
+    const Clock::time_point start = Clock::now();
+    const ev_options &options = session.options;
+    const ev::SearchOptions search{options.beam, options.n_best,       most_tokens,
+                                   1.0f,         options.token_reward, options.lm_weight};
+    const ev::Found &found = session.found;
+    const ev_status status = session.search.run(session.decoder, session.prompt, text, search,
+                                                session.recognition, session.found);
+    if (status != EV_OK)
+        return stopped(status);
+    out.search_ms = ms_since(start);
+    session.max_tokens_now = most_tokens;
+
+    session.hypotheses.clear();
+    for (const ev::Found::Sentence &sentence : found.sentences) {
+        session.hypotheses.push_back(
+            {sentence.text.c_str(), sentence.score, sentence.log_probability, sentence.tokens});
+    }
+    out.hypotheses = session.hypotheses.data();
+    out.n_hypotheses = int32_t(session.hypotheses.size());
+    out.tokens = found.tokens.data();
+    out.n_tokens = int32_t(found.tokens.size());
+    out.no_speech_probability = found.no_speech_probability;
+    out.steps = found.steps;
+    return EV_OK;
 }
 
 } // namespace
@@ -354,6 +385,7 @@ ev_status ev_session_open(ev_model *model, ev_grammar *grammar, const ev_options
 ev_status ev_session_set_grammar(ev_session *session, ev_grammar *grammar) {
     return guarded([&]() -> ev_status {
         session->search.set_grammar(grammar->shared);
+        session->free_text_left = false;
         return EV_OK;
     });
 }
@@ -368,9 +400,10 @@ ev_status ev_mel_columns(size_t n_samples, size_t *n_columns) {
 }
 
 ev_status ev_session_recognise(ev_session *session, const float *mel, size_t n_values,
-                               size_t n_samples, ev_result *out) {
+                               size_t n_samples, int32_t free_text, ev_result *out) {
     return guarded([&]() -> ev_status {
         session->max_tokens_now = 0;
+        session->free_text_left = false;
         if (const ev_status status = check_length(n_samples); status != EV_OK)
             return status;
         const int32_t audio_ctx = audio_ctx_for(n_samples);
@@ -383,8 +416,7 @@ ev_status ev_session_recognise(ev_session *session, const float *mel, size_t n_v
         if (!std::all_of(mel, mel + n_values, [](float value) { return std::isfinite(value); }))
             return fail(EV_ERR_AUDIO, "the spectrogram is not finite; the audio is too loud");
         session->cancelled = false;
-        const ev_options &options = session->options;
-        ev::Stop stop = session->stop();
+        session->recognition = session->stop();
         *out = ev_result{};
 
         const Clock::time_point encode_start = Clock::now();
@@ -392,37 +424,31 @@ ev_status ev_session_recognise(ev_session *session, const float *mel, size_t n_v
         const auto is_over = [](void *of) {
             return static_cast<const ev::Stop *>(of)->check() != EV_OK;
         };
-        if (!session->decoder.encode(mel, audio_ctx, is_over, &stop)) {
-            if (const ev_status status = stop.check(); status != EV_OK)
+        if (!session->decoder.encode(mel, audio_ctx, is_over, &session->recognition)) {
+            if (const ev_status status = session->recognition.check(); status != EV_OK)
                 return stopped(status);
             return fail(EV_ERR_INFERENCE, "the encoder failed; see the log");
         }
         out->encode_ms = ms_since(encode_start);
 
-        const Clock::time_point search_start = Clock::now();
+        const bool without = free_text == 0 && session->search.has_both();
         const int32_t most = max_tokens_for(n_samples);
-        const ev::SearchOptions search{options.beam, options.n_best,       most,
-                                       1.0f,         options.token_reward, options.lm_weight};
-        const ev::Found &found = session->found;
         const ev_status status =
-            session->search.run(session->decoder, session->prompt, search, stop, session->found);
-        if (status != EV_OK)
-            return stopped(status);
-        out->search_ms = ms_since(search_start);
-        session->max_tokens_now = most;
+            search(*session, without ? ev::Dfa::Text::fixed : ev::Dfa::Text::any, most, *out);
+        session->free_text_left = without && status == EV_OK;
+        out->without_free_text = session->free_text_left;
+        return status;
+    });
+}
 
-        session->hypotheses.clear();
-        for (const ev::Found::Sentence &sentence : found.sentences) {
-            session->hypotheses.push_back(
-                {sentence.text.c_str(), sentence.score, sentence.log_probability, sentence.tokens});
-        }
-        out->hypotheses = session->hypotheses.data();
-        out->n_hypotheses = int32_t(session->hypotheses.size());
-        out->tokens = found.tokens.data();
-        out->n_tokens = int32_t(found.tokens.size());
-        out->no_speech_probability = found.no_speech_probability;
-        out->steps = found.steps;
-        return EV_OK;
+ev_status ev_session_recognise_free_text(ev_session *session, ev_result *out) {
+    return guarded([&]() -> ev_status {
+        if (!session->free_text_left)
+            return fail(EV_ERR_ARGUMENT, "there is no recognition that left free text out");
+        session->free_text_left = false;
+        *out = ev_result{};
+        return search(*session, ev::Dfa::Text::any, std::exchange(session->max_tokens_now, 0),
+                      *out);
     });
 }
 
@@ -430,8 +456,8 @@ ev_status ev_session_transcribe(ev_session *session, ev_hypothesis *out) {
     return guarded([&]() -> ev_status {
         if (session->max_tokens_now == 0)
             return fail(EV_ERR_ARGUMENT, "there is no recognition to transcribe");
-        const int32_t most = session->max_tokens_now;
-        session->max_tokens_now = 0;
+        const int32_t most = std::exchange(session->max_tokens_now, 0);
+        session->free_text_left = false;
         const ev_status status = session->search.transcribe(session->decoder, session->prompt, most,
                                                             session->stop(), session->written);
         if (status != EV_OK)

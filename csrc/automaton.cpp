@@ -130,8 +130,10 @@ std::shared_ptr<const Automaton> Automaton::make(const uint32_t *arcs, size_t n_
         automaton->free_[i] =
             std::any_of(automaton->begin(uint32_t(i)), automaton->end(uint32_t(i)),
                         [](const Arc &arc) { return arc.kind == EV_ARC_RANGE; });
+        automaton->has_free_text_ = automaton->has_free_text_ || automaton->free_[i];
     }
     automaton->find_next();
+    automaton->find_closes();
     return automaton;
 }
 
@@ -184,22 +186,32 @@ Automaton::Next Automaton::next_of(uint32_t node) const {
     return found;
 }
 
-void Automaton::find_next() {
-    const size_t n_nodes = free_.size();
-    next_.resize(n_nodes);
-    // Who has to look again when a node changes: those that lead to it without a byte, and callers.
+namespace {
+
+bool calls(const Arc &arc) {
+    return arc.kind == EV_ARC_CALL || (arc.kind == EV_ARC_SEPARATOR && arc.value != 0);
+}
+
+// Whether an arc reads nothing and has a target.
+bool is_silent(const Arc &arc) {
+    return arc.kind == EV_ARC_EPSILON || arc.kind == EV_ARC_LABEL || arc.kind == EV_ARC_SEPARATOR ||
+           arc.kind == EV_ARC_CALL;
+}
+
+// Finds what follows from node to node: calls `update(node)`, which says whether the node changed,
+// until none does. Who calls a node or leads to it by an arc that `passes` looks again when it
+// changes.
+template <typename Passes, typename Update>
+void settle(const Automaton &automaton, Passes passes, Update update) {
+    const size_t n_nodes = automaton.size();
     std::vector<uint32_t> first(n_nodes + 1), sources;
     const auto each_edge = [&](const auto &visit) {
         for (uint32_t node = 0; node < n_nodes; ++node) {
-            for (const Arc *arc = begin(node); arc != end(node); ++arc) {
-                const bool calls =
-                    arc->kind == EV_ARC_CALL || (arc->kind == EV_ARC_SEPARATOR && arc->value != 0);
-                if (calls)
+            for (const Arc *arc = automaton.begin(node); arc != automaton.end(node); ++arc) {
+                if (calls(*arc))
                     visit(arc->value, node);
-                if (calls || arc->kind == EV_ARC_EPSILON || arc->kind == EV_ARC_LABEL ||
-                    arc->kind == EV_ARC_SEPARATOR) {
+                if (passes(*arc))
                     visit(arc->target, node);
-                }
             }
         }
     };
@@ -217,13 +229,8 @@ void Automaton::find_next() {
         const uint32_t node = waiting.back();
         waiting.pop_back();
         waits[node] = false;
-        const Next found = next_of(node);
-        Next &known = next_[node];
-        if (found.bytes == known.bytes && found.returns == known.returns &&
-            found.accepts == known.accepts) {
+        if (!update(node))
             continue;
-        }
-        known = found;
         for (uint32_t i = first[node]; i < first[node + 1]; ++i) {
             if (!waits[sources[i]]) {
                 waits[sources[i]] = true;
@@ -231,6 +238,39 @@ void Automaton::find_next() {
             }
         }
     }
+}
+
+} // namespace
+
+void Automaton::find_next() {
+    next_.resize(size());
+    settle(*this, is_silent, [&](uint32_t node) {
+        const Next found = next_of(node);
+        Next &known = next_[node];
+        if (found.bytes == known.bytes && found.returns == known.returns &&
+            found.accepts == known.accepts) {
+            return false;
+        }
+        known = found;
+        return true;
+    });
+}
+
+void Automaton::find_closes() {
+    closes_.resize(size());
+    const auto passes = [](const Arc &arc) {
+        return is_silent(arc) || arc.kind == EV_ARC_BYTE || arc.kind == EV_ARC_GLUE;
+    };
+    settle(*this, passes, [&](uint32_t node) {
+        if (closes_[node])
+            return false;
+        closes_[node] = std::any_of(begin(node), end(node), [&](const Arc &arc) {
+            return arc.kind == EV_ARC_RETURN || arc.kind == EV_ARC_ACCEPT ||
+                   (passes(arc) && closes_[arc.target] &&
+                    (arc.kind != EV_ARC_CALL || closes_[arc.value]));
+        });
+        return bool(closes_[node]);
+    });
 }
 
 namespace {
@@ -415,7 +455,16 @@ bool Automaton::can_go_on(const char *text, size_t length) const {
     });
 }
 
-Dfa::Dfa(std::shared_ptr<const Automaton> automaton) : automaton_(std::move(automaton)) {}
+Dfa::Dfa(std::shared_ptr<const Automaton> automaton, Text text)
+    : automaton_(std::move(automaton)), text_(text) {}
+
+// Whether a step belongs to the sentences that are wanted. Of what is called, the way back was
+// looked at when it was called.
+bool Dfa::leads_on(const Config &to, const Arc &arc) const {
+    return text_ == Text::any || arc.kind == EV_ARC_RETURN ||
+           (arc.kind != EV_ARC_RANGE && automaton_->closes(to.node) &&
+            (!calls(arc) || automaton_->closes(arc.target)));
+}
 
 void Dfa::clear() {
     states_.clear();
@@ -430,8 +479,8 @@ void Dfa::close(std::vector<Config> &configs) {
         seen_.insert(config.key());
     for (size_t i = 0; i < configs.size(); ++i) {
         const Config config = configs[i];
-        follow(*automaton_, stacks_, config, [&](const Config &next, const Arc &) {
-            if (!seen_.insert(next.key()))
+        follow(*automaton_, stacks_, config, [&](const Config &next, const Arc &arc) {
+            if (!leads_on(next, arc) || !seen_.insert(next.key()))
                 return;
             if (configs.size() >= max_state_configs) {
                 throw std::length_error("rules and lists of the grammar call each other too often");
@@ -477,7 +526,8 @@ int32_t Dfa::intern(std::vector<Config> &&configs) {
     State state;
     for (const Config &config : configs) {
         state.accepting = state.accepting || can_end(*automaton_, config);
-        state.free = state.free || (config.mode != Mode::end && automaton_->free(config.node));
+        state.free = state.free || (text_ == Text::any && config.mode != Mode::end &&
+                                    automaton_->free(config.node));
         switch (config.mode) {
         case Mode::start:
             state.possible.set(' ');
@@ -502,7 +552,7 @@ int32_t Dfa::intern(std::vector<Config> &&configs) {
         for (const Arc *arc = automaton_->begin(config.node); arc != automaton_->end(config.node);
              ++arc) {
             const bool pending = config.mode == Mode::pending;
-            if (arc->kind == EV_ARC_RANGE && !pending) {
+            if (arc->kind == EV_ARC_RANGE && !pending && text_ == Text::any) {
                 for (uint32_t byte = low_byte(*arc); byte <= high_byte(*arc); ++byte)
                     state.possible.set(byte);
             }
@@ -524,7 +574,8 @@ int32_t Dfa::intern(std::vector<Config> &&configs) {
 
 int32_t Dfa::start() {
     if (start_ == dead)
-        start_ = intern({Config{0, 0, Mode::start}});
+        start_ = text_ == Text::any || automaton_->closes(0) ? intern({Config{0, 0, Mode::start}})
+                                                             : dead;
     return start_;
 }
 
@@ -559,8 +610,10 @@ int32_t Dfa::step(int32_t state, uint8_t byte) {
         return next;
     std::vector<Config> successors;
     for (const Config &config : states_[state].configs) {
-        advance(*automaton_, config, byte,
-                [&](const Config &next, const Arc &) { successors.push_back(next); });
+        advance(*automaton_, config, byte, [&](const Config &next, const Arc &arc) {
+            if (leads_on(next, arc))
+                successors.push_back(next);
+        });
     }
     // Different configurations may reach the same one.
     std::sort(successors.begin(), successors.end(),

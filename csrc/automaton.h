@@ -79,6 +79,10 @@ class Automaton {
 
     // Whether free text stands at a node: it has a RANGE arc.
     bool free(uint32_t node) const { return free_[node]; }
+    // Whether a node comes to an end, that of a sentence or a return, without free text.
+    bool closes(uint32_t node) const { return closes_[node]; }
+    // Whether the grammar has sentences without free text and others.
+    bool has_both() const { return closes(0) && has_free_text_; }
 
     // What can come next at a node, through calls, too.
     struct Next {
@@ -99,9 +103,12 @@ class Automaton {
     std::vector<Arc> arcs_;
     std::vector<uint32_t> first_;
     std::vector<bool> free_;
+    std::vector<bool> closes_;
+    bool has_free_text_ = false;
     std::vector<Next> next_;
 
     void find_next();
+    void find_closes();
     Next next_of(uint32_t node) const; // by those of the nodes it leads to
 };
 
@@ -110,7 +117,10 @@ class Dfa {
   public:
     static constexpr int32_t dead = -1;
 
-    explicit Dfa(std::shared_ptr<const Automaton> automaton);
+    // Of all sentences, or of those without free text.
+    enum class Text { any, fixed };
+
+    explicit Dfa(std::shared_ptr<const Automaton> automaton, Text text = Text::any);
 
     int32_t start();
     int32_t step(int32_t state, uint8_t byte);
@@ -143,7 +153,10 @@ class Dfa {
     int32_t intern(std::vector<Config> &&configs);
     void close(std::vector<Config> &configs);
 
+    bool leads_on(const Config &to, const Arc &arc) const;
+
     std::shared_ptr<const Automaton> automaton_;
+    Text text_;
     CallStacks stacks_;
     KeySet seen_; // of close()
     std::vector<State> states_;

@@ -242,8 +242,9 @@ typedef struct ev_result {
     float no_speech_probability;
     double encode_ms;
     double search_ms;
-    int32_t audio_ctx; // encoder positions used
-    int32_t steps;     // decoder steps
+    int32_t audio_ctx;         // encoder positions used
+    int32_t steps;             // decoder steps
+    int32_t without_free_text; // 1: the grammar has free text that was not looked for
 } ev_result;
 
 // Makes a session that keeps `model` and `grammar` alive. Options are checked here, once.
@@ -255,9 +256,13 @@ ev_status ev_session_set_grammar(ev_session *session, ev_grammar *grammar);
 // after it. 1 to 28 * 16000 samples.
 ev_status ev_mel_columns(size_t n_samples, size_t *n_columns);
 // Recognises audio by its log-mel spectrogram, as mel.py computes it: n_mels rows of
-// ev_mel_columns(n_samples) values, `n_values` in all, finite.
+// ev_mel_columns(n_samples) values, `n_values` in all, finite. `free_text` 0: only by the sentences
+// without free text, if the grammar has such.
 ev_status ev_session_recognise(ev_session *session, const float *mel, size_t n_values,
-                               size_t n_samples, ev_result *out);
+                               size_t n_samples, int32_t free_text, ev_result *out);
+// After a recognition without free text that ended with EV_OK, once: the same audio, by all
+// sentences, until the same deadline. Otherwise EV_ERR_ARGUMENT.
+ev_status ev_session_recognise_free_text(ev_session *session, ev_result *out);
 // What the model would have written of the same audio without a grammar; once after each
 // recognition that ended with EV_OK, otherwise EV_ERR_ARGUMENT. `out` as the hypotheses above, with
 // the log-probability for a score.

@@ -45,17 +45,19 @@ double log_add(double a, double b) {
 } // namespace
 
 Search::Search(std::shared_ptr<const Model> model, std::shared_ptr<const Automaton> grammar)
-    : model_(std::move(model)), dfa_(std::move(grammar)), column_(model_->n_vocab()) {}
+    : model_(std::move(model)), grammar_(std::move(grammar)), any_{Dfa(grammar_), {}, {}},
+      fixed_{Dfa(grammar_, Dfa::Text::fixed), {}, {}}, column_(model_->n_vocab()) {}
 
 void Search::set_grammar(std::shared_ptr<const Automaton> grammar) {
-    forget();
-    dfa_ = Dfa(std::move(grammar));
+    grammar_ = std::move(grammar);
+    any_ = {Dfa(grammar_), {}, {}};
+    fixed_ = {Dfa(grammar_, Dfa::Text::fixed), {}, {}};
 }
 
-void Search::forget() {
-    dfa_.clear();
-    allowed_.clear();
-    allowed_known_.clear();
+void Search::Language::forget() {
+    dfa.clear();
+    allowed.clear();
+    known.clear();
 }
 
 void Search::walk(const VocabTrie::Node &node, int32_t state, std::vector<Allowed> &out) {
@@ -63,25 +65,26 @@ void Search::walk(const VocabTrie::Node &node, int32_t state, std::vector<Allowe
         out.push_back({node.token, state});
     const VocabTrie::Node *children = model_->trie().children(node);
     for (uint16_t i = 0; i < node.n_children; ++i) {
-        const int32_t next = dfa_.step(state, children[i].byte);
+        const int32_t next = language_->dfa.step(state, children[i].byte);
         if (next != Dfa::dead)
             walk(children[i], next, out);
     }
 }
 
 const std::vector<Search::Allowed> &Search::allowed(int32_t state) {
-    if (size_t(state) >= allowed_.size()) {
-        allowed_.resize(state + 1);
-        allowed_known_.resize(state + 1, false);
+    Language &language = *language_;
+    if (size_t(state) >= language.allowed.size()) {
+        language.allowed.resize(state + 1);
+        language.known.resize(state + 1, false);
     }
-    if (!allowed_known_[state]) {
+    if (!language.known[state]) {
         std::vector<Allowed> tokens;
         walk(model_->trie().root(), state, tokens);
         tokens.shrink_to_fit();
-        allowed_[state] = std::move(tokens);
-        allowed_known_[state] = true;
+        language.allowed[state] = std::move(tokens);
+        language.known[state] = true;
     }
-    return allowed_[state];
+    return language.allowed[state];
 }
 
 std::string Search::text(const std::vector<Token> &tokens) const {
@@ -116,7 +119,7 @@ uint64_t Search::fold(uint64_t hash, const std::string &bytes) {
 
 int32_t Search::step(int32_t state, Token token) {
     for (const char byte : model_->bytes(token)) {
-        state = dfa_.step(state, uint8_t(byte));
+        state = language_->dfa.step(state, uint8_t(byte));
         if (state == Dfa::dead)
             break;
     }
@@ -140,7 +143,7 @@ float Search::logit(const float *row, Token token) const {
 bool Search::decode(Decoder &decoder, const std::vector<Decoder::Input> &inputs,
                     const std::vector<Hypothesis> &live) {
     all_rows_ = std::any_of(live.begin(), live.end(),
-                            [&](const Hypothesis &h) { return dfa_.free(h.state); });
+                            [&](const Hypothesis &h) { return language_->dfa.free(h.state); });
     extra_.clear();
     if (!all_rows_) {
         for (const Hypothesis &hypothesis : live) {
@@ -184,7 +187,7 @@ void Search::candidates_of(const Decoder &decoder, size_t index, const float *ro
         const double score = hypothesis.mass + token + reward * hypothesis.rewarded + more;
         candidates_.push_back({index, step, score, token});
     };
-    if (!dfa_.free(hypothesis.state)) {
+    if (!language_->dfa.free(hypothesis.state)) {
         for (const Allowed &step : allowed(hypothesis.state))
             add(step, reward);
         return;
@@ -262,7 +265,7 @@ void Search::keep_best(const Decoder &decoder, size_t beam) {
         });
         if (is_late || next_.size() == beam)
             continue;
-        const int32_t rewarded = parent.rewarded + (dfa_.free(parent.state) ? 0 : 1);
+        const int32_t rewarded = parent.rewarded + (language_->dfa.free(parent.state) ? 0 : 1);
         next_.push_back({mass, parent.best + c.log_probability, rewarded, c.step.next, folded,
                          decoder.next_cell() + int32_t(next_.size())});
         inputs_.push_back({c.step.token, parent.cell});
@@ -279,7 +282,7 @@ ev_status Search::first_pass(Decoder &decoder, const std::vector<Token> &prompt,
     live_.clear();
     reached_.clear();
     finished_.clear();
-    const int32_t start = dfa_.start();
+    const int32_t start = language_->dfa.start();
     if (start == Dfa::dead)
         return EV_OK;
     live_.push_back({0.0, 0.0, 0, start, 0, int32_t(prompt.size()) - 1});
@@ -300,7 +303,7 @@ ev_status Search::first_pass(Decoder &decoder, const std::vector<Token> &prompt,
             const LogSum sum = log_sum_exp(row, decoder.n_columns());
             if (!std::isfinite(sum.log))
                 return EV_ERR_INFERENCE;
-            if (dfa_.accepting(live_[i].state))
+            if (language_->dfa.accepting(live_[i].state))
                 finish(decoder, live_[i], double(logit(row, model_->end_of_text())) - sum.log);
             if (length <= options.max_tokens)
                 candidates_of(decoder, i, row, sum.log, reward);
@@ -382,14 +385,14 @@ ev_status Search::subtract_language(Decoder &decoder, const std::vector<Token> &
             return EV_ERR_INFERENCE;
     }
     for (Finished &done : finished_) {
-        int32_t state = dfa_.start();
+        int32_t state = language_->dfa.start();
         double language = 0.0;
         for (size_t i = 0; i <= done.tokens.size(); ++i) {
             const Token token = i < done.tokens.size() ? done.tokens[i] : model_->end_of_text();
             const size_t at = size_t(done.unheard[i]);
             // Free text is taken as the model says it: without its idea of language, nonsense and
             // repetition would win.
-            if (!dfa_.free(state))
+            if (!language_->dfa.free(state))
                 language += double(logit(decoder.logits(at), token)) - sums[at];
             if (i < done.tokens.size())
                 state = step(state, token);
@@ -515,11 +518,12 @@ ev_status Search::transcribe(Decoder &decoder, const std::vector<Token> &prompt,
     return EV_OK;
 }
 
-ev_status Search::run(Decoder &decoder, const std::vector<Token> &prompt,
+ev_status Search::run(Decoder &decoder, const std::vector<Token> &prompt, Dfa::Text text,
                       const SearchOptions &options, const Stop &stop, Found &found) {
     found = Found{};
-    if (dfa_.size() > max_cached_states)
-        forget();
+    language_ = text == Dfa::Text::any ? &any_ : &fixed_;
+    if (language_->dfa.size() > max_cached_states)
+        language_->forget();
     if (const ev_status status = first_pass(decoder, prompt, options, stop, found.steps);
         status != EV_OK) {
         return status;
@@ -535,7 +539,7 @@ ev_status Search::run(Decoder &decoder, const std::vector<Token> &prompt,
 
     for (const Finished &done : finished_) {
         found.sentences.push_back(
-            {text(done.tokens), done.score, done.best, int32_t(done.tokens.size()) + 1});
+            {this->text(done.tokens), done.score, done.best, int32_t(done.tokens.size()) + 1});
     }
     // text() leaves the space of the first token out.
     if (!finished_.empty() && !finished_[0].tokens.empty() &&

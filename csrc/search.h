@@ -9,7 +9,9 @@
 // in the same step or one after the other: the beam holds different sentences, not spellings.
 //
 // Inside free text nearly every token is allowed, so there the likeliest are tried one by one, the
-// whole vocabulary normalises, nothing is rewarded, and a text that repeats itself ends.
+// whole vocabulary normalises, nothing is rewarded, and a text that repeats itself ends. That makes
+// a step three times as long, and what may be anything crowds the beam; so a search can be asked to
+// look at the sentences without free text first.
 //
 // Second pass. The sentences found are scored together as one tree without the audio, which is
 // what Whisper believes about text in general (the internal language model); a share of that is
@@ -72,10 +74,14 @@ class Search {
 
     void set_grammar(std::shared_ptr<const Automaton> grammar);
 
+    // Whether the grammar has sentences without free text and others.
+    bool has_both() const { return grammar_->has_both(); }
+
     // The decoder holds the encoder output. On EV_OK `found` has at most n_best sentences, best
-    // first, each different after folding case and punctuation.
-    ev_status run(Decoder &decoder, const std::vector<Token> &prompt, const SearchOptions &options,
-                  const Stop &stop, Found &found);
+    // first, each different after folding case and punctuation. `text`: which sentences of the
+    // grammar to look at.
+    ev_status run(Decoder &decoder, const std::vector<Token> &prompt, Dfa::Text text,
+                  const SearchOptions &options, const Stop &stop, Found &found);
 
     // What the model would have written without a grammar, for the audio in the decoder: greedy,
     // over the whole vocabulary.
@@ -131,7 +137,15 @@ class Search {
         double score = 0.0;
     };
 
-    void forget();
+    // A language over bytes as one over tokens, built as far as it was needed.
+    struct Language {
+        Dfa dfa;
+        std::vector<std::vector<Allowed>> allowed; // by DFA state
+        std::vector<bool> known;                   // whether `allowed` was computed
+
+        void forget();
+    };
+
     const std::vector<Allowed> &allowed(int32_t state);
     void walk(const VocabTrie::Node &node, int32_t state, std::vector<Allowed> &out);
     int32_t step(int32_t state, Token token);
@@ -158,9 +172,9 @@ class Search {
     void assign_columns(std::vector<Token> &extra);
 
     std::shared_ptr<const Model> model_;
-    Dfa dfa_;
-    std::vector<std::vector<Allowed>> allowed_; // by DFA state, empty: not yet computed
-    std::vector<bool> allowed_known_;
+    std::shared_ptr<const Automaton> grammar_;
+    Language any_, fixed_;        // all sentences, and those without free text
+    Language *language_ = &any_;  // of the search under way
     std::vector<int32_t> column_; // by token, of the decoder's logits; valid for extra tokens
     bool all_rows_ = false;       // the last batch has a column for every token
 

@@ -102,6 +102,10 @@ class Timings:
         """Sum of the stages."""
         return self.vad + self.mel + self.encode + self.search + self.match + self.explain
 
+    def plus(self, other: Timings) -> Timings:
+        """Return both together."""
+        return Timings(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
+
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
@@ -156,6 +160,8 @@ class Transcript:
     """Whisper's own, 0-1."""
 
     timings: Timings
+    without_free_text: bool = False
+    """The grammar has sentences with free text, which were not looked for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -505,11 +505,13 @@ class Session(_Handle):
         self.options = options
         self._log_mel = LogMel(model.mel_filters)
 
-    def recognise(self, samples: Samples) -> Transcript:
+    def recognise(self, samples: Samples, *, free_text: bool = True) -> Transcript:
         """Return the sentences of the grammar that the samples most likely say.
 
         Args:
             samples: 1-D, 16 kHz mono, int16 or float32, finite, at most 28 s.
+            free_text: look for sentences with free text, too. Without, a step of the search takes a third of
+                the time; a grammar that has no other sentences is searched for these all the same.
 
         Raises:
             AudioFormatError: anything else.
@@ -525,19 +527,22 @@ class Session(_Handle):
             mel = self._log_mel(samples, n_columns[0])
             mel_ms = (time.perf_counter() - started) * 1000
             data = ffi.from_buffer("float[]", mel)
-            check(lib.ev_session_recognise(pointer, data, len(data), len(samples), result))
-            # Copied while the session is ours: C reuses the memory at the next call.
-            hypotheses = tuple(_hypothesis(result.hypotheses[i]) for i in range(result.n_hypotheses))
-            tokens = tuple(
-                TokenScore(t.end, t.log_probability, t.best, t.acoustic_gap)
-                for t in (result.tokens[i] for i in range(result.n_tokens))
-            )
-        return Transcript(
-            hypotheses=hypotheses,
-            tokens=tokens,
-            no_speech_probability=result.no_speech_probability,
-            timings=Timings(mel=mel_ms, encode=result.encode_ms, search=result.search_ms),
-        )
+            check(lib.ev_session_recognise(pointer, data, len(data), len(samples), free_text, result))
+            return _transcript(result, mel_ms)
+
+    def recognise_free_text(self) -> Transcript:
+        """Return the sentences of the whole grammar that the samples last recognised most likely say.
+
+        Once after a recognition whose transcript is `without_free_text`; the time counts from its beginning.
+
+        Raises:
+            UsageError: there was none, or this was asked already.
+            DeadlineError, CancelledError, EngineBusyError, EngineClosedError, InferenceError: as named.
+        """
+        result = ffi.new("ev_result *")
+        with self._use() as pointer:
+            check(lib.ev_session_recognise_free_text(pointer, result))
+            return _transcript(result, 0.0)
 
     def transcribe(self) -> Hypothesis:
         """Return what Whisper would have written of the samples last recognised if there were no grammar.
@@ -567,6 +572,20 @@ class Session(_Handle):
         pointer = self._pointer
         if pointer is not None:
             lib.ev_session_cancel(pointer)
+
+
+def _transcript(result: Any, mel_ms: float) -> Transcript:
+    """Copy a result, to be called while the session is in use: C reuses the memory at the next call."""
+    return Transcript(
+        hypotheses=tuple(_hypothesis(result.hypotheses[i]) for i in range(result.n_hypotheses)),
+        tokens=tuple(
+            TokenScore(t.end, t.log_probability, t.best, t.acoustic_gap)
+            for t in (result.tokens[i] for i in range(result.n_tokens))
+        ),
+        no_speech_probability=result.no_speech_probability,
+        timings=Timings(mel=mel_ms, encode=result.encode_ms, search=result.search_ms),
+        without_free_text=bool(result.without_free_text),
+    )
 
 
 def _hypothesis(c_hypothesis: Any) -> Hypothesis:

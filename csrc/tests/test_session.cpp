@@ -120,7 +120,7 @@ struct Handles {
         return recognise(noise(n_samples), n_samples, result);
     }
     ev_status recognise(const std::vector<float> &mel, size_t n_samples, ev_result &result) {
-        return ev_session_recognise(session, mel.data(), mel.size(), n_samples, &result);
+        return ev_session_recognise(session, mel.data(), mel.size(), n_samples, 1, &result);
     }
 };
 
@@ -182,7 +182,7 @@ void audio_is_checked(Handles &handles) {
         CHECK(ev_mel_columns(bad, &n_columns) == EV_ERR_AUDIO);
         CHECK(handles.recognise(mel, bad, result) == EV_ERR_AUDIO);
     }
-    CHECK(ev_session_recognise(handles.session, nullptr, 0, 1, &result) == EV_ERR_ARGUMENT);
+    CHECK(ev_session_recognise(handles.session, nullptr, 0, 1, 1, &result) == EV_ERR_ARGUMENT);
     CHECK(handles.recognise(mel, second, result) == EV_ERR_ARGUMENT); // of other audio
     for (const size_t n_samples : {size_t(1), second, 28 * second}) {
         CHECK(ev_mel_columns(n_samples, &n_columns) == EV_OK);
@@ -291,7 +291,8 @@ void free_text_is_free_and_ends(Handles &handles) {
         CHECK(ev_session_open(handles.model, grammar, &options, &session) == EV_OK);
         const std::vector<float> mel = noise(20 * second);
         ev_result result;
-        CHECK(ev_session_recognise(session, mel.data(), mel.size(), 20 * second, &result) == EV_OK);
+        CHECK(ev_session_recognise(session, mel.data(), mel.size(), 20 * second, 1, &result) ==
+              EV_OK);
         CHECK(result.n_hypotheses > 0);
         // " on" and end-of-text are the likeliest tokens, always, and " on" five times is a loop.
         for (int32_t i = 0; i < result.n_hypotheses; ++i)
@@ -391,7 +392,7 @@ void long_sentences_fit(Handles &handles) {
     ev_grammar_free(grammar);
     const std::vector<float> mel = noise(6 * second); // 10 tokens in a second
     ev_result result;
-    CHECK(ev_session_recognise(session, mel.data(), mel.size(), 6 * second, &result) == EV_OK);
+    CHECK(ev_session_recognise(session, mel.data(), mel.size(), 6 * second, 1, &result) == EV_OK);
     CHECK(*ev_last_error() == 0);
     CHECK(result.steps > 55 && result.n_hypotheses > 0);
     ev_session_free(session);
@@ -417,7 +418,7 @@ void recognition_can_be_stopped(Handles &handles) {
     ev_session *session = nullptr;
     CHECK(ev_session_open(handles.model, handles.grammar, &options, &session) == EV_OK);
     const std::vector<float> mel = noise(second);
-    CHECK(ev_session_recognise(session, mel.data(), mel.size(), second, &result) ==
+    CHECK(ev_session_recognise(session, mel.data(), mel.size(), second, 1, &result) ==
           EV_ERR_DEADLINE);
     ev_session_free(session);
 }
