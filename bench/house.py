@@ -3,10 +3,10 @@
     .venv/bin/pip install 'edgevoice[home-assistant]'
     .venv/bin/python bench/house.py OUT [--sentences 40] [--free-text] [--entities 2000] [--areas 30]
 
-Draws sentences of the house at random and speaks them with Kokoro's voices into OUT, where they are found again.
-Each is then recognised under a grammar of twenty of them, itself among these, and under that of the house, in
-turns; printed are the medians, their ratio, and how often the intent and slots were right. With --free-text
-these are sentences with free text, and there is no small grammar to compare with.
+Draws sentences of the house at random and speaks them with Kokoro's voices into OUT, where they are found
+again. Each is then recognised under a grammar of twenty of them, itself among these, and under that of the
+house, in turns; printed are the medians, their ratio, and how often the intent and slots were right. With
+--free-text these are sentences with free text, and there is no small grammar to compare with.
 """
 
 from __future__ import annotations
@@ -22,11 +22,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import yaml
-from agreement import Speaker, house
 from home_assistant_intents import get_intents
-from languages import Line, speak
-from turns import cut
 
+from agreement import Speaker, house
 from edgevoice import grammar_file, grammar_writer, import_home_assistant, match
 from edgevoice.audio import read_audio
 from edgevoice.config import Config, ModelConfig
@@ -34,8 +32,12 @@ from edgevoice.events import SAMPLE_RATE_HZ, Samples, Utterance
 from edgevoice.grammar import compile_grammar
 from edgevoice.native import Grammar
 from edgevoice.recognise import Answer, Recogniser
+from languages import Line, speak
+from turns import cut
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from edgevoice.events import Interpretation
 
 SMALL: Final = 20
@@ -52,48 +54,47 @@ def main() -> int:
     parser.add_argument("--model", default="tiny.en")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    source = import_home_assistant.package_sentences("en")
     asked = get_intents("en") or {}
     home = house(asked, options.entities, options.areas)
-    text = grammar_writer.render(import_home_assistant.draft(source, home))
+    text = grammar_writer.render(
+        import_home_assistant.draft(import_home_assistant.package_sentences("en"), home)
+    )
+    speaker = Speaker(yaml.load(text, Loader=yaml.CSafeLoader), asked, {}, random.Random(options.seed))  # noqa: S311
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "house.yaml"
         path.write_text(text, encoding="utf-8")
-        grammar = Grammar(compile_grammar(grammar_file.load(path)))
-        speaker = Speaker(yaml.load(text, Loader=yaml.CSafeLoader), asked, {}, random.Random(options.seed))  # noqa: S311
-        said: dict[str, Interpretation] = {}
-        while len(said) < options.sentences:
-            sentence = speaker.sentence()
-            meanings = match.interpret(grammar, sentence)
-            if len(meanings) == 1 and bool(match.free_text(grammar, sentence)) == options.free_text:
-                said[sentence] = meanings[0]
-        grammar.close()
-        clips = spoken(list(said), options.out)
+        said = draw(path, speaker, options.sentences, with_free_text=options.free_text)
+        small = [] if options.free_text else small_grammars(list(said), Path(folder))
         config = Config(model=ModelConfig(name=options.model, threads=1))
-        grammars = [path]
-        if not options.free_text:
-            grammars += small_grammars(list(said.items()), Path(folder))
-        recognisers = [Recogniser(config, each) for each in grammars]
+        large, *others = [Recogniser(config, each) for each in (path, *small)]
         ours: list[Answer] = []
         theirs: list[Answer] = []
-        for i, clip in enumerate(clips):
-            turns = [(recognisers[0], ours)]
-            if not options.free_text:
-                turns.append((recognisers[1 + i // SMALL], theirs))
+        for i, clip in enumerate(spoken(list(said), options.out)):
+            turns = [(large, ours), *([(others[i // SMALL], theirs)] if others else [])]
             for recogniser, answers in turns if i % 2 else turns[::-1]:
                 recogniser.recognise(clip)  # builds what of the grammar it needs; a house says it again
                 answers.append(recogniser.recognise(clip) or sys.exit("cancelled"))
-        for name, answers in (("house", ours), ("twenty sentences", theirs)):
-            if answers:
-                print(row(name, answers, list(said.items()), folder if name == "house" else None))
-        if theirs:
-            ratio = np.median([each.timings.total for each in ours]) / np.median(
-                [each.timings.total for each in theirs]
-            )
-            print(f"house / twenty sentences: {ratio:.2f}")
-        for recogniser in recognisers:
+        for recogniser in (large, *others):
             recogniser.close()
+    print(row("house", ours, said))
+    if theirs:
+        print(row("twenty sentences", theirs, dict.fromkeys(said)))
+        ratio = median_ms(ours, "total") / median_ms(theirs, "total")
+        print(f"house / twenty sentences: {ratio:.2f}")
     return 0
+
+
+def draw(path: Path, speaker: Speaker, n: int, *, with_free_text: bool) -> dict[str, Interpretation]:
+    """Return sentences that have one meaning, and that."""
+    grammar = Grammar(compile_grammar(grammar_file.load(path)))
+    said: dict[str, Interpretation] = {}
+    while len(said) < n:
+        sentence = speaker.sentence()
+        meanings = match.interpret(grammar, sentence)
+        if len(meanings) == 1 and bool(match.free_text(grammar, sentence)) == with_free_text:
+            said[sentence] = meanings[0]
+    grammar.close()
+    return said
 
 
 def spoken(sentences: list[str], out: Path) -> list[Utterance]:
@@ -112,13 +113,13 @@ def utterance(samples: Samples) -> Utterance:
     return Utterance(samples, 0, 0, length, "silence", length / SAMPLE_RATE_HZ)
 
 
-def small_grammars(said: list[tuple[str, Interpretation]], folder: Path) -> list[Path]:
+def small_grammars(said: list[str], folder: Path) -> list[Path]:
     """Write grammars of SMALL sentences each, in which their number is the intent."""
     paths = []
     for start in range(0, len(said), SMALL):
         intents = {
             f"S{start + i}": {"data": [{"sentences": [text.translate(_ESCAPED)]}]}
-            for i, (text, _) in enumerate(said[start : start + SMALL])
+            for i, text in enumerate(said[start : start + SMALL])
         }
         paths.append(folder / f"small{start}.yaml")
         paths[-1].write_text(yaml.safe_dump({"language": "en", "intents": intents}), encoding="utf-8")
@@ -128,34 +129,32 @@ def small_grammars(said: list[tuple[str, Interpretation]], folder: Path) -> list
 _ESCAPED: Final = str.maketrans({c: f"\\{c}" for c in "()[]{}<>|@;\\"})
 
 
-def row(name: str, answers: list[Answer], said: list[tuple[str, Interpretation]], house: str | None) -> str:
-    """Return one line of the table; what went wrong goes to stderr."""
+def row(name: str, answers: list[Answer], said: Mapping[str, Interpretation | None]) -> str:
+    """Return one line of the table; what went wrong goes to stderr.
+
+    Args:
+        name: of the grammar.
+        answers: one for each sentence.
+        said: each sentence and what it means; None: its number is its intent.
+    """
     right = 0
-    for i, (answer, (text, wanted)) in enumerate(zip(answers, said, strict=True)):
-        meaning = answer.decision.meaning
-        accepted = answer.decision.reason is None and meaning is not None
-        if house is None:
-            good = accepted and meaning is not None and meaning.intent == f"S{i}"
-        else:
-            good = (
-                accepted
-                and meaning is not None
-                and meaning.intent == wanted.intent
-                and plain(meaning.slots) == plain(wanted.slots)
-            )
+    for i, (answer, (text, wanted)) in enumerate(zip(answers, said.items(), strict=True)):
+        meaning = answer.decision.meaning if answer.decision.reason is None else None
+        expected = (wanted.intent, plain(wanted.slots)) if wanted else (f"S{i}", {})
+        good = meaning is not None and (meaning.intent, plain(meaning.slots)) == expected
         right += good
         if not good:
-            found = meaning and (meaning.intent, meaning.text)
+            nearest = answer.decision.meaning
+            found = nearest and (nearest.intent, nearest.text)
             print(f"{name}: {text!r}: {answer.decision.reason} {found}", file=sys.stderr)
-    timings = [answer.timings for answer in answers]
-    encode, search, total = (
-        np.median([getattr(each, stage) for each in timings]) for stage in ("encode", "search", "total")
-    )
-    worst = max(each.total for each in timings)
-    return (
-        f"{name:18} right {right}/{len(answers)}; median ms: encode {encode:.0f}, search {search:.0f}, "
-        f"all {total:.0f}; longest {worst:.0f}"
-    )
+    longest_ms = max(answer.timings.total for answer in answers)
+    medians = ", ".join(f"{stage} {median_ms(answers, stage):.0f}" for stage in ("encode", "search", "total"))
+    return f"{name:18} right {right}/{len(answers)}; median ms: {medians}; longest {longest_ms:.0f}"
+
+
+def median_ms(answers: list[Answer], stage: str) -> float:
+    """Return the median time of a stage."""
+    return float(np.median([getattr(answer.timings, stage) for answer in answers]))
 
 
 def plain(slots: dict[str, object]) -> dict[str, object]:

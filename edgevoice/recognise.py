@@ -33,7 +33,7 @@ _MAX_PARTS: Final = 4
 
 BEYOND_DOUBT: Final = 0.97
 """Free text may be anything, so it is looked for only when no other sentence is as sure as this. Of 40 spoken
-sentences without free text (bench/house.py) 35 were; of the 40 with it none, but one was 0.95 sure without what
+sentences without free text (bench/house.py) 35 were; of 40 with it none, but one was 0.95 sure without what
 its free text said: "Create the twenty-five hour and ninety-one minutes timer"."""
 
 Outlook = Literal["finished", "open", "unfinished"]

@@ -111,6 +111,24 @@ def test_free_text_takes_no_other_command(shopping: Pipeline, samples: tuple[Sam
         assert not result.accepted, (stem, result.text, result.confidence)
 
 
+def test_sentence_is_not_cut_off_where_free_text_begins(tmp_path: Path, samples: tuple[Sample, ...]) -> None:
+    """Of "add oat milk to the shopping list" the first words are a sentence, too."""
+    path = tmp_path / "more.yaml"
+    path.write_text(
+        "language: en\nintents:\n"
+        "  Milk: {data: [{sentences: ['add oat milk']}]}\n"
+        "  Add: {data: [{sentences: ['add oat milk to [the|my] {where}']}]}\n"
+        "lists: {where: {wildcard: true}}\n"
+    )
+    opened = Pipeline(Config(), path)
+    try:
+        result = heard(opened, named(samples, "add-oat-milk"))
+    finally:
+        opened.close()
+    assert result.accepted, (result.text, result.confidence)
+    assert (result.intent, str(result.slots["where"]).lower()) == ("Add", "shopping list")
+
+
 def test_sentence_that_wants_to_be_sure(shopping: Pipeline, samples: tuple[Sample, ...]) -> None:
     """Its own min_confidence counts, the nearest sentence is told all the same."""
     result = heard(shopping, named(samples, "turn-on-desk-lamp"))

@@ -405,6 +405,25 @@ class TestLifetime:
         with session:
             assert texts(session.recognise(speech))[0].lower().startswith("turn on the desk lamp")
 
+    def test_free_text_is_looked_for_once(
+        self, model: Model, make_grammar: MakeGrammar, speech: Samples
+    ) -> None:
+        """After a recognition that left it out, and after no other."""
+        grammar = make_grammar(
+            "language: en\nintents: {A: {data: [{sentences: ['turn on the desk lamp']}]},\n"
+            "  B: {data: [{sentences: ['turn on the {what}']}]}}\nlists: {what: {wildcard: true}}\n"
+        )
+        with Session(model, grammar, DEFAULTS) as session:
+            without = session.recognise(speech, free_text=False)
+            assert without.without_free_text
+            assert [text.lower().rstrip(".") for text in texts(without)] == ["turn on the desk lamp"]
+            whole = session.recognise_free_text()
+            assert not whole.without_free_text
+            assert len(whole.hypotheses) > 1
+            assert texts(whole) == texts(session.recognise(speech))
+            with pytest.raises(UsageError, match="free text"):
+                session.recognise_free_text()
+
     def test_forgotten_handles_are_freed(self, model: Model, home_grammar: Grammar) -> None:
         """Without close() the memory comes back with the object."""
         before = resident_bytes()

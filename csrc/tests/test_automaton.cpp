@@ -1,27 +1,41 @@
 // The automaton: match() and the DFA against each other and against reference.h.
 #include "reference.h"
 
+#include <algorithm>
 #include <stdexcept>
 
 namespace test {
 
 namespace {
 
+// The sentences of a network that have no free text.
+Network without_free_text(Network network) {
+    for (auto &arcs : network.nodes) {
+        arcs.erase(std::remove_if(arcs.begin(), arcs.end(),
+                                  [](const ev::Arc &arc) { return arc.kind == EV_ARC_RANGE; }),
+                   arcs.end());
+    }
+    return network;
+}
+
 // All texts of up to `longest` of the letters: the readings, and what the DFA accepts, are those
-// of the reference. Without `ordered`, only which ACCEPT values there are counts: where bytes of
-// words look like separators the order of the grammar says nothing.
+// of the reference, and the DFA without free text is that of a network without. Without `ordered`,
+// only which ACCEPT values there are counts: where bytes of words look like separators the order of
+// the grammar says nothing.
 bool agrees(const Network &network, const std::string &letters, size_t longest,
             bool ordered = true) {
     const auto automaton = network.automaton();
     if (automaton == nullptr)
         return false;
-    ev::Dfa dfa(automaton);
+    ev::Dfa dfa(automaton), fixed(automaton, ev::Dfa::Text::fixed);
+    ev::Dfa wanted_fixed(without_free_text(network).automaton());
     std::vector<std::string> texts{""};
     for (size_t i = 0; i < texts.size(); ++i) {
         const std::string text = texts[i];
         std::vector<Reading> wanted = reference_readings(network, text);
         std::vector<Reading> found = readings(*automaton, text);
-        bool same = accepted(dfa, text) == !wanted.empty();
+        bool same = accepted(dfa, text) == !wanted.empty() &&
+                    accepted(fixed, text) == accepted(wanted_fixed, text);
         if (ordered) {
             same = same && wanted == found;
         } else {
@@ -174,14 +188,13 @@ void loops_without_bytes_end() {
 
 // "add", a free text, "to" and "now": 3 reads the text, words of any letters.
 Network shopping() {
-    Network network(8);
+    Network network(12);
     network.word(0, "add", 1).arc(1, EV_ARC_SEPARATOR, 0, 2).arc(2, EV_ARC_CALL, 3, 4);
     network.arc(3, EV_ARC_RANGE, 0x21 | 0x7E << 8, 5);
     network.arc(5, EV_ARC_EPSILON, 0, 6).arc(5, EV_ARC_RANGE, 0x21 | 0x7E << 8, 5);
     network.arc(5, EV_ARC_SEPARATOR, 0, 3).arc(6, EV_ARC_LABEL, 1, 7).arc(7, EV_ARC_RETURN, 0, 0);
     network.arc(4, EV_ARC_SEPARATOR, 0, 8).arc(4, EV_ARC_ACCEPT, 1, 0);
-    network.nodes.resize(11);
-    network.word(8, "to", 9).arc(9, EV_ARC_SEPARATOR, 0, 10).nodes.emplace_back();
+    network.word(8, "to", 9).arc(9, EV_ARC_SEPARATOR, 0, 10);
     return network.word(10, "now", 11).arc(11, EV_ARC_ACCEPT, 2, 0);
 }
 
@@ -272,6 +285,23 @@ void states_of_free_text_are_free_and_few() {
     plain.word(0, "a", 1).arc(1, EV_ARC_ACCEPT, 0, 0);
     ev::Dfa other(plain.automaton());
     CHECK(!other.free(other.start()));
+}
+
+// What begins no sentence without free text is a dead end from its first letter.
+void without_free_text_nothing_leads_nowhere() {
+    Network network = shopping();
+    ev::Dfa none(network.automaton(), ev::Dfa::Text::fixed);
+    CHECK(!network.automaton()->has_both());
+    CHECK(none.start() == ev::Dfa::dead);
+
+    network.word(0, "go", 11);
+    const auto automaton = network.automaton();
+    CHECK(automaton->has_both());
+    ev::Dfa fixed(automaton, ev::Dfa::Text::fixed);
+    const int32_t start = fixed.start();
+    CHECK(fixed.step(start, 'a') == ev::Dfa::dead); // "add ..."
+    CHECK(fixed.step(start, 'g') != ev::Dfa::dead && !fixed.free(start));
+    CHECK(!without_free_text(network).automaton()->has_both());
 }
 
 void random_networks_agree() {
@@ -423,6 +453,7 @@ void test_automaton() {
     fewer_free_texts_are_better();
     ranges_are_ranges();
     states_of_free_text_are_free_and_few();
+    without_free_text_nothing_leads_nowhere();
     words_may_be_skipped_at_a_separator();
     skipping_is_the_last_resort();
     random_networks_agree();

@@ -119,8 +119,9 @@ struct Handles {
     ev_status recognise(size_t n_samples, ev_result &result) {
         return recognise(noise(n_samples), n_samples, result);
     }
-    ev_status recognise(const std::vector<float> &mel, size_t n_samples, ev_result &result) {
-        return ev_session_recognise(session, mel.data(), mel.size(), n_samples, 1, &result);
+    ev_status recognise(const std::vector<float> &mel, size_t n_samples, ev_result &result,
+                        int32_t free_text = 1) {
+        return ev_session_recognise(session, mel.data(), mel.size(), n_samples, free_text, &result);
     }
 };
 
@@ -369,8 +370,8 @@ void transcription_has_a_deadline() {
     ev::Found::Sentence written;
     const ev::Stop never{&cancelled, false, {}}, late{&cancelled, true, {}};
     const ev::SearchOptions options{4, 4, 18, 1.0f, 0.0f, 0.25f};
-    CHECK(search.run(decoder, prompt, options, late, found) == EV_ERR_DEADLINE);
-    CHECK(search.run(decoder, prompt, options, never, found) == EV_OK);
+    CHECK(search.run(decoder, prompt, ev::Dfa::Text::any, options, late, found) == EV_ERR_DEADLINE);
+    CHECK(search.run(decoder, prompt, ev::Dfa::Text::any, options, never, found) == EV_OK);
     CHECK(search.transcribe(decoder, prompt, 18, late, written) == EV_ERR_DEADLINE);
     CHECK(search.transcribe(decoder, prompt, 18, never, written) == EV_OK);
     CHECK(written.text == "on on");
@@ -396,6 +397,40 @@ void long_sentences_fit(Handles &handles) {
     CHECK(*ev_last_error() == 0);
     CHECK(result.steps > 55 && result.n_hypotheses > 0);
     ev_session_free(session);
+}
+
+// Free text is looked for at once, later and once, or not at all.
+void free_text_can_wait() {
+    Network network = on_or_off();
+    const uint32_t letters = uint32_t(network.nodes.size());
+    network.nodes.emplace_back();
+    for (const uint32_t from : {0u, letters})
+        network.arc(from, EV_ARC_RANGE, 'a' | 'z' << 8, letters);
+    network.arc(letters, EV_ARC_ACCEPT, 1, 0);
+    Handles handles(synthetic_model(false), network, usual);
+    const std::vector<float> mel = noise(second);
+    ev_result result;
+    const auto later = [&] { return ev_session_recognise_free_text(handles.session, &result); };
+    CHECK(later() == EV_ERR_ARGUMENT); // nothing was recognised
+    CHECK(handles.recognise(mel, second, result) == EV_OK && result.without_free_text == 0);
+    CHECK(later() == EV_ERR_ARGUMENT);
+    CHECK(handles.recognise(mel, second, result, 0) == EV_OK && result.without_free_text == 1);
+    CHECK(result.n_hypotheses == 2);
+    CHECK(later() == EV_OK && result.without_free_text == 0 && result.n_hypotheses > 2);
+    CHECK(later() == EV_ERR_ARGUMENT);
+
+    ev_hypothesis written;
+    CHECK(ev_session_transcribe(handles.session, &written) == EV_OK); // after both
+    CHECK(handles.recognise(mel, second, result, 0) == EV_OK);
+    CHECK(ev_session_transcribe(handles.session, &written) == EV_OK);
+    CHECK(later() == EV_ERR_ARGUMENT);
+    CHECK(handles.recognise(mel, second, result, 0) == EV_OK);
+    ev_session_cancel(handles.session);
+    CHECK(later() == EV_ERR_CANCELLED && later() == EV_ERR_ARGUMENT);
+    CHECK(handles.recognise(mel, second, result, 0) == EV_OK);
+    CHECK(ev_session_set_grammar(handles.session, handles.grammar) == EV_OK);
+    CHECK(later() == EV_ERR_ARGUMENT); // of another grammar
+    CHECK(handles.recognise({}, 0, result, 0) == EV_ERR_AUDIO && later() == EV_ERR_ARGUMENT);
 }
 
 void recognition_can_be_stopped(Handles &handles) {
@@ -479,6 +514,7 @@ void test_session() {
         long_sentences_fit(handles);
         grammars_may_be_replaced(handles);
     }
+    free_text_can_wait();
     transcription_is_greedy();
     transcription_has_a_deadline();
     a_model_of_nan_is_an_error();
