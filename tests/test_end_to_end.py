@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from edgevoice.testing import Broker, Message, Subscriber
+from tests import schemas
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -171,6 +172,11 @@ class TestRunToBroker:
         """Nothing else is published."""
         levels = {message.topic.removeprefix("edgevoice/flat/").split("/")[0] for message in run.messages}
         assert levels == {"intent", "rejected", "state", "grammar", "health", "availability"}
+
+    def test_schemas(self, run: Run) -> None:
+        """Every message is as the schema of its topic in the documents says."""
+        for message in run.messages:
+            schemas.check(message)
 
     def test_late_subscriber(self, run: Run, broker: Broker) -> None:
         """Who comes later sees presence, state, health and grammar, but no command of the past."""
