@@ -15,8 +15,9 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from edgevoice import commands
+from edgevoice.broker import connect, mqtt_settings, new_client, remedy, why_not
 from edgevoice.errors import BrokerError, ConfigError, UsageError
-from edgevoice.publish import mqtt_settings, new_client, remedy, topic_level, why_not
+from edgevoice.publish import topic_level
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client, MQTTMessage
@@ -77,7 +78,7 @@ class _Teller:
         """Send the command and return the answer."""
         settings = self._settings
         try:
-            self._client.connect(settings.host, settings.port, settings.keepalive_s, clean_start=True)
+            connect(self._client, settings)
         except (OSError, ValueError) as error:  # ValueError: a host name that cannot be one
             raise BrokerError(
                 f"no connection to the MQTT broker at {settings.address}: {why_not(error)}"

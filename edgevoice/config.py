@@ -224,6 +224,12 @@ class TlsConfig:
     ca_file: Path | None = None
     """Certificates that may sign the broker's; None are the system's."""
 
+    cert_file: Path | None = None
+    """Our own certificate, for a broker that asks for one."""
+
+    key_file: Path | None = None
+    """Its key; None: in the same file."""
+
 
 @dataclass(frozen=True, slots=True)
 class MqttConfig:
@@ -246,6 +252,8 @@ class MqttConfig:
     """The broker drops intents not delivered within this time: MQTT counts whole seconds."""
 
     connect_timeout_s: Annotated[float, Range(0.1, 120)] = 5.0
+    health_interval_s: Annotated[int, Range(0, 86_400)] = 60
+    """Between two reports on the topic health; 0: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,10 +291,18 @@ class _Rule:
 
 
 _RULES: Final = (
+    *(
+        _Rule(
+            (f"mqtt.tls.{name}", "mqtt.tls.enabled"),
+            lambda c, name=name: getattr(c.mqtt.tls, name) is None or c.mqtt.tls.enabled,  # type: ignore[misc]
+            "has no effect while mqtt.tls.enabled is false; set that to true or this to null",
+        )
+        for name in ("ca_file", "cert_file", "key_file")
+    ),
     _Rule(
-        ("mqtt.tls.ca_file", "mqtt.tls.enabled"),
-        lambda c: c.mqtt.tls.ca_file is None or c.mqtt.tls.enabled,
-        "has no effect while mqtt.tls.enabled is false; set that to true or this to null",
+        ("mqtt.tls.key_file", "mqtt.tls.cert_file"),
+        lambda c: c.mqtt.tls.key_file is None or c.mqtt.tls.cert_file is not None,
+        "has no effect without mqtt.tls.cert_file; name the certificate, too",
     ),
     _Rule(
         ("model.language", "model.name"),
@@ -434,6 +450,8 @@ def check_files(config: Config) -> None:
         ("grammar.file", config.grammar.file),
         ("mqtt.password_file", config.mqtt.password_file),
         ("mqtt.tls.ca_file", config.mqtt.tls.ca_file),
+        ("mqtt.tls.cert_file", config.mqtt.tls.cert_file),
+        ("mqtt.tls.key_file", config.mqtt.tls.key_file),
     ):
         try:
             if path is not None:

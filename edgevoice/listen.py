@@ -224,6 +224,11 @@ class Listener:
         return self._addressed or not self._gate.selective
 
     @property
+    def waiting(self) -> int:
+        """Utterances that have ended and were not taken."""
+        return len(self._ended)
+
+    @property
     def _idle(self) -> bool:
         return not (self._ended or self._pause or self._taken)
 

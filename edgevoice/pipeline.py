@@ -102,6 +102,7 @@ class Pipeline:
         self._wake_word = (
             WakeWord(config.wake.model) if config.wake.mode == "model" and config.wake.model else None
         )
+        self._listener: Listener | None = None
         self.used_ms = 0.0
         """Time spent on recognitions that became results."""
         self.wasted_ms = 0.0
@@ -115,6 +116,12 @@ class Pipeline:
         }
         if endpoint.mode == "fixed":
             self._silence_ms = dict.fromkeys(self._silence_ms, endpoint.silence_ms)
+
+    @property
+    def waiting(self) -> int:
+        """Utterances that have ended and wait to be recognised."""
+        listener = self._listener
+        return listener.waiting if listener else 0
 
     @property
     def threshold(self) -> float:
@@ -167,7 +174,8 @@ class Pipeline:
             on_scored=watch.scored,
             live=live,
             gate=gate,
-        ) as listener:
+        ) as self._listener:
+            listener = self._listener
             while (utterance := listener.next()) is not None:
                 if answer is None or not answer.covers(utterance):
                     self.wasted_ms += spent_ms

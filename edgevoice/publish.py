@@ -1,20 +1,20 @@
-"""Results to MQTT 5: soon or never.
+"""Results to MQTT: soon or never.
 
 The way of one result:
 
 1. publish() turns it into JSON, notes until when it is worth anything and puts it into a bounded queue; the
    thread that recognises never waits for the network.
-2. The sender thread takes it when a connection stands, drops it if its time is over, and hands it to paho.
-3. It waits for the broker's acknowledgement before it takes the next one, so paho never holds more than one.
-   If none comes in time, it breaks the connection itself.
-4. If the connection breaks in between, paho would send that one again, however late. So on each new
-   connection we take it back from paho before it can, and decide again as in 2. A result can arrive twice
-   only when its acknowledgement was lost, within its time; `utterance_id` tells.
+2. The publisher's thread, which also connects (broker.py), takes it when a connection stands, and drops it if
+   its time is over.
+3. It waits for the broker's acknowledgement before it takes the next one, so never more than one is on its
+   way. If none comes in time, it breaks the connection itself.
+4. If the connection breaks in between, the result goes back to the head of the queue, for the next
+   connection, and 2 decides again. It can arrive twice only when its acknowledgement was lost, within its
+   time; `utterance_id` tells.
 
-Locks: paho calls on_publish() with its message lock held, and the sender calls paho with ours held. So
-on_publish() never takes ours: acknowledgements travel through a queue.
-
-Commands come in on the same connection (commands.py): serve() subscribes, and again on each new connection.
+Waits between connections double, up to a bound, and have jitter, so that a house full of machines does not
+come back at once. Commands come in on the same connection (commands.py): serve() subscribes, and again on
+each new one.
 """
 
 from __future__ import annotations
@@ -22,32 +22,21 @@ from __future__ import annotations
 import json
 import logging
 import math
-import queue
+import random
 import secrets
-import socket
-import ssl
 import threading
-import time
 from collections import deque
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
-from paho.mqtt.client import Client, MQTTv5
-from paho.mqtt.enums import CallbackAPIVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
-
-from edgevoice.config import mqtt_password
-from edgevoice.errors import BrokerError, ConfigError, UsageError
+from edgevoice.broker import MAX_PACKET_BYTES, Dialer, MqttSettings, Outgoing, clock_s
+from edgevoice.errors import BrokerError, UsageError
 
 if TYPE_CHECKING:
-    import os
-
     from paho.mqtt.client import MQTTMessage
 
-    from edgevoice.config import Config
+    from edgevoice.broker import Connection
     from edgevoice.events import Result
 
 _log = logging.getLogger(__name__)
@@ -60,81 +49,12 @@ MAX_LEVEL_CHARACTERS: Final = 100
 
 _QUEUE_RESULTS: Final = 64  # more than anyone says within an outage short enough for them to matter
 _CLOSE_S: Final = 2.0  # how long a clean end may wait for the broker
-_ACKNOWLEDGE_S: Final = 10.0  # a broker needs milliseconds; by default a result is void after half of this
-_RECONNECT_MIN_S: Final = 1  # soon enough for a broker that restarts
+_RECONNECT_MIN_S: Final = 1.0  # soon enough for a broker that restarts
 _RECONNECT_MAX_S: Final = (
-    10  # a broker in the same house can bear it; longer waits leave people speaking in vain
+    10.0  # a broker in the same house can bear it; longer waits leave people speaking in vain
 )
-_TAKEN_BACK: Final = "connection lost"  # the fate of a message whose acknowledgement cannot come any more
-_UNSPECIFIED: Final = 0x80  # the reason paho gives when a connection ends without one
-_AT_LEAST_ONCE: Final = 1  # MQTT's quality of service
-
-
-@dataclass(frozen=True, slots=True)
-class MqttSettings:
-    """Where the broker is and how to log in.
-
-    Raises:
-        ConfigError: a value out of range, or one that has no effect without another.
-    """
-
-    host: str = "localhost"
-    port: int = 1883
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    client_id: str | None = None
-    """Must be unique at the broker; None derives one from the site, with a random end."""
-
-    tls: bool = False
-    ca_file: str | os.PathLike[str] | None = None
-    """PEM certificates to trust in place of the system's."""
-
-    keepalive_s: int = 30
-    """A machine that vanished is announced as offline after one and a half times this."""
-
-    intent_expiry_s: float = 5.0
-    """A result older than this is dropped, by us or by the broker."""
-
-    def __post_init__(self) -> None:
-        if not self.host:
-            raise ConfigError("mqtt host is empty; give the broker's name or address")
-        if not 1 <= self.port <= 65_535:
-            raise ConfigError(f"mqtt port is {self.port}; use 1 to 65535 (usual: 1883, with TLS 8883)")
-        if not 1 <= self.keepalive_s <= 65_535:
-            raise ConfigError(f"mqtt keepalive_s is {self.keepalive_s}; use 1 to 65535")
-        if not 0 < self.intent_expiry_s <= 3_600:  # an hour later no command is meant any more
-            raise ConfigError(
-                f"mqtt intent_expiry_s is {self.intent_expiry_s}; use more than 0, at most 3600"
-            )
-        if self.password is not None and not self.username:
-            raise ConfigError("mqtt password is set without username; set both")
-        if self.ca_file is not None and not self.tls:
-            raise ConfigError(f"mqtt ca_file is {str(self.ca_file)!r} but tls is off; set tls: true")
-
-    @property
-    def address(self) -> str:
-        """host:port, for messages."""
-        return f"{self.host}:{self.port}"
-
-
-def mqtt_settings(config: Config) -> MqttSettings:
-    """Return the broker of a configuration that names one.
-
-    Raises:
-        ConfigError: the password cannot be read, or values contradict each other.
-    """
-    mqtt = config.mqtt
-    return MqttSettings(
-        host=mqtt.host or "",
-        port=mqtt.port,
-        username=mqtt.username,
-        password=mqtt_password(config),
-        client_id=mqtt.client_id or "",
-        tls=mqtt.tls.enabled,
-        ca_file=mqtt.tls.ca_file,
-        keepalive_s=mqtt.keepalive_s,
-        intent_expiry_s=mqtt.intent_expiry_s,
-    )
+_SETTLED_S: Final = 30.0  # a connection that lasted so long was no part of a quarrel; above _RECONNECT_MAX_S
+_TAKEN_OVER_S: Final = 60.0  # who was thrown out by its own client id yields, lest the two throw each other
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,13 +77,8 @@ class PublisherCounters:
     """Messages, presence and state among them, that a broker did not acknowledge in time; we connected again,
     and then sent the result if it was still fresh."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Message:
-    topic: str
-    payload: bytes
-    expires_s: float | None
-    """On the monotonic clock; None for a retained value, which is always the latest."""
+    reconnects: int = 0
+    """Connections after the first."""
 
 
 def topic_level(name: str) -> str:
@@ -216,91 +131,125 @@ class TakeCommand(Protocol):
 
 
 class Publisher:
-    """Publishes results, the engine's state and its presence below `edgevoice/<site>/`.
+    """Publishes results, the engine's state, its health and its presence below `edgevoice/<site>/`.
 
-    `intent/<name>` and `rejected` get results, QoS 1, not retained, with a message expiry; `state` and
-    `availability` (online, offline) are retained, and the broker itself says offline when we vanish.
+    `intent/<name>` and `rejected` get results, QoS 1, not retained, with a message expiry; `state`,
+    `grammar`, `health` and `availability` (online, offline) are retained, and the broker itself says offline
+    when we vanish.
 
-    Results may be published before connect() and during an outage: they wait for as long as they are fresh.
+    Results may be published before there is a connection and during an outage: they wait for as long as they
+    are fresh.
 
     Args:
         settings: the broker.
         site: this engine's name among others at the broker.
+
+    Raises:
+        ConfigError: certificates or key cannot be used.
     """
 
     def __init__(self, settings: MqttSettings, site: str = "default") -> None:
         self._settings = settings
         self._site = site
         self._prefix = f"edgevoice/{topic_level(site)}"
-        self._client_id = settings.client_id or f"edgevoice-{topic_level(site)}-{secrets.token_hex(4)}"
+        client_id = settings.client_id or f"edgevoice-{topic_level(site)}-{secrets.token_hex(4)}"
+        self._dialer = Dialer(
+            settings,
+            client_id,
+            Outgoing(self._topic("availability"), b"offline"),
+            self._on_message,
+            self._on_end,
+        )
         self._changed = threading.Condition()  # guards all below
-        self._client: Client | None = None
-        self._sender: threading.Thread | None = None
-        self._connected = False
-        self._closed = False
-        self._failure: str | None = None  # why the broker did not take us
-        self._results: deque[_Message] = deque()
+        self._thread: threading.Thread | None = None
+        self._connection: Connection | None = None
+        self._closed = False  # takes nothing any more
+        self._ending = False  # and sends nothing any more
+        self._farewell = False  # the broker has our offline
+        self._hurry = False  # somebody waits for a connection
+        self._attempts = 0
+        self._failures: dict[str, None] = {}  # why there is no connection, in order, each told once
+        self._results: deque[Outgoing] = deque()
         self._retained: dict[str, bytes] = {}  # topic -> latest value
         self._due: dict[str, None] = {}  # topics of retained values to send, in order
-        self._in_flight: _Message | None = None
+        self._in_flight: Outgoing | None = None
         self._delivered = self._stale = self._overflowed = self._refused = self._unanswered = 0
+        self._connections = 0
         self._failures_reported = 0
         self._take_command: TakeCommand | None = None
-        self._answers: set[int] = set()  # ids of answers on their way; only paho's network thread has it
-        # (message id, why it failed); "" stands for acknowledged, _TAKEN_BACK for a lost connection
-        self._outcomes: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()
 
     def __repr__(self) -> str:
-        return f"Publisher({self._settings.address}, site={self._site!r}, connected={self._connected})"
+        return f"Publisher({self._settings.address}, site={self._site!r}, connected={self.connected})"
 
     @property
     def connected(self) -> bool:
         """Whether a connection stands; it is restored in the background."""
-        return self._connected
+        connection = self._connection
+        return connection is not None and connection.alive
+
+    @property
+    def mqtt_version(self) -> str | None:
+        """What is spoken on the connection: "5" or "3.1.1"; None without one."""
+        connection = self._connection
+        return connection.version if connection is not None and connection.alive else None
 
     @property
     def counters(self) -> PublisherCounters:
         """What became of the results so far."""
         return PublisherCounters(
-            self._delivered, self._stale, self._overflowed, self._refused, self._unanswered
+            self._delivered,
+            self._stale,
+            self._overflowed,
+            self._refused,
+            self._unanswered,
+            max(self._connections - 1, 0),
         )
 
-    def connect(self, timeout_s: float = 5.0) -> None:
-        """Connect to the broker once; afterwards the connection is restored in the background.
+    @property
+    def failure(self) -> str | None:
+        """Why there is no connection; None with one, or before the first attempt has failed."""
+        with self._changed:
+            return next(reversed(self._failures), None)
+
+    def figures(self) -> dict[str, object]:
+        """The counters and what is spoken, for health.py."""
+        return {**asdict(self.counters), "version": self.mqtt_version}
+
+    @property
+    def waiting(self) -> int:
+        """Results that wait for the broker, the one on its way included."""
+        in_flight = self._in_flight
+        return len(self._results) + (in_flight is not None and in_flight.expires_s is not None)
+
+    def start(self) -> None:
+        """Connect in the background, now and whenever the connection is lost; failures are logged.
 
         Raises:
-            BrokerError: names the broker and why it could not be used; connect() may be called again.
+            BrokerError: the publisher is closed.
         """
         with self._changed:
             self._check_open()
-            if self._client is not None:
-                return
-            self._failure = None
-        deadline_s = time.monotonic() + timeout_s
-        try:
-            client = self._make_client(timeout_s)
-            client.connect(
-                self._settings.host, self._settings.port, self._settings.keepalive_s, clean_start=True
-            )
-        except (OSError, ValueError) as error:  # ValueError: a host name that cannot be one
-            raise BrokerError(
-                f"no connection to the MQTT broker at {self._settings.address}: {why_not(error)}"
-            ) from error
-        client.loop_start()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="edgevoice-publish", daemon=True)
+                self._thread.start()
+
+    def connect(self) -> None:
+        """As start(), and wait for the outcome of one attempt.
+
+        Raises:
+            BrokerError: names the broker and why it could not be used; we go on trying until close().
+        """
+        self.start()
         with self._changed:
+            attempts = self._attempts
+            self._failures.clear()
+            self._hurry = True
+            self._changed.notify_all()
             self._changed.wait_for(
-                lambda: self._connected or self._failure is not None, deadline_s - time.monotonic()
+                lambda: self.connected or self._closed or (self._attempts > attempts and self._failures)
             )
-            failure = self._failure or f"no answer within {timeout_s:g} s; is it an MQTT broker?"
-            if self._connected:
-                self._client = client
-                self._sender = threading.Thread(target=self._send_all, name="edgevoice-publish", daemon=True)
-                self._sender.start()
-                return
-        client.disconnect()
-        client.loop_stop()
-        del client  # closes paho's wake-up sockets now, not when the traceback is collected
-        raise BrokerError(f"the MQTT broker at {self._settings.address} did not take us: {failure}")
+            if not self.connected:
+                raise BrokerError(next(reversed(self._failures), "the publisher was closed"))
 
     def publish(self, result: Result) -> None:
         """Queue a result; returns at once.
@@ -311,10 +260,10 @@ class Publisher:
         name = result.intent if result.accepted else None
         level = "rejected" if name is None else f"intent/{topic_level(name)}"
         payload = json.dumps(result_fields(result, self._site), ensure_ascii=False, allow_nan=False)
-        message = _Message(
-            f"{self._prefix}/{level}",
+        message = Outgoing(
+            self._topic(level),
             payload.encode("utf-8", "replace"),  # a lone surrogate has no UTF-8
-            time.monotonic() + self._settings.intent_expiry_s,
+            clock_s() + self._settings.intent_expiry_s,
         )
         with self._changed:
             self._check_open()
@@ -344,13 +293,24 @@ class Publisher:
             self._check_open()
             self._retain("grammar", json.dumps(fields, ensure_ascii=False))
 
+    def set_health(self, fields: dict[str, object]) -> None:
+        """Announce how the engine fares, as set_state() does a state.
+
+        Raises:
+            BrokerError: the publisher is closed.
+        """
+        with self._changed:
+            self._check_open()
+            self._retain("health", json.dumps(fields, ensure_ascii=False, allow_nan=False))
+
     def serve(self, take: TakeCommand) -> None:
         """Take commands on `edgevoice/<site>/set/<name>` from now on, and answer who wants an answer."""
         with self._changed:
             self._check_open()
             self._take_command = take
-            if self._connected and self._client is not None:
-                self._subscribe(self._client)
+            connection = self._connection
+        if connection is not None and connection.alive:
+            self._subscribe(connection)
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until the broker has acknowledged everything handed over.
@@ -371,39 +331,92 @@ class Publisher:
             if self._closed:
                 return
             self._closed = True
-            client, sender = self._client, self._sender
-            farewell = self._connected and self._wait_idle(_CLOSE_S)
-            if farewell:
-                self._retain("availability", "offline")
-                farewell = self._wait_idle(_CLOSE_S)
-            self._client = None  # tells the sender to end
             self._changed.notify_all()
-        if client is None or sender is None:
-            return
-        self._outcomes.put(None)
-        # If our offline did not get through, the broker shall publish the last will in its place.
-        reason = "Normal disconnection" if farewell else "Disconnect with will message"
-        client.disconnect(ReasonCode(PacketTypes.DISCONNECT, reason))
-        client.loop_stop()
-        sender.join()
+            if self.connected and self._wait_idle(_CLOSE_S):
+                self._retain("availability", "offline")
+                self._farewell = self._wait_idle(_CLOSE_S) and self.connected
+            self._ending = True
+            self._changed.notify_all()
+            thread, connection = self._thread, self._connection
+        if connection is not None and not self._farewell:
+            connection.give_up()  # the thread may wait for an acknowledgement
+        if thread is not None:
+            thread.join(_CLOSE_S)  # one that still waits for a broker to answer ends by itself
 
-    # -- the sender thread ----------------------------------------------------------------------------------
+    # -- the publisher's thread -----------------------------------------------------------------------------
 
-    def _send_all(self) -> None:
-        while (message_id := self._hand_over()) is not None:
-            failure = self._await_outcome(message_id)
-            if failure is None:
-                return
+    def _run(self) -> None:
+        failures = 0  # in a row
+        while not self._closed:
+            started_s = clock_s()
+            yields = False
+            try:
+                connection = self._dialer.open()
+            except BrokerError as error:
+                self._fail(str(error))
+            else:
+                try:
+                    self._use(connection)
+                finally:
+                    connection.close(farewell=self._farewell)
+                    self._leave(connection)
+                yields = connection.taken_over
+                if clock_s() - started_s > _SETTLED_S:
+                    failures = 0
+            delay_s = _TAKEN_OVER_S if yields else min(_RECONNECT_MIN_S * 2**failures, _RECONNECT_MAX_S)
+            failures = min(failures + 1, 10)  # 2**10 s is far above the bound
             with self._changed:
-                message, self._in_flight = self._in_flight, None
-                if message is not None:
-                    self._settle(message, failure)
+                self._changed.wait_for(
+                    lambda: self._closed or self._hurry,
+                    delay_s * random.uniform(0.5, 1.0),  # noqa: S311 - lest a whole house keeps step
+                )
+
+    def _use(self, connection: Connection) -> None:
+        """Send what there is to send, until the connection or the publisher ends."""
+        with self._changed:
+            self._connection = connection
+            self._connections += 1
+            self._failures.clear()
+            self._hurry = False
+            self._due = {topic: None for topic in self._retained if topic != self._topic("availability")}
+            self._retain("availability", "offline" if self._closed else "online")
+            serving = self._take_command is not None
+        if serving:  # before anybody is told that we are there
+            self._subscribe(connection)
+        _log.info("connected to the MQTT broker at %s, MQTT %s", self._settings.address, connection.version)
+        while (message := self._next(connection)) is not None:
+            failure = connection.send(message)
+            with self._changed:
+                self._in_flight = None
+                self._settle(message, failure)
                 self._changed.notify_all()
 
-    def _settle(self, message: _Message, failure: str) -> None:
-        """Keep the books on a message that paho has done with; call with the lock held."""
+    def _next(self, connection: Connection) -> Outgoing | None:
+        """Wait for a message to send, retained values first; None when there is nobody to send it to."""
+        with self._changed:
+            while True:
+                self._changed.wait_for(
+                    lambda: self._ending or not connection.alive or self._due or self._results
+                )
+                if self._ending or not connection.alive:
+                    return None
+                if self._due:
+                    topic = next(iter(self._due))
+                    del self._due[topic]
+                    self._in_flight = Outgoing(topic, self._retained[topic])
+                    return self._in_flight
+                message = self._results.popleft()
+                if message.expires_s is None or clock_s() < message.expires_s:
+                    self._in_flight = message
+                    return message
+                self._stale += 1
+                _log.warning("dropped a result for %s: it is older than its time", message.topic)
+                self._changed.notify_all()
+
+    def _settle(self, message: Outgoing, failure: str | None) -> None:
+        """Keep the books on a message that was sent; call with the lock held."""
         is_result = message.expires_s is not None
-        if failure == _TAKEN_BACK:
+        if failure is None:
             if is_result:  # retained values are due on each connection anyway
                 self._results.appendleft(message)
         elif failure:
@@ -414,172 +427,71 @@ class Publisher:
         else:
             self._delivered += is_result
 
-    def _hand_over(self) -> int | None:
-        """Wait for something to send and give it to paho; None when the publisher ends."""
+    def _leave(self, connection: Connection) -> None:
+        """Note how a connection ended."""
         with self._changed:
-            while True:
-                self._changed.wait_for(
-                    lambda: self._client is None or (self._connected and bool(self._due or self._results))
-                )
-                if self._client is None:
-                    return None
-                message = self._take()
-                if message is None:
-                    self._changed.notify_all()
-                    continue
-                self._in_flight = message
-                properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-                if message.expires_s is not None:
-                    properties.MessageExpiryInterval = max(1, math.ceil(message.expires_s - time.monotonic()))
-                return self._client.publish(
-                    message.topic,
-                    message.payload,
-                    qos=_AT_LEAST_ONCE,
-                    retain=message.expires_s is None,
-                    properties=properties,
-                ).mid
-
-    def _take(self) -> _Message | None:
-        """Next message to send, retained values first; None if what waited was stale."""
-        if self._due:
-            topic = next(iter(self._due))
-            del self._due[topic]
-            return _Message(topic, self._retained[topic], None)
-        message = self._results.popleft()
-        if message.expires_s is not None and time.monotonic() >= message.expires_s:
-            self._stale += 1
-            _log.warning("dropped a result for %s: it is older than its time", message.topic)
-            return None
-        return message
-
-    def _await_outcome(self, message_id: int) -> str | None:
-        """Wait for the end of a message: "" acknowledged, else why not; None when the publisher ends."""
-        while True:
-            try:
-                outcome = self._outcomes.get(timeout=_ACKNOWLEDGE_S)
-            except queue.Empty:
-                self._break_connection()
-                continue  # the next connection brings the message back
-            if outcome is None:
-                return None
-            if outcome[0] == message_id:
-                return outcome[1]
-
-    def _break_connection(self) -> None:
-        """End a connection on which no acknowledgement comes; paho then makes a new one."""
-        with self._changed:
-            connection = self._client.socket() if self._client and self._connected else None
-            if not isinstance(connection, socket.socket):  # gone meanwhile
-                return
-            self._unanswered += 1
+            self._connection = None
+            self._unanswered += connection.unanswered
+            self._changed.notify_all()
+        why = connection.lost_because
+        if why is None or self._ending:
+            return
+        if connection.taken_over:
+            why += f"; another client uses client_id {self._dialer.client_id!r}; give each its own"
+        elif self._settings.client_id:  # mosquitto 2.0 does not say so, and MQTT 3.1.1 cannot
+            why += f"; if this repeats, does another client use client_id {self._settings.client_id!r}?"
         _log.warning(
-            "the MQTT broker at %s did not acknowledge a message within %g s; ending the connection",
-            self._settings.address,
-            _ACKNOWLEDGE_S,
+            "lost the MQTT broker at %s: %s; connecting again in the background", self._settings.address, why
         )
-        try:
-            # Not the method of a TLS socket, which takes its state away from the thread that reads from it.
-            socket.socket.shutdown(connection, socket.SHUT_RDWR)
-        except OSError as error:
-            _log.debug("the connection had ended already: %s", error)
+
+    def _fail(self, failure: str) -> None:
+        """Note why there is no connection, and log each reason once an outage."""
+        with self._changed:
+            news = failure not in self._failures
+            self._failures[failure] = None
+            self._attempts += 1
+            self._hurry = False
+            self._changed.notify_all()
+        if news and not self._closed:
+            _log.warning("%s; trying again until it does", failure)
 
     # -- called by paho's network thread --------------------------------------------------------------------
 
-    def _on_connect(self, client: Client, _data: Any, _flags: Any, reason: ReasonCode, _props: Any) -> None:
-        if reason.is_failure:
-            self._fail(remedy(str(reason)))
-            return
-        # Clean start: nothing is left of the last session, so nothing may be sent again on its behalf.
-        for message in client.drop_out_messages():
-            self._outcomes.put((message.mid, _TAKEN_BACK))
-        self._answers.clear()
+    def _on_end(self) -> None:
         with self._changed:
-            self._failure = None
-            self._connected = True
-            self._due = {topic: None for topic in self._retained if topic != self._topic("availability")}
-            if not self._closed:
-                self._retain("availability", "online")
-            if self._take_command is not None:
-                self._subscribe(client)
             self._changed.notify_all()
-        _log.info("connected to the MQTT broker at %s", self._settings.address)
 
-    def _on_disconnect(
-        self, _client: Client, _data: Any, _flags: Any, reason: ReasonCode, _props: Any
-    ) -> None:
-        with self._changed:
-            was_connected, self._connected = self._connected, False
-            self._changed.notify_all()
-        if not was_connected:
-            self._fail("it closed the connection; is it an MQTT 5 broker, and does tls fit it?")
-        elif not self._closed:
-            why = remedy(str(reason)) if reason.value != _UNSPECIFIED else "the connection broke"
-            if self._settings.client_id:  # brokers rarely say so when they replace one client by another
-                why += f"; if this repeats, does another client use client_id {self._settings.client_id!r}?"
-            _log.warning(
-                "lost the MQTT broker at %s: %s; connecting again in the background",
-                self._settings.address,
-                why,
-            )
-
-    def _on_publish(
-        self, _client: Client, _data: Any, message_id: int, reason: ReasonCode, _props: Any
-    ) -> None:
-        if message_id in self._answers:
-            self._answers.discard(message_id)
-        else:
-            self._outcomes.put((message_id, str(reason) if reason.is_failure else ""))
-
-    def _on_subscribe(
-        self, _client: Client, _data: Any, _id: int, reasons: list[ReasonCode], _props: Any
-    ) -> None:
-        if any(reason.is_failure for reason in reasons):
-            _log.error(
-                "the broker refuses us commands on %s: %s; check its access rules",
-                self._topic("set/#"),
-                reasons[0],
-            )
-
-    def _on_message(self, client: Client, _data: Any, message: MQTTMessage) -> None:
-        if self._take_command is None:
-            return
+    def _on_message(self, connection: Connection, message: MQTTMessage) -> None:
         answer: dict[str, object] = {"ok": True}
         try:
-            name = message.topic.removeprefix(self._topic("set/"))
-            self._take_command(name, bytes(message.payload), retained=message.retain)
+            self._carry_out(message)
         except UsageError as error:
             _log.warning("a command was not carried out: %s", error)
             answer = {"ok": False, "error": str(error)}
         topic = getattr(message.properties, "ResponseTopic", None)
         if topic is None or message.retain:  # who retained it does not wait any more
             return
-        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-        properties.MessageExpiryInterval = math.ceil(self._settings.intent_expiry_s)
-        if (key := getattr(message.properties, "CorrelationData", None)) is not None:
-            properties.CorrelationData = key
+        if topic.startswith(self._topic("")) and not topic.startswith(self._topic("answer/")):
+            _log.warning("a command asks for an answer on %.100r, which is ours; none is sent", topic)
+            return
+        key = getattr(message.properties, "CorrelationData", None)
         try:
-            # At most once: who waits sends again, and nothing piles up here.
-            sent = client.publish(topic, json.dumps(answer), properties=properties)
+            connection.answer(topic, json.dumps(answer), key, self._settings.intent_expiry_s)
         except ValueError as error:  # a topic that is none
             _log.warning("a command asks for an answer where none can go: %s", error)
-        else:
-            self._answers.add(sent.mid)
+
+    def _carry_out(self, message: MQTTMessage) -> None:
+        if self._take_command is None:
+            raise UsageError("nothing is listening yet; send it again")
+        if len(message.payload) > MAX_PACKET_BYTES:  # with MQTT 3.1.1 the broker does not know
+            raise UsageError(f"{len(message.payload)} bytes seen; allowed are {MAX_PACKET_BYTES}; send less")
+        name = message.topic.removeprefix(self._topic("set/"))
+        self._take_command(name, bytes(message.payload), retained=message.retain)
 
     # -- helpers --------------------------------------------------------------------------------------------
 
-    def _make_client(self, timeout_s: float) -> Client:
-        client = new_client(self._settings, self._client_id, timeout_s)
-        client.reconnect_delay_set(_RECONNECT_MIN_S, _RECONNECT_MAX_S)
-        client.will_set(self._topic("availability"), b"offline", qos=_AT_LEAST_ONCE, retain=True)
-        client.on_connect = self._on_connect
-        client.on_disconnect = self._on_disconnect
-        client.on_publish = self._on_publish
-        client.on_subscribe = self._on_subscribe
-        client.on_message = self._on_message
-        return client
-
-    def _subscribe(self, client: Client) -> None:
-        client.subscribe(self._topic("set/#"), qos=_AT_LEAST_ONCE)
+    def _subscribe(self, connection: Connection) -> None:
+        connection.subscribe(self._topic("set/#"))
 
     def _topic(self, level: str) -> str:
         return f"{self._prefix}/{level}"
@@ -590,15 +502,6 @@ class Publisher:
         self._due[self._topic(level)] = None
         self._changed.notify_all()
 
-    def _fail(self, failure: str) -> None:
-        """Note why the broker does not take us, and log the first reason of an outage."""
-        with self._changed:
-            news = self._failure is None and self._client is not None
-            self._failure = self._failure or failure
-            self._changed.notify_all()
-        if news:
-            _log.warning("the MQTT broker at %s does not take us: %s", self._settings.address, failure)
-
     def _wait_idle(self, timeout_s: float) -> bool:
         """Wait until nothing is left to send or to be acknowledged; call with the lock held."""
         return self._changed.wait_for(lambda: not (self._results or self._due or self._in_flight), timeout_s)
@@ -606,53 +509,6 @@ class Publisher:
     def _check_open(self) -> None:
         if self._closed:
             raise BrokerError("the publisher is closed; make a new one")
-
-
-def new_client(settings: MqttSettings, client_id: str, timeout_s: float) -> Client:
-    """Make a client that is not connected yet."""
-    client = Client(CallbackAPIVersion.VERSION2, client_id, protocol=MQTTv5)
-    if settings.username:
-        client.username_pw_set(settings.username, settings.password)
-    if settings.tls:
-        client.tls_set_context(_tls_context(settings))
-    client.connect_timeout = timeout_s
-    return client
-
-
-def _tls_context(settings: MqttSettings) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=settings.ca_file)
-    except OSError as error:  # ssl.SSLError is one
-        raise BrokerError(
-            f"mqtt ca_file {str(settings.ca_file)!r} cannot be used ({error}); give PEM certificates"
-        ) from error
-
-
-def why_not(error: Exception) -> str:
-    """Say why a connection could not be made, and what to do."""
-    if isinstance(error, socket.gaierror):
-        return f"its name cannot be resolved ({error.strerror}); check mqtt host"
-    if isinstance(error, ConnectionRefusedError):
-        return "connection refused; is the broker running, and on this port?"
-    if isinstance(error, TimeoutError):
-        return "no answer in time; check address and firewall"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return (
-            f"its certificate is not trusted ({error.verify_message}); set mqtt ca_file or the name it is for"
-        )
-    if isinstance(error, ssl.SSLError):
-        return f"TLS failed ({error.reason}); does this port speak TLS?"
-    return f"{error}; check mqtt host and port"
-
-
-def remedy(reason: str) -> str:
-    """Add what to do to a reason of the broker's."""
-    lowered = reason.lower()
-    if "authori" in lowered or "password" in lowered:
-        return f"{reason}; check mqtt username and password"
-    if "protocol version" in lowered:
-        return f"{reason}; it must speak MQTT 5 (mosquitto 1.6 or later)"
-    return reason
 
 
 def _is_text(character: str) -> bool:

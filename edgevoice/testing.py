@@ -11,6 +11,7 @@ with the package, for tests of programs that build on edgevoice and for its own 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
@@ -23,7 +24,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, Self
+from typing import IO, TYPE_CHECKING, Any, Final, Literal, Self
 
 import numpy as np
 from paho.mqtt.client import Client, MQTTMessage, MQTTv5
@@ -147,6 +148,102 @@ class Broker:
         path = folder / "mosquitto.conf"
         path.write_text("\n".join(lines) + "\n", "utf-8")
         return path
+
+
+class Front:
+    """A port before a broker, that behaves as an old broker does, or as a slow line.
+
+    Args:
+        port: of the broker.
+        old: what becomes of a client that speaks MQTT 5: it is refused with the code of MQTT 3.1.1, hung up
+            on, or left waiting (brokers that know only 3.1.1 do each of these). Others are passed on. None
+            passes all on.
+        bytes_per_s: how much is passed on, each way of each connection; None: as it comes.
+    """
+
+    host: Final = _LOOPBACK
+
+    def __init__(
+        self,
+        port: int,
+        old: Literal["refuses", "hangs up", "waits"] | None = None,
+        bytes_per_s: int | None = None,
+    ) -> None:
+        self.seen_versions: list[int] = []
+        """MQTT version of each client that came: 4 is 3.1.1."""
+        self._broker_port = port
+        self.old = old
+        self._bytes_per_s = bytes_per_s
+        self._sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self._listener = socket.create_server((_LOOPBACK, 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._run(self._accept)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for each in (self._listener, *self._sockets):
+            with contextlib.suppress(OSError):  # its other end has closed it
+                each.shutdown(socket.SHUT_RDWR)
+        while self._threads:
+            self._threads.pop().join()
+        for each in (self._listener, *self._sockets):
+            each.close()
+
+    def _run(self, work: Callable[..., None], *arguments: socket.socket) -> None:
+        thread = threading.Thread(target=work, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:  # the end
+                return
+            self._sockets.append(client)
+            self._run(self._serve, client)
+
+    def _serve(self, client: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # either side has gone
+            first = client.recv(4096)
+            # CONNECT: 0x10, length, then 0 4 M Q T T and the version (MQTT 5, 3.1.2).
+            version = first[first.index(b"MQTT") + 4] if b"MQTT" in first else 0
+            self.seen_versions.append(version)
+            if version == 5 and self.old is not None:
+                if self.old == "refuses":
+                    client.sendall(b"\x20\x02\x00\x01")  # CONNACK of MQTT 3.1.1: unacceptable version
+                if self.old != "waits":
+                    client.shutdown(socket.SHUT_RDWR)
+                return
+            try:
+                broker = socket.create_connection((_LOOPBACK, self._broker_port))
+            except OSError:  # it is down
+                client.shutdown(socket.SHUT_RDWR)
+                return
+            self._sockets.append(broker)
+            self._run(self._pass_on, broker, client)
+            self._send(broker, first)
+            self._pass_on(client, broker)
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(4096):
+                self._send(target, data)
+        for each in (source, target):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def _send(self, target: socket.socket, data: bytes) -> None:
+        if self._bytes_per_s is None:
+            target.sendall(data)
+            return
+        step = max(1, self._bytes_per_s // 20)  # every 50 ms
+        for start in range(0, len(data), step):
+            time.sleep(1 / 20)
+            target.sendall(data[start : start + step])
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,11 @@ from typing import Any, Final
 from rich.console import Console
 
 from edgevoice import config as configuration
+from edgevoice.broker import MqttSettings, mqtt_settings
 from edgevoice.capture import FileSource
 from edgevoice.errors import ConfigError, EdgevoiceError
 from edgevoice.pipeline import Pipeline
-from edgevoice.publish import MqttSettings, Publisher, mqtt_settings, topic_level
+from edgevoice.publish import Publisher, topic_level
 from edgevoice.testing import Broker, Message, Subscriber
 
 SAMPLES: Final = Path(__file__).resolve().parent

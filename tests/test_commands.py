@@ -16,10 +16,11 @@ from paho.mqtt.properties import Properties
 
 from edgevoice import commands
 from edgevoice.attention import MAX_PLAYING_S
+from edgevoice.broker import MqttSettings
 from edgevoice.commands import Commands
 from edgevoice.errors import AudioError, UsageError
 from edgevoice.microphone import Microphone
-from edgevoice.publish import MqttSettings, Publisher
+from edgevoice.publish import Publisher
 from edgevoice.testing import Broker, Subscriber
 from tests.conftest import wait_until
 
@@ -249,7 +250,8 @@ class TestBroker:
                     publisher.set_state("speech")
                 subscriber.wait_for(50)
                 assert publisher.flush(LONG_S)
-                assert publisher._answers == set()
+                assert publisher._connection is not None
+                assert publisher._connection._answers == set()
                 assert publisher.counters.unanswered == 0
         finally:
             publisher.close()

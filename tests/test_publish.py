@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import logging
 import math
 import os
 import signal
@@ -15,17 +14,21 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+import edgevoice.broker
 import edgevoice.publish
+from edgevoice.broker import MqttSettings
 from edgevoice.config import Config
 from edgevoice.errors import BrokerError, ConfigError
 from edgevoice.events import Interpretation, Result, Timings
-from edgevoice.publish import MAX_LEVEL_CHARACTERS, MqttSettings, Publisher, result_fields, topic_level
-from edgevoice.testing import Broker, Message, Subscriber
+from edgevoice.publish import MAX_LEVEL_CHARACTERS, Publisher, result_fields, topic_level
+from edgevoice.testing import Broker, Front, Message, Subscriber
+from tests.conftest import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -424,7 +427,7 @@ class TestOutage:
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         """A broker that never acknowledges is left and tried again, counted, logged; the result arrives."""
-        monkeypatch.setattr(edgevoice.publish, "_ACKNOWLEDGE_S", 0.3)
+        monkeypatch.setattr(edgevoice.broker, "_ACKNOWLEDGE_S", 0.3)
         with deaf_broker() as port:
             publisher = Publisher(MqttSettings("127.0.0.1", port, intent_expiry_s=30))
             publisher.connect()
@@ -456,10 +459,10 @@ class TestRefusal:
 
     def error(self, **settings: Any) -> str:
         """What connect() says within one second."""
-        publisher = Publisher(MqttSettings(**{"host": "127.0.0.1", **settings}))
+        publisher = Publisher(MqttSettings(**{"host": "127.0.0.1", "connect_timeout_s": 1, **settings}))
         start_s = time.monotonic()
         with pytest.raises(BrokerError) as caught:
-            publisher.connect(timeout_s=1)
+            publisher.connect()
         assert time.monotonic() - start_s < 4
         publisher.close()
         assert not publisher.connected
@@ -493,14 +496,9 @@ class TestRefusal:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             assert "no answer within 1 s" in self.error(port=silent.getsockname()[1])
         with server(None) as port:
-            assert "closed the connection; is it an MQTT 5 broker" in self.error(port=port)
+            assert "closed the connection; is it an MQTT broker" in self.error(port=port)
         with server(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
             assert f"127.0.0.1:{port}" in self.error(port=port)
-
-    def test_old_protocol(self) -> None:
-        """A broker that speaks MQTT 3 only."""
-        with server(b"\x20\x02\x00\x01") as port:
-            assert "must speak MQTT 5" in self.error(port=port)
 
     def test_second_attempt(self) -> None:
         """After a failure the same publisher can connect once the broker is there."""
@@ -526,12 +524,179 @@ class TestRefusal:
             assert (publisher.counters.refused, publisher.counters.delivered) == (1, 1)
         assert "refused a message on edgevoice/default/intent/SetTemperature: Not authorized" in caplog.text
 
+
+class TestOldBroker:
+    """A broker that knows MQTT 3.1.1 only."""
+
+    @pytest.mark.parametrize("old", ["refuses", "hangs up", "waits"])
+    def test_results_and_presence(self, broker: Broker, old: Any, caplog: pytest.LogCaptureFixture) -> None:
+        """Whatever it does with MQTT 5, results and presence arrive with 3.1.1, and the log says so."""
+        with Front(broker.port, old) as front, Subscriber(broker.port) as subscriber:
+            publisher = Publisher(MqttSettings("127.0.0.1", front.port, connect_timeout_s=0.5))
+            publisher.connect()
+            assert publisher.mqtt_version == "3.1.1"
+            publisher.set_state("listening")
+            publisher.publish(ACCEPTED)
+            publisher.publish(REJECTED)
+            assert publisher.flush(5)
+            assert front.seen_versions == [5, 4]
+            messages = subscriber.wait_for(4)
+            assert ids(subscriber) == ["u1"]
+            assert all(m.expiry_s is None for m in messages)  # it keeps no time
+            publisher.close()
+            subscriber.wait_for(lambda m: m.payload == b"offline")
+        assert "knows only MQTT 3.1.1" in caplog.text
+
+    def test_our_side_keeps_the_time(self, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What grew stale while the broker was away is dropped by us."""
+        monkeypatch.setattr(edgevoice.publish, "_RECONNECT_MAX_S", 1)
+        with Front(broker.port, "refuses") as front:
+            publisher = Publisher(MqttSettings("127.0.0.1", front.port, intent_expiry_s=1.0))
+            publisher.connect()
+            broker.kill()
+            wait_until_lost(publisher)
+            publisher.publish(with_id("stale"))
+            time.sleep(1.1)
+            broker.start()
+            with Subscriber(broker.port) as subscriber:
+                subscriber.wait_for(lambda m: m.payload == b"online")
+                publisher.publish(with_id("fresh"))
+                subscriber.wait_for(lambda m: "/intent/" in m.topic)
+                assert ids(subscriber) == ["fresh"]
+            assert publisher.counters.stale == 1
+            publisher.close()
+
+    @pytest.mark.parametrize(("old", "versions"), [("refuses", [5, 4, 4]), ("hangs up", [5, 4, 5, 4])])
+    def test_remembered(self, broker: Broker, old: Any, versions: list[int]) -> None:
+        """Who says that it knows no MQTT 5 is not asked again; who says nothing may have been starting."""
+        with Front(broker.port, old) as front:
+            publisher = Publisher(MqttSettings("127.0.0.1", front.port))
+            publisher.connect()
+            broker.kill()
+            wait_until_lost(publisher)
+            broker.start()
+            publisher.connect()
+            while publisher.connected and len(front.seen_versions) < len(versions):
+                time.sleep(0.01)
+            publisher.close()
+            assert [each for each in front.seen_versions if each] == versions
+
+    def test_hung_up_on_once(self, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A broker that was starting is spoken to in MQTT 5 from the next connection on."""
+        monkeypatch.setattr(edgevoice.publish, "_RECONNECT_MIN_S", 0.2)
+        with Front(broker.port, "hangs up") as front:
+            publisher = Publisher(MqttSettings("127.0.0.1", front.port))
+            publisher.connect()
+            front.old = None
+            broker.kill()
+            wait_until_lost(publisher)
+            broker.start()
+            publisher.connect()
+            assert publisher.mqtt_version == "5"
+            publisher.close()
+
+    def test_last_will(self, broker: Broker) -> None:
+        """A publisher whose end the broker does not acknowledge is announced as offline by the broker."""
+        with Front(broker.port, "refuses") as front:
+            publisher = Publisher(MqttSettings("127.0.0.1", front.port))
+            publisher.connect()
+            assert publisher.flush(5)
+            assert broker.pid is not None
+            os.kill(broker.pid, signal.SIGSTOP)
+            publisher.set_state("speech")
+            publisher.close()
+            os.kill(broker.pid, signal.SIGCONT)
+            with Subscriber(broker.port, "edgevoice/default/availability") as subscriber:
+                subscriber.wait_for(lambda m: m.payload == b"offline")
+
+    def test_commands(self, broker: Broker) -> None:
+        """Commands are carried out; nobody can ask for an answer."""
+        taken: list[str] = []
+        with Front(broker.port, "refuses") as front, Subscriber(broker.port) as subscriber:
+            publisher = Publisher(MqttSettings("127.0.0.1", front.port))
+            publisher.serve(lambda name, payload, *, retained: taken.append(f"{name} {payload!r} {retained}"))
+            publisher.connect()
+            assert publisher.flush(5)
+            subscriber.publish("edgevoice/default/set/mute", "ON")
+            wait_until(lambda: taken == ["mute b'ON' False"])
+            publisher.close()
+
+
+class TestReconnect:
+    """The broker is away, or another client wants our place."""
+
+    def test_down_at_the_start(self, caplog: pytest.LogCaptureFixture) -> None:
+        """start() returns at once, says once why there is no broker, and connects when there is."""
+        broker = Broker()
+        publisher = Publisher(MqttSettings(broker.host, broker.port, intent_expiry_s=30))
+        start_s = time.monotonic()
+        publisher.start()
+        publisher.publish(ACCEPTED)
+        assert time.monotonic() - start_s < 0.2
+        time.sleep(1.2)  # two attempts
+        assert publisher.failure is not None
+        assert "connection refused" in publisher.failure
+        with broker, Subscriber(broker.port) as subscriber:
+            subscriber.wait_for(lambda m: "/intent/" in m.topic, timeout_s=10)
+            assert publisher.flush(5)
+            assert publisher.failure is None
+            publisher.close()
+        assert caplog.text.count("connection refused") == 1
+
+    def test_waits(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Waits between attempts double up to a bound, and differ by chance."""
+        monkeypatch.setattr(edgevoice.publish, "_RECONNECT_MIN_S", 0.1)
+        monkeypatch.setattr(edgevoice.publish, "_RECONNECT_MAX_S", 0.4)
+        came_s: list[float] = []
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            publisher = Publisher(MqttSettings("127.0.0.1", listener.getsockname()[1]))
+            publisher.start()
+            listener.settimeout(5)
+            for _ in range(12):  # two connections an attempt: MQTT 5, then 3.1.1
+                connection, _ = listener.accept()
+                came_s.append(time.monotonic())
+                connection.close()
+            publisher.close()
+        waits_s = [b - a for a, b in pairwise(came_s[1::2])]
+        for wait_s, most_s in zip(waits_s, (0.1, 0.2, 0.4, 0.4, 0.4), strict=True):
+            assert most_s / 2 <= wait_s < most_s + 0.1  # 0.1: a busy machine
+        assert len({round(wait_s, 3) for wait_s in waits_s[2:]}) > 1
+
+    def test_taken_over(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Who is thrown out by another client of its name yields for a long time, and says where to look."""
+        with server(b"\x20\x03\0\0\0" + b"\xe0\x02\x8e\0") as port:  # CONNACK, DISCONNECT of MQTT 5
+            publisher = Publisher(MqttSettings("127.0.0.1", port, client_id="same"))
+            publisher.start()
+            time.sleep(2.5)  # two attempts after any other loss
+            publisher.close()
+        assert caplog.text.count("another client uses client_id 'same'; give each its own") == 1
+        assert publisher.counters.reconnects == 0
+
     def test_same_client_id(self, broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
-        """Two publishers of one name throw each other out; the log tells where to look."""
-        caplog.set_level(logging.WARNING)
-        with publishing(broker, client_id="same"), publishing(broker, client_id="same"):
-            time.sleep(0.2)
-        assert "client_id 'same'" in caplog.text
+        """Two of one name at a broker that does not say so throw each other out ever more slowly."""
+        with publishing(broker, client_id="same") as first, publishing(broker, client_id="same") as second:
+            time.sleep(6)  # waits of 1, 2, 4 s, of which chance leaves half at the least
+            assert 0 < first.counters.reconnects + second.counters.reconnects <= 6
+        assert "does another client use client_id 'same'?" in caplog.text
+
+    def test_reconnects_are_counted(self, broker: Broker) -> None:
+        """Connections after the first."""
+        with publishing(broker) as publisher:
+            assert publisher.counters.reconnects == 0
+            broker.kill()
+            wait_until_lost(publisher)
+            broker.start()
+            publisher.connect()
+            assert publisher.counters.reconnects == 1
+
+    def test_closed_while_it_connects(self) -> None:
+        """close() does not wait for a broker that never answers."""
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            publisher = Publisher(MqttSettings("127.0.0.1", silent.getsockname()[1], connect_timeout_s=1))
+            publisher.start()
+            start_s = time.monotonic()
+            publisher.close()
+            assert time.monotonic() - start_s < 4
 
 
 class TestTls:
@@ -557,8 +722,9 @@ class TestTls:
                 assert publisher.flush(5)
             assert "its certificate is not trusted" in error(port=broker.port, tls=True)
             assert "does tls fit it?" in error(port=broker.port)
-            assert "No such file" in error(port=broker.port, tls=True, ca_file=tmp_path / "none")
-            assert "cannot be used" in error(port=broker.port, tls=True, ca_file=tmp_path / "key")
+            for name, why in (("none", "No such file"), ("key", "cannot be used")):
+                with pytest.raises(ConfigError, match=why):
+                    Publisher(MqttSettings(port=broker.port, tls=True, ca_file=tmp_path / name))
         gc.collect()  # while the warning is still expected
 
 
