@@ -47,6 +47,7 @@ _REASONS: Final[dict[Reason, str]] = {
     "too_long": "too long without a pause",
     "timeout": "recognition took too long",
     "overload": "too many commands at once",
+    "elsewhere": "answered by another edgevoice",
 }
 
 

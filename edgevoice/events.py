@@ -24,9 +24,16 @@ Samples = npt.NDArray[np.float32]
 """C-contiguous 1-D float32, 16 kHz mono, finite, nominally in [-1, 1]."""
 
 Reason = Literal[
-    "no_speech", "out_of_grammar", "low_confidence", "ambiguous", "too_long", "timeout", "overload"
+    "no_speech",
+    "out_of_grammar",
+    "low_confidence",
+    "ambiguous",
+    "too_long",
+    "timeout",
+    "overload",
+    "elsewhere",
 ]
-"""Why an utterance was refused."""
+"""Why an utterance was refused; elsewhere: another edgevoice, which heard it better, has answered."""
 
 EndReason = Literal["pause", "silence", "too_long", "end_of_stream", "overload"]
 """Why an utterance ended: "pause" if it may go on, "overload" if others came before it was recognised."""
@@ -233,3 +240,6 @@ class Result:
     timings: Timings = field(default_factory=Timings)
     latency_ms: float | None = None
     """From the last speech to this answer; None for a recording."""
+
+    clarity_db: float = 0.0
+    """How far the speech is above what else was heard."""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from edgevoice.events import FRAME_SAMPLES
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -23,6 +25,8 @@ _CLEAR_DB: Final = (
 )
 _DIGITAL_DBFS: Final = -90.0
 _SPEECH: Final = 0.5
+_QUIETER: Final = 10  # percent of the frames; the silence that ends an utterance is more than that
+_LOUDER: Final = 90
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,19 @@ class Levels:
         if self.speech_dbfs - self.room_dbfs < _CLEAR_DB:
             return "the room is nearly as loud as the voice: speak closer, or put the microphone elsewhere"
         return "good"
+
+
+def clarity_db(samples: Samples) -> float:
+    """Return how far the louder moments of an utterance are above its quieter ones, which are the room's.
+
+    Speech is a few syllables and the pauses around them. 0 for what is shorter than a frame.
+    """
+    whole = len(samples) // FRAME_SAMPLES * FRAME_SAMPLES
+    if whole == 0:
+        return 0.0
+    power = np.mean(np.square(samples[:whole].reshape(-1, FRAME_SAMPLES), dtype=np.float64), axis=1)
+    quiet, loud = (dbfs(math.sqrt(float(each))) for each in np.percentile(power, [_QUIETER, _LOUDER]))
+    return loud - quiet
 
 
 def rms_dbfs(samples: Samples) -> float:

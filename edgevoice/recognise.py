@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypedDict
 
 from edgevoice import grammar as grammar_compiler
-from edgevoice import grammar_file, models, prompt, wake
+from edgevoice import grammar_file, levels, models, prompt, wake
 from edgevoice.active import ActiveIntents
 from edgevoice.confidence import confidence_model
 from edgevoice.decide import Decision, decide
@@ -255,6 +255,7 @@ class Recogniser:
             alternatives=tuple(other for other in decision.alternatives if other.intent),
             timings=timings,
             latency_ms=None if since_s is None else (time.monotonic() - since_s) * 1000,
+            clarity_db=levels.clarity_db(utterance.samples),
         )
 
     def _heard(self) -> str | None:

@@ -1,0 +1,249 @@
+"""Which of several microphones answers: on clocks of our own, with messages that take their time."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import json
+import random
+import threading
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from edgevoice.events import Result
+from edgevoice.settle import MAX_BID_BYTES, Settlement
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+WAIT_S = 0.15
+ACCEPTED = Result(
+    utterance_id="u1",
+    time="2026-11-25T22:00:00.000+00:00",
+    start_s=10.0,
+    end_s=11.5,
+    text="turn off the kitchen lights",
+    intent="HassTurnOff",
+    slots={},
+    slots_raw={},
+    confidence=0.99,
+    accepted=True,
+    reason=None,
+    latency_ms=250.0,
+    clarity_db=20.0,
+)
+
+
+def bid(site: str, *, start_ms: float = 1700, end_ms: float = 200, clarity_db: float = 30) -> bytes:
+    fields = {"site": site, "utterance_id": "other", "start_ms_ago": start_ms, "end_ms_ago": end_ms}
+    return json.dumps({**fields, "clarity_db": clarity_db}).encode()
+
+
+class Site:
+    """One settlement and what came of it."""
+
+    def __init__(self, name: str = "hall") -> None:
+        self.bids: list[dict[str, Any]] = []
+        self.told: list[Result] = []
+        self._told = threading.Event()
+        self.settlement = Settlement(
+            name, WAIT_S, lambda text: self.bids.append(json.loads(text)), self._tell
+        )
+
+    def _tell(self, result: Result) -> None:
+        self.told.append(result)
+        self._told.set()
+
+    def outcome(self) -> Result:
+        assert self._told.wait(5)
+        (result,) = self.told
+        return result
+
+
+@pytest.fixture
+def site() -> Any:
+    opened = Site()
+    yield opened
+    opened.settlement.close()
+
+
+def test_alone_it_answers_after_the_wait(site: Site) -> None:
+    """Until then it holds the result back, and tells the others when the speech was."""
+    site.settlement.offer(ACCEPTED)
+    assert not site.told
+    assert site.outcome() == ACCEPTED
+    (told,) = site.bids
+    assert (told["site"], told["utterance_id"], told["clarity_db"]) == ("hall", "u1", 20.0)
+    assert (told["start_ms_ago"], told["end_ms_ago"]) == (1750.0, 250.0)
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        replace(ACCEPTED, accepted=False, reason="low_confidence"),
+        replace(ACCEPTED, latency_ms=None),  # a recording
+    ],
+)
+def test_what_nobody_else_answers_is_told_at_once(site: Site, result: Result) -> None:
+    """Refusals and recordings neither wait nor bid."""
+    site.settlement.offer(result)
+    assert site.told == [result]
+    assert not site.bids
+
+
+@pytest.mark.parametrize(("clarity_db", "answers"), [(19.9, True), (20.1, False)])
+@pytest.mark.parametrize("before", [True, False])
+def test_the_clearest_answers(site: Site, clarity_db: float, *, answers: bool, before: bool) -> None:
+    """Whichever bid came first."""
+    if before:
+        site.settlement.hear(bid("kitchen", clarity_db=clarity_db))
+    site.settlement.offer(ACCEPTED)
+    if not before:
+        site.settlement.hear(bid("kitchen", clarity_db=clarity_db))
+    outcome = site.outcome()
+    assert outcome.accepted is answers
+    assert outcome.reason == (None if answers else "elsewhere")
+    assert len(site.bids) == 1
+
+
+def test_an_older_bid_is_about_to_be_answered(site: Site) -> None:
+    """However clearly we have heard it, there is no point in a bid."""
+    site.settlement.hear(bid("kitchen", clarity_db=1.0))
+    time.sleep(WAIT_S * 0.6)
+    site.settlement.offer(ACCEPTED)
+    assert site.outcome().reason == "elsewhere"
+    assert not site.bids
+
+
+@pytest.mark.parametrize(("other", "answers"), [("attic", True), ("yard", False)])
+def test_a_tie_is_for_the_last_in_the_alphabet(site: Site, other: str, *, answers: bool) -> None:
+    """So that there is one."""
+    site.settlement.offer(ACCEPTED)
+    site.settlement.hear(bid(other, clarity_db=20.0))
+    assert site.outcome().accepted is answers
+
+
+def test_other_speech_is_another_command(site: Site) -> None:
+    """What was said before, or in another room at another time, is answered by whoever heard it."""
+    site.settlement.offer(ACCEPTED)
+    site.settlement.hear(bid("kitchen", start_ms=4000, end_ms=1600))
+    assert site.outcome().accepted
+
+
+def test_our_own_bid_is_no_rival(site: Site) -> None:
+    """The broker sends it back to us."""
+    site.settlement.hear(bid("hall"))
+    site.settlement.offer(ACCEPTED)
+    assert site.outcome().accepted
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        *(
+            b"",
+            b"null",
+            b"[]",
+            b"7",
+            b'"x"',
+            b"{}",
+            b"\xff",
+            b"{" * 500,
+            b"[" * 900,
+            bid("x" * MAX_BID_BYTES),
+        ),
+        *(bid("a", start_ms=100, end_ms=200), bid("a", start_ms=-1, end_ms=-2), bid("a", start_ms=1e9)),
+        *(bid("a", clarity_db=float("nan")), bid("a", start_ms=float("inf")), bid("a").replace(b'"a"', b"1")),
+        bid("a").replace(b"1700", b'"long"'),
+    ],
+)
+def test_what_is_no_bid_is_logged_and_left(
+    site: Site, payload: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Anybody may write to the broker."""
+    site.settlement.hear(payload)
+    assert "not understood" in caplog.text
+    site.settlement.offer(ACCEPTED)
+    assert site.outcome().accepted
+
+
+def test_close_settles_what_waits() -> None:
+    """Nothing is lost."""
+    site = Site()
+    for i in range(3):
+        site.settlement.offer(replace(ACCEPTED, utterance_id=str(i)))
+    site.settlement.close()
+    assert [result.utterance_id for result in site.told] == ["0", "1", "2"]
+
+
+def test_many_bids_are_forgotten(site: Site) -> None:
+    """Memory is bounded."""
+    for i in range(10_000):
+        site.settlement.hear(bid(f"s{i}"))
+    assert len(site.settlement._bids) <= 256
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_of_fifty_sites_one_answers(seed: int) -> None:
+    """Each hears a command a little sooner or later; a message takes up to 30 ms to each of the others."""
+    choice = random.Random(seed)
+    answers: dict[int, list[str]] = {}
+    steps: list[tuple[float, int, Callable[[], None]]] = []
+    number = itertools.count()
+    now_s = 0.0
+    sites: list[_Simulated] = []
+
+    def at(when_s: float, do: Callable[[], None]) -> None:
+        heapq.heappush(steps, (when_s, next(number), do))
+
+    def spread(text: str) -> None:
+        for each in sites:
+            at(now_s + choice.uniform(0.001, 0.03), lambda each=each: each.hear(text.encode()))  # type: ignore[misc]
+
+    sites = [_Simulated(f"site{i}", lambda: now_s, at, spread, answers) for i in range(50)]
+    for command in range(10):
+        spoken_s = 10.0 * command + 5
+        for each in sites:
+            if choice.random() < 0.8:
+                late_s = choice.choice([choice.uniform(0.2, 0.3), choice.uniform(0.5, 0.9)])
+                result = replace(
+                    ACCEPTED,
+                    utterance_id=str(command),
+                    latency_ms=1000 * late_s,
+                    clarity_db=choice.uniform(5, 30),
+                    end_s=ACCEPTED.start_s + choice.uniform(1.2, 1.6),
+                )
+                at(spoken_s + late_s, lambda each=each, result=result: each.offer(result))  # type: ignore[misc]
+    while steps:
+        now_s, _, do = heapq.heappop(steps)
+        do()
+    assert {command: len(who) for command, who in answers.items()} == dict.fromkeys(range(10), 1)
+
+
+class _Simulated(Settlement):
+    """A settlement whose wait is a step of the simulation, in place of a thread."""
+
+    def __init__(
+        self,
+        name: str,
+        clock: Callable[[], float],
+        at: Callable[[float, Callable[[], None]], None],
+        spread: Callable[[str], None],
+        answers: dict[int, list[str]],
+    ) -> None:
+        def tell(result: Result) -> None:
+            if result.accepted:
+                answers.setdefault(int(result.utterance_id), []).append(name)
+
+        super().__init__(name, WAIT_S, spread, tell, clock)
+        self.close()  # ends the thread
+        self._at = at
+
+    def offer(self, result: Result) -> None:
+        waiting = len(self._offers)
+        super().offer(result)
+        if len(self._offers) > waiting:
+            self._at(self._clock() + WAIT_S, self._settle)
