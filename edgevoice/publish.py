@@ -48,6 +48,7 @@ MAX_LEVEL_CHARACTERS: Final = 100
 """Longest topic level made of a name; names are a few words, and a topic has a limit of 65,535 bytes."""
 
 _QUEUE_RESULTS: Final = 64  # more than anyone says within an outage short enough for them to matter
+_TRANSIT_S: Final = 0.02  # from here to a subscriber on a busy machine: what has less left would arrive stale
 _CLOSE_S: Final = 2.0  # how long a clean end may wait for the broker
 _RECONNECT_MIN_S: Final = 1.0  # soon enough for a broker that restarts
 _RECONNECT_MAX_S: Final = (
@@ -406,7 +407,7 @@ class Publisher:
                     self._in_flight = Outgoing(topic, self._retained[topic])
                     return self._in_flight
                 message = self._results.popleft()
-                if message.expires_s is None or clock_s() < message.expires_s:
+                if message.expires_s is None or clock_s() + _TRANSIT_S < message.expires_s:
                     self._in_flight = message
                     return message
                 self._stale += 1

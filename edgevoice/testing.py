@@ -51,7 +51,7 @@ class Broker:
 
     Args:
         accounts: user name -> password; None lets everybody in.
-        settings: more lines for mosquitto's configuration; they apply to the one listener.
+        settings: more lines for mosquitto's configuration; they apply to the one listener, and win.
 
     Raises:
         BrokerError: mosquitto is not installed or does not start.
@@ -132,7 +132,7 @@ class Broker:
         raise BrokerError(f"mosquitto did not start on port {self.port}: {said or 'it said nothing'}")
 
     def _write_files(self, folder: Path) -> Path:
-        lines = [f"listener {self.port} {self.host}", *self._settings, "persistence false", "log_dest stderr"]
+        lines = [f"listener {self.port} {self.host}", "persistence false", "log_dest stderr", *self._settings]
         if os.geteuid() == 0:  # else mosquitto gives up root, and cannot read its files any more
             lines.append(f"user {pwd.getpwuid(0).pw_name}")
         if self._accounts is None:
