@@ -222,7 +222,7 @@ class Dialer:
 class _VersionError(BrokerError):
     """The broker may know an older MQTT only."""
 
-    def __init__(self, text: str, *, certain: bool) -> None:
+    def __init__(self, text: str, *, certain: bool = False) -> None:
         super().__init__(text)
         self.certain = certain
 

@@ -8,7 +8,6 @@ Ctrl-C.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import io
 import json
@@ -23,19 +22,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn, cast
 
 from edgevoice import __version__, cli_bench, cli_eval, cli_grammar, cli_grammar_import
-from edgevoice.errors import AudioError, BrokerError, CheckFailedError, EdgevoiceError, ModelError, UsageError
+from edgevoice.errors import AudioError, CheckFailedError, EdgevoiceError, ModelError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from edgevoice.attention import Attention
     from edgevoice.capture import FrameSource
     from edgevoice.config import Config
     from edgevoice.events import Result
-    from edgevoice.health import Figures
-    from edgevoice.microphone import Microphone
-    from edgevoice.pipeline import Pipeline
-    from edgevoice.publish import Publisher, State
+    from edgevoice.publish import State
 
 EXIT_CODES: Final = (
     "exit codes: 0 done, a refused command is a result too; 1 a check failed, or the output cannot be "
@@ -103,96 +98,16 @@ def _command(arguments: Sequence[str] | None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Microphone (or recordings, or raw audio) to MQTT."""
-    from edgevoice.commands import Commands  # noqa: PLC0415 - each command loads only what it needs
-    from edgevoice.health import Figures  # noqa: PLC0415
-    from edgevoice.microphone import Microphone  # noqa: PLC0415
-    from edgevoice.pipeline import Pipeline  # noqa: PLC0415
-    from edgevoice.reload import Reloader  # noqa: PLC0415
+    from edgevoice import service  # noqa: PLC0415 - each command loads only what it needs
 
     config = _config(options)
-    commands = Commands(config.wake.window_s)
+    alone = not (options.input or config.audio.enabled)  # without sound of our own
     signal.signal(signal.SIGTERM, _stop)  # the way systemd ends a service, nothing out of order
     if not options.verbose:
         logging.getLogger().setLevel(config.log.level.upper())
-    publisher = _publisher(config)
-    try:
-        pipeline = Pipeline(config, options.grammar)
-        try:
-            on_state = publisher.set_state if publisher else lambda _: None
-            reloader = Reloader(pipeline.recogniser, publisher.set_grammar if publisher else lambda _: None)
-            commands.reloader = reloader
-            signal.signal(signal.SIGHUP, lambda *_: reloader.reload())
-            figures = Figures()
-            with _reporting(figures, pipeline, publisher, config.mqtt.health_interval_s):
-                if publisher:
-                    publisher.serve(commands.take)
-                for source in _sources(options, config, on_state):
-                    commands.microphone = source if isinstance(source, Microphone) else None
-                    if isinstance(source, Microphone):
-                        figures.watch("audio", partial(_counters, source))
-                    _run_source(
-                        source, pipeline, publisher, on_state, attention=commands.attention, figures=figures
-                    )
-        finally:
-            if commands.reloader:
-                commands.reloader.close()
-            pipeline.close()
-        _finish(publisher, config.mqtt.connect_timeout_s)
-    finally:
-        if publisher:
-            publisher.close()
+    sources = None if alone else partial(_sources, options, config)
+    service.run(config, options.grammar, sources, lambda result: print(_line(result), flush=True))
     return 0
-
-
-@contextlib.contextmanager
-def _reporting(
-    figures: Figures, pipeline: Pipeline, publisher: Publisher | None, interval_s: float
-) -> Iterator[None]:
-    """Tell the broker how we fare, until the end of the block."""
-    from edgevoice.health import Reporter  # noqa: PLC0415
-
-    if publisher is None or interval_s == 0:
-        yield
-        return
-    figures.watch("mqtt", publisher.figures)
-    figures.watch("queues", lambda: {"utterances": pipeline.waiting, "results": publisher.waiting})
-    reporter = Reporter(figures, publisher.set_health, interval_s)
-    try:
-        yield
-    finally:
-        reporter.close()
-
-
-def _counters(source: Microphone) -> dict[str, object]:
-    return dataclasses.asdict(source.counters)
-
-
-def _finish(publisher: Publisher | None, timeout_s: float) -> None:
-    """Wait for the broker to have everything."""
-    if publisher is None or publisher.flush(timeout_s):
-        return
-    if publisher.failure:
-        raise BrokerError(f"not every result reached the broker; {publisher.failure}")
-    _log.warning("not every result reached the broker: %s", publisher.counters)
-
-
-def _run_source(
-    source: FrameSource,
-    pipeline: Pipeline,
-    publisher: Publisher | None,
-    on_state: Callable[[State], None],
-    *,
-    attention: Attention,
-    figures: Figures,
-) -> None:
-    try:
-        for result in pipeline.results(source, on_state, live=source.live, attention=attention):
-            figures.count(result)
-            print(_line(result), flush=True)
-            if publisher:
-                publisher.publish(result)
-    finally:
-        source.close()
 
 
 def listen(options: argparse.Namespace) -> int:
@@ -413,20 +328,6 @@ def _config(options: argparse.Namespace) -> Config:
     if model:
         loaded = dataclasses.replace(loaded, model=dataclasses.replace(loaded.model, name=model))
     return loaded
-
-
-def _publisher(config: Config) -> Publisher | None:
-    """Return a publisher that connects in the background, or None when no broker is configured."""
-    from edgevoice.broker import mqtt_settings  # noqa: PLC0415
-    from edgevoice.publish import Publisher  # noqa: PLC0415
-
-    mqtt = config.mqtt
-    if mqtt.host is None:
-        print("edgevoice: no broker configured (mqtt.host): results are only printed", file=sys.stderr)
-        return None
-    publisher = Publisher(mqtt_settings(config), config.site)
-    publisher.start()
-    return publisher
 
 
 def _sources(

@@ -32,8 +32,11 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from edgevoice.broker import MAX_PACKET_BYTES, Dialer, MqttSettings, Outgoing, clock_s
 from edgevoice.errors import BrokerError, UsageError
+from edgevoice.settle import BID_LIFE_S
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from paho.mqtt.client import MQTTMessage
 
     from edgevoice.broker import Connection
@@ -47,6 +50,9 @@ State = Literal["listening", "speech", "recognising", "muted", "lost"]
 MAX_LEVEL_CHARACTERS: Final = 100
 """Longest topic level made of a name; names are a few words, and a topic has a limit of 65,535 bytes."""
 
+_BID: Final = "bid"
+_ALL_BIDS: Final = f"edgevoice/+/{_BID}"
+_QUEUE_BIDS: Final = 8  # more are of commands that were answered long ago
 _QUEUE_RESULTS: Final = 64  # more than anyone says within an outage short enough for them to matter
 _TRANSIT_S: Final = 0.02  # from here to a subscriber on a busy machine: what has less left would arrive stale
 _CLOSE_S: Final = 2.0  # how long a clean end may wait for the broker
@@ -164,6 +170,7 @@ class Publisher:
         self._changed = threading.Condition()  # guards all below
         self._thread: threading.Thread | None = None
         self._connection: Connection | None = None
+        self._hears = False  # what was to be subscribed to on the connection is
         self._closed = False  # takes nothing any more
         self._ending = False  # and sends nothing any more
         self._farewell = False  # the broker has our offline
@@ -178,6 +185,8 @@ class Publisher:
         self._connections = 0
         self._failures_reported = 0
         self._take_command: TakeCommand | None = None
+        self._bids: deque[Outgoing] = deque(maxlen=_QUEUE_BIDS)
+        self._hear_bid: Callable[[bytes], None] | None = None
 
     def __repr__(self) -> str:
         return f"Publisher({self._settings.address}, site={self._site!r}, connected={self.connected})"
@@ -247,7 +256,11 @@ class Publisher:
             self._hurry = True
             self._changed.notify_all()
             self._changed.wait_for(
-                lambda: self.connected or self._closed or (self._attempts > attempts and self._failures)
+                lambda: (
+                    (self.connected and self._hears)
+                    or self._closed
+                    or (self._attempts > attempts and self._failures)
+                )
             )
             if not self.connected:
                 raise BrokerError(next(reversed(self._failures), "the publisher was closed"))
@@ -303,6 +316,22 @@ class Publisher:
         with self._changed:
             self._check_open()
             self._retain("health", json.dumps(fields, ensure_ascii=False, allow_nan=False))
+
+    def bid(self, payload: str) -> None:
+        """Send a bid (settle.py) on `edgevoice/<site>/bid`, before everything else that waits; or never."""
+        message = Outgoing(self._topic(_BID), payload.encode("utf-8", "replace"), clock_s() + BID_LIFE_S)
+        with self._changed:
+            self._bids.append(message)
+            self._changed.notify_all()
+
+    def exchange_bids(self, hear: Callable[[bytes], None]) -> None:
+        """Give the bids of all sites, ours among them, to a function from now on, in the network's thread."""
+        with self._changed:
+            self._check_open()
+            self._hear_bid = hear
+            connection = self._connection
+        if connection is not None and connection.alive:
+            connection.subscribe(_ALL_BIDS)
 
     def serve(self, take: TakeCommand) -> None:
         """Take commands on `edgevoice/<site>/set/<name>` from now on, and answer who wants an answer."""
@@ -381,15 +410,22 @@ class Publisher:
             self._hurry = False
             self._due = {topic: None for topic in self._retained if topic != self._topic("availability")}
             self._retain("availability", "offline" if self._closed else "online")
-            serving = self._take_command is not None
+            self._bids.clear()  # of a time that is over
+            serving, bidding = self._take_command is not None, self._hear_bid is not None
         if serving:  # before anybody is told that we are there
             self._subscribe(connection)
+        if bidding:
+            connection.subscribe(_ALL_BIDS)
+        with self._changed:
+            self._hears = True
+            self._changed.notify_all()
         _log.info("connected to the MQTT broker at %s, MQTT %s", self._settings.address, connection.version)
         while (message := self._next(connection)) is not None:
             failure = connection.send(message)
             with self._changed:
+                if self._in_flight is not None:
+                    self._settle(message, failure)
                 self._in_flight = None
-                self._settle(message, failure)
                 self._changed.notify_all()
 
     def _next(self, connection: Connection) -> Outgoing | None:
@@ -397,10 +433,12 @@ class Publisher:
         with self._changed:
             while True:
                 self._changed.wait_for(
-                    lambda: self._ending or not connection.alive or self._due or self._results
+                    lambda: self._ending or not connection.alive or self._bids or self._due or self._results
                 )
                 if self._ending or not connection.alive:
                     return None
+                if self._bids:
+                    return self._bids.popleft()  # not in flight: nobody waits for it, and it is not counted
                 if self._due:
                     topic = next(iter(self._due))
                     del self._due[topic]
@@ -432,6 +470,7 @@ class Publisher:
         """Note how a connection ended."""
         with self._changed:
             self._connection = None
+            self._hears = False
             self._unanswered += connection.unanswered
             self._changed.notify_all()
         why = connection.lost_because
@@ -463,6 +502,10 @@ class Publisher:
             self._changed.notify_all()
 
     def _on_message(self, connection: Connection, message: MQTTMessage) -> None:
+        if message.topic.endswith(f"/{_BID}") and not message.topic.startswith(self._topic("set/")):
+            if self._hear_bid is not None and not message.retain:
+                self._hear_bid(bytes(message.payload))
+            return
         answer: dict[str, object] = {"ok": True}
         try:
             self._carry_out(message)

@@ -1,16 +1,16 @@
 """Who answers when several edgevoices hear one command: one of them.
 
-    accepted result -> offer() -> bid to the others (edgevoice/<site>/bid) -> wait -> the result, or `elsewhere`
+    accepted result -> offer() -> bid to the others (edgevoice/<site>/bid) -> wait -> result, or `elsewhere`
 
-1. Who has understood a command tells the others, with a bid: when the speech was, and how clearly it was heard.
+1. Who has understood a command tells the others, with a bid: when the speech was, how clearly it was heard.
 2. Who knows of a bid for the same speech that is older than half of the wait keeps silent: another one is
    about to answer. Otherwise it bids, too, so that all bids are out within half of the wait.
-3. When the wait is over, who heard the speech most clearly answers. All have seen the same bids by then, if a
-   message takes less than a quarter of the wait.
+3. When the wait is over, who heard the speech most clearly answers. All have seen the same bids by then, if
+   a message takes less than a quarter of the wait.
 
-Clocks of machines differ, so bids say how long ago something was, and each counts back from when it heard of
-it. The same speech is what overlaps by more than half of the shorter one. A bid that comes late, or not at all,
-makes two answers, never none, unless the one that has won dies at that moment.
+Clocks of machines differ, so bids say how long ago something was, and each counts back from when it heard
+of it. The same speech is what overlaps by more than half of the shorter one. A bid that comes late, or not at
+all, makes two answers, never none, unless the one that has won dies at that moment.
 """
 
 from __future__ import annotations

@@ -8,13 +8,18 @@ import json
 import random
 import threading
 import time
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from edgevoice.broker import MqttSettings
 from edgevoice.events import Result
+from edgevoice.publish import Publisher
 from edgevoice.settle import MAX_BID_BYTES, Settlement
+from edgevoice.testing import Broker, Subscriber
+from tests import schemas
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,6 +63,7 @@ class Site:
         self._told.set()
 
     def outcome(self) -> Result:
+        """Wait for what it tells."""
         assert self._told.wait(5)
         (result,) = self.told
         return result
@@ -189,7 +195,7 @@ def test_many_bids_are_forgotten(site: Site) -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_of_fifty_sites_one_answers(seed: int) -> None:
     """Each hears a command a little sooner or later; a message takes up to 30 ms to each of the others."""
-    choice = random.Random(seed)
+    choice = random.Random(seed)  # noqa: S311 - a simulation
     answers: dict[int, list[str]] = {}
     steps: list[tuple[float, int, Callable[[], None]]] = []
     number = itertools.count()
@@ -223,6 +229,38 @@ def test_of_fifty_sites_one_answers(seed: int) -> None:
     assert {command: len(who) for command, who in answers.items()} == dict.fromkeys(range(10), 1)
 
 
+def test_over_a_broker_one_answers() -> None:
+    """Twenty sites, each with its connection; the clearest has the intent, the others say who was clearer."""
+    choice = random.Random(1)  # noqa: S311 - a simulation
+    clarities_db = choice.sample(range(40), 20)
+    with Broker() as broker, Subscriber(broker.port, "edgevoice/#") as subscriber, ExitStack() as stack:
+        settlements = []
+        for i in range(20):
+            publisher = stack.enter_context(
+                closing(Publisher(MqttSettings(broker.host, broker.port), f"s{i}"))
+            )
+            # Twenty in one process are slow, so they wait longer than machines of their own would.
+            settlement = Settlement(f"s{i}", 2.0, publisher.bid, publisher.publish)
+            stack.enter_context(closing(settlement))
+            publisher.exchange_bids(settlement.hear)
+            publisher.connect()
+            settlements.append(settlement)
+        for settlement, clarity_db in zip(settlements, clarities_db, strict=True):
+            settlement.offer(replace(ACCEPTED, utterance_id=str(clarity_db), clarity_db=float(clarity_db)))
+        for settlement in settlements:
+            settlement.close()
+        subscriber.wait_for(lambda m: "/intent/" in m.topic)
+    results = [m for m in subscriber.messages if "/intent/" in m.topic or m.topic.endswith("/rejected")]
+    assert len(results) == 20
+    accepted = [message for message in results if "/intent/" in message.topic]
+    assert [message.json()["utterance_id"] for message in accepted] == [str(max(clarities_db))]
+    assert {m.json()["reason"] for m in results if m not in accepted} == {"elsewhere"}
+    bids = [message for message in subscriber.messages if message.topic.endswith("/bid")]
+    assert len(bids) == 20
+    for message in bids:
+        schemas.check(message)
+
+
 class _Simulated(Settlement):
     """A settlement whose wait is a step of the simulation, in place of a thread."""
 
@@ -243,6 +281,7 @@ class _Simulated(Settlement):
         self._at = at
 
     def offer(self, result: Result) -> None:
+        """As the settlement does, and note when the wait is over."""
         waiting = len(self._offers)
         super().offer(result)
         if len(self._offers) > waiting:

@@ -1,0 +1,147 @@
+"""The service, `edgevoice run`: the pipeline, and all that goes on beside it.
+
+    source -> pipeline.py -> Result -> settle.py, if others may hear the same -> counted, shown, published
+
+    beside it: commands in (commands.py), grammar reloads (reload.py), reports (health.py), Wyoming
+    (wyoming_server.py)
+
+What is opened is closed in the opposite order: nothing that could still make a result outlives the publisher.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import signal
+import threading
+from contextlib import ExitStack, closing, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING
+
+from edgevoice.broker import mqtt_settings
+from edgevoice.commands import Commands
+from edgevoice.errors import BrokerError
+from edgevoice.health import Figures, Reporter
+from edgevoice.microphone import Microphone
+from edgevoice.pipeline import Pipeline
+from edgevoice.publish import Publisher
+from edgevoice.reload import Reloader
+from edgevoice.settle import Settlement
+from edgevoice.wyoming_server import serving
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from edgevoice.capture import FrameSource
+    from edgevoice.config import Config
+    from edgevoice.events import Result
+    from edgevoice.publish import State
+
+    OnState = Callable[[State], None]
+
+_log = logging.getLogger(__name__)
+
+
+def run(
+    config: Config,
+    grammar: Path | None,
+    sources: Callable[[OnState], Iterable[FrameSource]] | None,
+    show: Callable[[Result], None],
+) -> None:
+    """Serve until the sources end or a signal raises an exception.
+
+    Args:
+        config: everything else.
+        grammar: a grammar file in place of the configured one.
+        sources: of sound, one after the other, told where to report their state; None: only what others send.
+        show: given each result.
+
+    Raises:
+        EdgevoiceError: something cannot be opened, or not every result reached the broker.
+    """
+    publisher = _publisher(config)
+    figures = Figures()
+
+    def tell(result: Result) -> None:
+        figures.count(result)
+        show(result)
+        if publisher:
+            publisher.publish(result)
+
+    with closing(publisher) if publisher else nullcontext():
+        with ExitStack() as stack:
+            pipeline = stack.enter_context(closing(Pipeline(config, grammar)))
+            others = stack.enter_context(serving(config, pipeline.recogniser, grammar, alone=sources is None))
+            tell_grammar = publisher.set_grammar if publisher else lambda _: None
+            reloader = stack.enter_context(closing(Reloader(pipeline.recogniser, tell_grammar, *others)))
+            signal.signal(signal.SIGHUP, lambda *_: reloader.reload())
+            commands = Commands(config.wake.window_s)
+            commands.reloader = reloader
+            offer: Callable[[Result], None] = tell
+            if publisher:
+                figures.watch("queues", partial(_queues, pipeline, publisher))
+                offer = _exchange(stack, config, publisher, figures, tell)
+                publisher.serve(commands.take)
+            if sources is None:
+                threading.Event().wait()  # until a signal
+            else:
+                on_state: OnState = publisher.set_state if publisher else lambda _: None
+                for source in sources(on_state):
+                    with closing(source):
+                        commands.microphone = source if isinstance(source, Microphone) else None
+                        if commands.microphone:
+                            figures.watch("audio", partial(_counters, commands.microphone))
+                        for result in pipeline.results(
+                            source, on_state, live=source.live, attention=commands.attention
+                        ):
+                            offer(result)
+        if publisher:
+            _finish(publisher, config.mqtt.connect_timeout_s)
+
+
+def _exchange(
+    stack: ExitStack,
+    config: Config,
+    publisher: Publisher,
+    figures: Figures,
+    tell: Callable[[Result], None],
+) -> Callable[[Result], None]:
+    """Begin to report and to settle with others, as configured, and return who takes results from now on."""
+    if config.mqtt.health_interval_s:
+        figures.watch("mqtt", publisher.figures)
+        reporter = Reporter(figures, publisher.set_health, config.mqtt.health_interval_s)
+        stack.enter_context(closing(reporter))
+    if not config.mqtt.settle_ms:
+        return tell
+    settlement = Settlement(config.site, config.mqtt.settle_ms / 1000, publisher.bid, tell)
+    stack.enter_context(closing(settlement))
+    publisher.exchange_bids(settlement.hear)
+    return settlement.offer
+
+
+def _publisher(config: Config) -> Publisher | None:
+    """Return a publisher that connects in the background, or None when no broker is configured."""
+    if config.mqtt.host is None:
+        _log.warning("no broker configured (mqtt.host): results are only printed")
+        return None
+    publisher = Publisher(mqtt_settings(config), config.site)
+    publisher.start()
+    return publisher
+
+
+def _queues(pipeline: Pipeline, publisher: Publisher) -> dict[str, object]:
+    return {"utterances": pipeline.waiting, "results": publisher.waiting}
+
+
+def _counters(microphone: Microphone) -> dict[str, object]:
+    return dataclasses.asdict(microphone.counters)
+
+
+def _finish(publisher: Publisher, timeout_s: float) -> None:
+    """Wait for the broker to have everything."""
+    if publisher.flush(timeout_s):
+        return
+    if publisher.failure:
+        raise BrokerError(f"not every result reached the broker; {publisher.failure}")
+    _log.warning("not every result reached the broker: %s", publisher.counters)
