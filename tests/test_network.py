@@ -360,9 +360,11 @@ def listening(
             child.kill()
 
 
-def speak(caller: socket.socket, sample: Sample) -> None:
-    """Say it at its own pace, and then nothing for a while."""
+def speak(caller: socket.socket, sample: Sample, noise: Samples | None = None) -> None:
+    """Say it at its own pace, and then nothing for a while; with noise, of that length, over all of it."""
     audio = np.concatenate([sample.read(), np.zeros(SAMPLE_RATE_HZ, np.float32)])
+    if noise is not None:
+        audio += noise
     started_s = time.monotonic()
     for first in range(0, len(audio), FRAME_SAMPLES):
         time.sleep(max(0.0, started_s + first / SAMPLE_RATE_HZ - time.monotonic()))

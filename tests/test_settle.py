@@ -6,23 +6,29 @@ import heapq
 import itertools
 import json
 import random
+import socket
 import threading
 import time
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from edgevoice.broker import MqttSettings
-from edgevoice.events import Result
+from edgevoice.events import SAMPLE_RATE_HZ, Result
 from edgevoice.publish import Publisher
 from edgevoice.settle import MAX_BID_BYTES, Settlement
 from edgevoice.testing import Broker, Subscriber
 from tests import schemas
+from tests.test_network import listening, speak
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.conftest import Sample
 
 WAIT_S = 0.15
 ACCEPTED = Result(
@@ -259,6 +265,36 @@ def test_over_a_broker_one_answers() -> None:
     assert len(bids) == 20
     for message in bids:
         schemas.check(message)
+
+
+def test_two_that_run(tmp_path: Path, child_environment: dict[str, str], samples: tuple[Sample, ...]) -> None:
+    """One sentence into two running edgevoices, one of which hears it in noise: the other one answers."""
+    said = next(sample for sample in samples if sample.path.stem == "turn-on-desk-lamp")
+    noise = np.random.default_rng(1).standard_normal(len(said.read()) + SAMPLE_RATE_HZ) * 0.004
+    with Broker() as broker, Subscriber(broker.port, "edgevoice/#") as subscriber, ExitStack() as stack:
+        callers = []
+        for site in ("near", "far"):
+            path = tmp_path / f"{site}.yaml"
+            path.write_text(
+                f"site: {site}\nmqtt: {{host: {broker.host}, port: {broker.port}, settle_ms: 500}}\n"
+            )
+            _, address = stack.enter_context(listening(child_environment, "--config", str(path)))
+            callers.append(stack.enter_context(socket.create_connection(address)))
+        threads = [
+            threading.Thread(target=speak, args=(caller, said, added))
+            for caller, added in zip(callers, (None, noise.astype(np.float32)), strict=True)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        subscriber.wait_for(lambda m: m.topic.endswith("/rejected"), 10)
+        subscriber.wait_for(lambda m: "/intent/" in m.topic)
+    results = {
+        m.topic: m.json() for m in subscriber.messages if "intent/" in m.topic or "rejected" in m.topic
+    }
+    assert set(results) == {"edgevoice/near/intent/HassTurnOn", "edgevoice/far/rejected"}
+    assert results["edgevoice/far/rejected"]["reason"] == "elsewhere"
 
 
 class _Simulated(Settlement):
