@@ -26,7 +26,7 @@ from edgevoice.network import SocketMicrophone
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from edgevoice.events import Frame
+    from edgevoice.events import Frame, Samples
     from edgevoice.publish import State
     from tests.conftest import Edgevoice, Sample
 
