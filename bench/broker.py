@@ -162,8 +162,8 @@ def _packets(broker: socket.socket, ended: Callable[[], bool]) -> Iterator[tuple
 def outages(intents: int, kills: int, seed: int) -> list[tuple[float, float]]:
     """When the broker is killed, in seconds from the beginning, and for how long it stays away.
 
-    Each kill has its share of the whole time, and comes at a random moment of the first half of it: so there is
-    a connection to kill.
+    Each kill has its share of the whole time, and comes at a random moment of the first half of it: so there
+    is a connection to kill.
     """
     chance = random.Random(seed)  # noqa: S311 - the same ones again
     share_s = intents / RATE_HZ / kills

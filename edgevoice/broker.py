@@ -43,13 +43,15 @@ _log = logging.getLogger(__name__)
 MAX_PACKET_BYTES: Final = 1_100_000
 """Longest message we take: a list of 1 MB (reload.py) with its topic. MQTT 5 tells the broker so."""
 
+UNSUPPORTED_VERSION: Final = 0x84
+"""The reason of a broker that does not know our MQTT (MQTT 5, 3.2.2.2); paho makes 3.1.1's code 1 the same."""
+
 _ACKNOWLEDGE_S: Final = 10.0  # a broker needs milliseconds; by default a result is void after half of this
 _SUBSCRIBE_S: Final = 2.0  # as long as results may wait for it
 _GOODBYE_S: Final = 1.0  # to hand a broker that reads slowly our last word
 _PROMPT_S: Final = 0.1  # from publish() to here on a busy machine; MQTT counts whole seconds
 _AT_LEAST_ONCE: Final = 1  # MQTT's quality of service
 _SURE_DOUBTS: Final = 2  # once may be a broker that starts
-_UNSUPPORTED_VERSION: Final = 0x84  # MQTT 5, 3.2.2.2; paho makes it of 3.1.1's code 1, too
 _TAKEN_OVER: Final = 0x8E  # MQTT 5, 3.14.2.1: another client has come with our client id
 _UNSPECIFIED: Final = 0x80  # the reason paho gives when a connection ends without one
 
@@ -222,7 +224,7 @@ class Dialer:
 class _VersionError(BrokerError):
     """The broker may know an older MQTT only."""
 
-    def __init__(self, text: str, *, certain: bool) -> None:
+    def __init__(self, text: str, *, certain: bool = False) -> None:
         super().__init__(text)
         self.certain = certain
 
@@ -270,18 +272,13 @@ class Connection:
             raise
 
     def _open(self, settings: MqttSettings) -> None:
-        try:
-            connect(self._client, settings)
-        except (OSError, ValueError) as error:  # ValueError: a host name that cannot be one
-            raise BrokerError(
-                f"no connection to the MQTT broker at {self._address}: {why_not(error)}"
-            ) from None
+        connect(self._client, settings)
         self._client.loop_start()
         try:
             failure = self._opened.get(timeout=settings.connect_timeout_s)
         except queue.Empty:
             why = f"no answer within {settings.connect_timeout_s:g} s; is it an MQTT broker?"
-            failure = _VersionError(str(self._refusal(why)), certain=False)
+            failure = _VersionError(str(self._refusal(why)))
         if failure is not None:
             raise failure
 
@@ -380,7 +377,7 @@ class Connection:
         if not reason.is_failure:
             self.alive = True
             self._opened.put(None)
-        elif reason.value == _UNSUPPORTED_VERSION:
+        elif reason.value == UNSUPPORTED_VERSION:
             text = str(self._refusal(f"{reason}; it must speak MQTT 5 or 3.1.1"))
             self._opened.put(_VersionError(text, certain=True))
         else:
@@ -399,7 +396,7 @@ class Connection:
             why = "it closed the connection; is it an MQTT broker, and does tls fit it?"
             if self._dialer.tls:
                 why = "it closed the connection; does it want (another) certificate of ours, mqtt cert_file?"
-            self._opened.put(_VersionError(str(self._refusal(why)), certain=False))
+            self._opened.put(_VersionError(str(self._refusal(why))))
         self._ended.set()
         self._subscribed.set()
         self._outcomes.put(None)
@@ -458,16 +455,19 @@ def connect(client: Client, settings: MqttSettings) -> None:
     """Connect a client of new_client(), without anything of an earlier session; on_connect tells the end.
 
     Raises:
-        OSError, ValueError: see why_not().
+        BrokerError: names the broker and why it cannot be reached.
     """
-    if client.protocol == MQTTv311:
-        client.connect(settings.host, settings.port, settings.keepalive_s)
-        return
-    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-    properties.MaximumPacketSize = MAX_PACKET_BYTES
-    client.connect(
-        settings.host, settings.port, settings.keepalive_s, clean_start=True, properties=properties
-    )
+    more: dict[str, Any] = {}
+    if client.protocol == MQTTv5:
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.MaximumPacketSize = MAX_PACKET_BYTES
+        more = {"clean_start": True, "properties": properties}
+    try:
+        client.connect(settings.host, settings.port, settings.keepalive_s, **more)
+    except (OSError, ValueError) as error:  # ValueError: a host name that cannot be one
+        raise BrokerError(
+            f"no connection to the MQTT broker at {settings.address}: {why_not(error)}"
+        ) from error
 
 
 def tls_context(settings: MqttSettings) -> ssl.SSLContext:

@@ -26,7 +26,7 @@ from edgevoice.errors import BrokerError, ConfigError
 from edgevoice.publish import Publisher, State, topic_level
 from edgevoice.testing import Broker, Front, Subscriber
 from tests.conftest import ROOT, wait_until
-from tests.test_schemas import ACCEPTED
+from tests.results import ACCEPTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

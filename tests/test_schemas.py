@@ -16,31 +16,15 @@ from edgevoice import commands
 from edgevoice.broker import MqttSettings
 from edgevoice.commands import Commands
 from edgevoice.errors import UsageError
-from edgevoice.events import Interpretation, Reason, Result, Timings
+from edgevoice.events import Reason
 from edgevoice.health import Figures, Reporter
 from edgevoice.publish import Publisher, State
 from edgevoice.testing import Broker, Subscriber
 from tests import schemas
+from tests.results import ACCEPTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-ACCEPTED = Result(
-    utterance_id="u1",
-    time="2026-01-01T12:00:00+01:00",
-    start_s=1.0,
-    end_s=2.5,
-    text="Küche auf zwanzig Grad",
-    intent="SetTemperature",
-    slots={"room": "küche", "degrees": 20},
-    slots_raw={"room": "Küche", "degrees": "zwanzig"},
-    confidence=0.93,
-    accepted=True,
-    reason=None,
-    alternatives=(Interpretation("Küche auf neunzig Grad", "SetTemperature", {"degrees": 90}, {}, -4.5),),
-    timings=Timings(vad=1, mel=2, encode=3, search=4, match=5, explain=6),
-    latency_ms=281.5,
-)
 
 
 @pytest.fixture(scope="module")
