@@ -44,7 +44,7 @@ MAX_PACKET_BYTES: Final = 1_100_000
 """Longest message we take: a list of 1 MB (reload.py) with its topic. MQTT 5 tells the broker so."""
 
 UNSUPPORTED_VERSION: Final = 0x84
-"""The reason of a broker that does not know our MQTT (MQTT 5, 3.2.2.2); paho makes 3.1.1's code 1 the same."""
+"""Of a broker that does not know our MQTT (MQTT 5, 3.2.2.2); paho makes 3.1.1's code 1 the same."""
 
 _ACKNOWLEDGE_S: Final = 10.0  # a broker needs milliseconds; by default a result is void after half of this
 _SUBSCRIBE_S: Final = 2.0  # as long as results may wait for it
