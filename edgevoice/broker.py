@@ -48,6 +48,8 @@ UNSUPPORTED_VERSION: Final = 0x84
 
 _ACKNOWLEDGE_S: Final = 10.0  # a broker needs milliseconds; by default a result is void after half of this
 _SUBSCRIBE_S: Final = 2.0  # as long as results may wait for it
+_MAX_MQTT_BYTES: Final = 268_435_455  # the length of a packet has 28 bits (MQTT 5, 1.5.5)
+_HEADER_BYTES: Final = 16  # type, length of packet, topic and properties, packet identifier, expiry
 _GOODBYE_S: Final = 1.0  # to hand a broker that reads slowly our last word
 _PROMPT_S: Final = 0.1  # from publish() to here on a busy machine; MQTT counts whole seconds
 _AT_LEAST_ONCE: Final = 1  # MQTT's quality of service
@@ -247,6 +249,7 @@ class Connection:
         self.unanswered = False
         """Whether we broke it because the broker did not acknowledge a message."""
         self._dialer = dialer
+        self._most_bytes = _MAX_MQTT_BYTES
         self._address = settings.address
         self._opened: queue.SimpleQueue[BrokerError | None] = queue.SimpleQueue()
         # (message id, why it failed), "" if it did not; None: the connection is lost
@@ -288,6 +291,9 @@ class Connection:
         Returns:
             "" if it has, or why it refused; None if the connection is lost, and nobody knows.
         """
+        if len(message.topic.encode()) + len(message.payload) + _HEADER_BYTES > self._most_bytes:
+            # It would end the connection, and a retained one each that follows.
+            return f"it takes {self._most_bytes} bytes at most, and this has {len(message.payload)}"
         properties = None
         if message.expires_s is not None and self.version == "5":
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
@@ -304,12 +310,9 @@ class Connection:
             try:
                 outcome = self._outcomes.get(timeout=_ACKNOWLEDGE_S)
             except queue.Empty:
-                _log.warning(
-                    "the MQTT broker at %s did not acknowledge a message within %g s; ending the connection",
-                    self._address,
-                    _ACKNOWLEDGE_S,
-                )
                 self.unanswered = True
+                self.alive = False
+                self.lost_because = f"it did not acknowledge a message within {_ACKNOWLEDGE_S:g} s"
                 self._break()
                 return None
             if outcome is None:
@@ -373,8 +376,9 @@ class Connection:
 
     # -- called by paho's network thread --------------------------------------------------------------------
 
-    def _on_connect(self, _client: Client, _data: Any, _flags: Any, reason: ReasonCode, _props: Any) -> None:
+    def _on_connect(self, _client: Client, _data: Any, _flags: Any, reason: ReasonCode, props: Any) -> None:
         if not reason.is_failure:
+            self._most_bytes = getattr(props, "MaximumPacketSize", _MAX_MQTT_BYTES)
             self.alive = True
             self._opened.put(None)
         elif reason.value == UNSUPPORTED_VERSION:

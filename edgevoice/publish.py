@@ -423,7 +423,9 @@ class Publisher:
         elif failure:
             self._refused += is_result
             _log.error(
-                "the broker refused a message on %s: %s; check its access rules", message.topic, failure
+                "the broker refused a message on %s: %s; check its access rules and limits",
+                message.topic,
+                failure,
             )
         else:
             self._delivered += is_result
