@@ -374,6 +374,8 @@ class Publisher:
 
     def _use(self, connection: Connection) -> None:
         """Send what there is to send, until the connection or the publisher ends."""
+        if serving := self._take_command is not None:  # before anybody is told that we are there
+            self._subscribe(connection)
         with self._changed:
             self._connection = connection
             self._connections += 1
@@ -381,8 +383,8 @@ class Publisher:
             self._hurry = False
             self._due = {topic: None for topic in self._retained if topic != self._topic("availability")}
             self._retain("availability", "offline" if self._closed else "online")
-            serving = self._take_command is not None
-        if serving:  # before anybody is told that we are there
+            missed = self._take_command is not None and not serving
+        if missed:  # serve() was called meanwhile, and saw no connection
             self._subscribe(connection)
         _log.info("connected to the MQTT broker at %s, MQTT %s", self._settings.address, connection.version)
         while (message := self._next(connection)) is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -21,6 +23,7 @@ from edgevoice.health import Figures, Reporter
 from edgevoice.publish import Publisher, State
 from edgevoice.testing import Broker, Subscriber
 from tests import schemas
+from tests.conftest import ROOT
 from tests.results import ACCEPTED
 
 if TYPE_CHECKING:
@@ -127,6 +130,14 @@ def test_what_is_taken(name: str, text: str) -> None:
     except UsageError:
         taken = False
     assert schemas.accepts(f"set-{name}", text.encode()) is taken
+
+
+def test_examples_of_the_documents() -> None:
+    """The payloads that docs/mqtt.md shows pass, too."""
+    shown = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "mqtt.md").read_text("utf-8"), re.DOTALL)
+    result, health = (json.loads(each) for each in shown)
+    schemas.validator("intent").validate(result)
+    schemas.validator("health").validate(health)
 
 
 def test_counters_have_their_place() -> None:
