@@ -32,7 +32,7 @@ from edgevoice.errors import BrokerError, ConfigError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from paho.mqtt.client import MQTTMessage
 
@@ -43,13 +43,17 @@ _log = logging.getLogger(__name__)
 MAX_PACKET_BYTES: Final = 1_100_000
 """Longest message we take: a list of 1 MB (reload.py) with its topic. MQTT 5 tells the broker so."""
 
+UNSUPPORTED_VERSION: Final = 0x84
+"""Of a broker that does not know our MQTT (MQTT 5, 3.2.2.2); paho makes 3.1.1's code 1 the same."""
+
 _ACKNOWLEDGE_S: Final = 10.0  # a broker needs milliseconds; by default a result is void after half of this
 _SUBSCRIBE_S: Final = 2.0  # as long as results may wait for it
+_MAX_MQTT_BYTES: Final = 268_435_455  # the length of a packet has 28 bits (MQTT 5, 1.5.5)
+_HEADER_BYTES: Final = 16  # type, length of packet, topic and properties, packet identifier, expiry
 _GOODBYE_S: Final = 1.0  # to hand a broker that reads slowly our last word
 _PROMPT_S: Final = 0.1  # from publish() to here on a busy machine; MQTT counts whole seconds
 _AT_LEAST_ONCE: Final = 1  # MQTT's quality of service
 _SURE_DOUBTS: Final = 2  # once may be a broker that starts
-_UNSUPPORTED_VERSION: Final = 0x84  # MQTT 5, 3.2.2.2; paho makes it of 3.1.1's code 1, too
 _TAKEN_OVER: Final = 0x8E  # MQTT 5, 3.14.2.1: another client has come with our client id
 _UNSPECIFIED: Final = 0x80  # the reason paho gives when a connection ends without one
 
@@ -245,6 +249,7 @@ class Connection:
         self.unanswered = False
         """Whether we broke it because the broker did not acknowledge a message."""
         self._dialer = dialer
+        self._most_bytes = _MAX_MQTT_BYTES
         self._address = settings.address
         self._opened: queue.SimpleQueue[BrokerError | None] = queue.SimpleQueue()
         # (message id, why it failed), "" if it did not; None: the connection is lost
@@ -270,18 +275,13 @@ class Connection:
             raise
 
     def _open(self, settings: MqttSettings) -> None:
-        try:
-            connect(self._client, settings)
-        except (OSError, ValueError) as error:  # ValueError: a host name that cannot be one
-            raise BrokerError(
-                f"no connection to the MQTT broker at {self._address}: {why_not(error)}"
-            ) from None
+        connect(self._client, settings)
         self._client.loop_start()
         try:
             failure = self._opened.get(timeout=settings.connect_timeout_s)
         except queue.Empty:
             why = f"no answer within {settings.connect_timeout_s:g} s; is it an MQTT broker?"
-            failure = _VersionError(str(self._refusal(why)), certain=False)
+            failure = _VersionError(str(self._refusal(why)))
         if failure is not None:
             raise failure
 
@@ -291,6 +291,9 @@ class Connection:
         Returns:
             "" if it has, or why it refused; None if the connection is lost, and nobody knows.
         """
+        if len(message.topic.encode()) + len(message.payload) + _HEADER_BYTES > self._most_bytes:
+            # It would end the connection, and a retained one each that follows.
+            return f"it takes {self._most_bytes} bytes at most, and this has {len(message.payload)}"
         properties = None
         if message.expires_s is not None and self.version == "5":
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
@@ -307,12 +310,9 @@ class Connection:
             try:
                 outcome = self._outcomes.get(timeout=_ACKNOWLEDGE_S)
             except queue.Empty:
-                _log.warning(
-                    "the MQTT broker at %s did not acknowledge a message within %g s; ending the connection",
-                    self._address,
-                    _ACKNOWLEDGE_S,
-                )
                 self.unanswered = True
+                self.alive = False
+                self.lost_because = f"it did not acknowledge a message within {_ACKNOWLEDGE_S:g} s"
                 self._break()
                 return None
             if outcome is None:
@@ -320,10 +320,10 @@ class Connection:
             if outcome[0] == message_id:
                 return outcome[1]
 
-    def subscribe(self, topic_filter: str) -> None:
+    def subscribe(self, topics: Collection[str]) -> None:
         """Ask for messages, and wait a little for the broker's consent. A refusal is logged."""
         self._subscribed.clear()
-        self._client.subscribe(topic_filter, qos=_AT_LEAST_ONCE)
+        self._client.subscribe([(topic, _AT_LEAST_ONCE) for topic in topics])
         self._subscribed.wait(_SUBSCRIBE_S)
 
     def answer(self, topic: str, payload: str, key: bytes | None, expiry_s: float) -> None:
@@ -376,11 +376,12 @@ class Connection:
 
     # -- called by paho's network thread --------------------------------------------------------------------
 
-    def _on_connect(self, _client: Client, _data: Any, _flags: Any, reason: ReasonCode, _props: Any) -> None:
+    def _on_connect(self, _client: Client, _data: Any, _flags: Any, reason: ReasonCode, props: Any) -> None:
         if not reason.is_failure:
+            self._most_bytes = getattr(props, "MaximumPacketSize", _MAX_MQTT_BYTES)
             self.alive = True
             self._opened.put(None)
-        elif reason.value == _UNSUPPORTED_VERSION:
+        elif reason.value == UNSUPPORTED_VERSION:
             text = str(self._refusal(f"{reason}; it must speak MQTT 5 or 3.1.1"))
             self._opened.put(_VersionError(text, certain=True))
         else:
@@ -399,7 +400,7 @@ class Connection:
             why = "it closed the connection; is it an MQTT broker, and does tls fit it?"
             if self._dialer.tls:
                 why = "it closed the connection; does it want (another) certificate of ours, mqtt cert_file?"
-            self._opened.put(_VersionError(str(self._refusal(why)), certain=False))
+            self._opened.put(_VersionError(str(self._refusal(why))))
         self._ended.set()
         self._subscribed.set()
         self._outcomes.put(None)
@@ -418,8 +419,9 @@ class Connection:
     ) -> None:
         if any(reason.is_failure for reason in reasons):
             _log.error(
-                "the broker refuses us commands: %s; check that its access rules let us read set/#",
-                reasons[0],
+                "the broker refuses us messages: %s; check that its access rules let us read what "
+                "docs/mqtt.md lists",
+                next(reason for reason in reasons if reason.is_failure),
             )
         self._subscribed.set()
 
@@ -458,16 +460,19 @@ def connect(client: Client, settings: MqttSettings) -> None:
     """Connect a client of new_client(), without anything of an earlier session; on_connect tells the end.
 
     Raises:
-        OSError, ValueError: see why_not().
+        BrokerError: names the broker and why it cannot be reached.
     """
-    if client.protocol == MQTTv311:
-        client.connect(settings.host, settings.port, settings.keepalive_s)
-        return
-    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-    properties.MaximumPacketSize = MAX_PACKET_BYTES
-    client.connect(
-        settings.host, settings.port, settings.keepalive_s, clean_start=True, properties=properties
-    )
+    more: dict[str, Any] = {}
+    if client.protocol == MQTTv5:
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.MaximumPacketSize = MAX_PACKET_BYTES
+        more = {"clean_start": True, "properties": properties}
+    try:
+        client.connect(settings.host, settings.port, settings.keepalive_s, **more)
+    except (OSError, ValueError) as error:  # ValueError: a host name that cannot be one
+        raise BrokerError(
+            f"no connection to the MQTT broker at {settings.address}: {why_not(error)}"
+        ) from error
 
 
 def tls_context(settings: MqttSettings) -> ssl.SSLContext:

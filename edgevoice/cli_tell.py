@@ -15,7 +15,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from edgevoice import commands
-from edgevoice.broker import connect, mqtt_settings, new_client, remedy, why_not
+from edgevoice.broker import UNSUPPORTED_VERSION, connect, mqtt_settings, new_client, remedy
 from edgevoice.errors import BrokerError, ConfigError, UsageError
 from edgevoice.publish import topic_level
 
@@ -76,13 +76,7 @@ class _Teller:
 
     def ask(self) -> bytes:
         """Send the command and return the answer."""
-        settings = self._settings
-        try:
-            connect(self._client, settings)
-        except (OSError, ValueError) as error:  # ValueError: a host name that cannot be one
-            raise BrokerError(
-                f"no connection to the MQTT broker at {settings.address}: {why_not(error)}"
-            ) from error
+        connect(self._client, self._settings)
         self._client.loop_start()
         outcome: bytes | BrokerError
         try:
@@ -105,10 +99,11 @@ class _Teller:
         )
 
     def _fail(self, reason: ReasonCode) -> None:
+        what = remedy(str(reason))
+        if reason.value == UNSUPPORTED_VERSION:
+            what += f"; with MQTT 3.1.1 nobody can answer: use mosquitto_pub -t {self.topic} -m ..."
         self._outcomes.put(
-            BrokerError(
-                f"the MQTT broker at {self._settings.address} refused {self.topic}: {remedy(str(reason))}"
-            )
+            BrokerError(f"the MQTT broker at {self._settings.address} refused {self.topic}: {what}")
         )
 
     def _on_connect(self, client: Client, _data: Any, _flags: Any, reason: ReasonCode, _props: Any) -> None:

@@ -30,12 +30,14 @@ from dataclasses import asdict, dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
+from paho.mqtt.client import topic_matches_sub
+
 from edgevoice.broker import MAX_PACKET_BYTES, Dialer, MqttSettings, Outgoing, clock_s
 from edgevoice.errors import BrokerError, UsageError
 from edgevoice.settle import BID_LIFE_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterable
 
     from paho.mqtt.client import MQTTMessage
 
@@ -51,7 +53,9 @@ MAX_LEVEL_CHARACTERS: Final = 100
 """Longest topic level made of a name; names are a few words, and a topic has a limit of 65,535 bytes."""
 
 _BID: Final = "bid"
-_ALL_BIDS: Final = f"edgevoice/+/{_BID}"
+ALL_BIDS: Final = f"edgevoice/+/{_BID}"
+"""Topics of the bids of all sites."""
+
 _QUEUE_BIDS: Final = 8  # more are of commands that were answered long ago
 _QUEUE_RESULTS: Final = 64  # more than anyone says within an outage short enough for them to matter
 _TRANSIT_S: Final = 0.02  # from here to a subscriber on a busy machine: what has less left would arrive stale
@@ -137,6 +141,13 @@ class TakeCommand(Protocol):
         """Take its name, its topic from after `set/`, and what it says; in the publisher's thread."""
 
 
+class TakeMessage(Protocol):
+    """Takes what comes on other topics; must not wait, and raises nothing."""
+
+    def __call__(self, topic: str, payload: bytes, *, retained: bool) -> None:
+        """Take it, in the network's thread."""
+
+
 class Publisher:
     """Publishes results, the engine's state, its health and its presence below `edgevoice/<site>/`.
 
@@ -170,7 +181,6 @@ class Publisher:
         self._changed = threading.Condition()  # guards all below
         self._thread: threading.Thread | None = None
         self._connection: Connection | None = None
-        self._hears = False  # what was to be subscribed to on the connection is
         self._closed = False  # takes nothing any more
         self._ending = False  # and sends nothing any more
         self._farewell = False  # the broker has our offline
@@ -186,7 +196,7 @@ class Publisher:
         self._failures_reported = 0
         self._take_command: TakeCommand | None = None
         self._bids: deque[Outgoing] = deque(maxlen=_QUEUE_BIDS)
-        self._hear_bid: Callable[[bytes], None] | None = None
+        self._others: list[tuple[frozenset[str], TakeMessage]] = []
 
     def __repr__(self) -> str:
         return f"Publisher({self._settings.address}, site={self._site!r}, connected={self.connected})"
@@ -256,11 +266,7 @@ class Publisher:
             self._hurry = True
             self._changed.notify_all()
             self._changed.wait_for(
-                lambda: (
-                    (self.connected and self._hears)
-                    or self._closed
-                    or (self._attempts > attempts and self._failures)
-                )
+                lambda: self.connected or self._closed or (self._attempts > attempts and self._failures)
             )
             if not self.connected:
                 raise BrokerError(next(reversed(self._failures), "the publisher was closed"))
@@ -273,9 +279,20 @@ class Publisher:
         """
         name = result.intent if result.accepted else None
         level = "rejected" if name is None else f"intent/{topic_level(name)}"
-        payload = json.dumps(result_fields(result, self._site), ensure_ascii=False, allow_nan=False)
+        self._queue(self._topic(level), result_fields(result, self._site))
+
+    def send(self, topic: str, fields: dict[str, object]) -> None:
+        """Queue a message on any topic, which expires and is counted as a result is; returns at once.
+
+        Raises:
+            BrokerError: the publisher is closed.
+        """
+        self._queue(topic, {name: _json_value(value) for name, value in fields.items()})
+
+    def _queue(self, topic: str, fields: dict[str, object]) -> None:
+        payload = json.dumps(fields, ensure_ascii=False, allow_nan=False)
         message = Outgoing(
-            self._topic(level),
+            topic,
             payload.encode("utf-8", "replace"),  # a lone surrogate has no UTF-8
             clock_s() + self._settings.intent_expiry_s,
         )
@@ -324,23 +341,32 @@ class Publisher:
             self._bids.append(message)
             self._changed.notify_all()
 
-    def exchange_bids(self, hear: Callable[[bytes], None]) -> None:
-        """Give the bids of all sites, ours among them, to a function from now on, in the network's thread."""
+    def also_take(self, topics: Iterable[str], take: TakeMessage) -> None:
+        """Take what is published on other topics, too, from now on; they may have wildcards.
+
+        Raises:
+            BrokerError: the publisher is closed.
+        """
+        topics = frozenset(topics)
         with self._changed:
             self._check_open()
-            self._hear_bid = hear
+            self._others.append((topics, take))
             connection = self._connection
         if connection is not None and connection.alive:
-            connection.subscribe(_ALL_BIDS)
+            connection.subscribe(topics)
 
     def serve(self, take: TakeCommand) -> None:
-        """Take commands on `edgevoice/<site>/set/<name>` from now on, and answer who wants an answer."""
+        """Take commands on `edgevoice/<site>/set/<name>` from now on, and answer who wants an answer.
+
+        Raises:
+            BrokerError: the publisher is closed.
+        """
         with self._changed:
             self._check_open()
             self._take_command = take
             connection = self._connection
         if connection is not None and connection.alive:
-            self._subscribe(connection)
+            connection.subscribe({self._topic("set/#")})
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until the broker has acknowledged everything handed over.
@@ -403,22 +429,22 @@ class Publisher:
 
     def _use(self, connection: Connection) -> None:
         """Send what there is to send, until the connection or the publisher ends."""
+        subscribed: set[str] = set()
+        while True:
+            if missing := self._filters() - subscribed:  # before anybody is told that we are there
+                connection.subscribe(missing)
+                subscribed |= missing
+            with self._changed:
+                if self._filters() <= subscribed:
+                    self._connection = connection
+                    break
         with self._changed:
-            self._connection = connection
             self._connections += 1
             self._failures.clear()
             self._hurry = False
             self._due = {topic: None for topic in self._retained if topic != self._topic("availability")}
             self._retain("availability", "offline" if self._closed else "online")
             self._bids.clear()  # of a time that is over
-            serving, bidding = self._take_command is not None, self._hear_bid is not None
-        if serving:  # before anybody is told that we are there
-            self._subscribe(connection)
-        if bidding:
-            connection.subscribe(_ALL_BIDS)
-        with self._changed:
-            self._hears = True
-            self._changed.notify_all()
         _log.info("connected to the MQTT broker at %s, MQTT %s", self._settings.address, connection.version)
         while (message := self._next(connection)) is not None:
             failure = connection.send(message)
@@ -461,7 +487,9 @@ class Publisher:
         elif failure:
             self._refused += is_result
             _log.error(
-                "the broker refused a message on %s: %s; check its access rules", message.topic, failure
+                "the broker refused a message on %s: %s; check its access rules and limits",
+                message.topic,
+                failure,
             )
         else:
             self._delivered += is_result
@@ -470,7 +498,6 @@ class Publisher:
         """Note how a connection ended."""
         with self._changed:
             self._connection = None
-            self._hears = False
             self._unanswered += connection.unanswered
             self._changed.notify_all()
         why = connection.lost_because
@@ -502,9 +529,10 @@ class Publisher:
             self._changed.notify_all()
 
     def _on_message(self, connection: Connection, message: MQTTMessage) -> None:
-        if message.topic.endswith(f"/{_BID}") and not message.topic.startswith(self._topic("set/")):
-            if self._hear_bid is not None and not message.retain:
-                self._hear_bid(bytes(message.payload))
+        if not message.topic.startswith(self._topic("set/")):
+            for topics, take in list(self._others):
+                if any(topic_matches_sub(topic, message.topic) for topic in topics):
+                    take(message.topic, bytes(message.payload), retained=message.retain)
             return
         answer: dict[str, object] = {"ok": True}
         try:
@@ -534,8 +562,10 @@ class Publisher:
 
     # -- helpers --------------------------------------------------------------------------------------------
 
-    def _subscribe(self, connection: Connection) -> None:
-        connection.subscribe(self._topic("set/#"))
+    def _filters(self) -> set[str]:
+        """Return what is subscribed to."""
+        own = {self._topic("set/#")} if self._take_command is not None else set()
+        return own.union(*(topics for topics, _ in self._others))
 
     def _topic(self, level: str) -> str:
         return f"{self._prefix}/{level}"

@@ -24,7 +24,7 @@ from edgevoice.errors import BrokerError
 from edgevoice.health import Figures, Reporter
 from edgevoice.microphone import Microphone
 from edgevoice.pipeline import Pipeline
-from edgevoice.publish import Publisher
+from edgevoice.publish import ALL_BIDS, Publisher
 from edgevoice.reload import Reloader
 from edgevoice.settle import Settlement
 from edgevoice.wyoming_server import serving
@@ -116,7 +116,7 @@ def _exchange(
         return tell
     settlement = Settlement(config.site, config.mqtt.settle_ms / 1000, publisher.bid, tell)
     stack.enter_context(closing(settlement))
-    publisher.exchange_bids(settlement.hear)
+    publisher.also_take([ALL_BIDS], settlement.hear)
     return settlement.offer
 
 

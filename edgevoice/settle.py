@@ -125,8 +125,10 @@ class Settlement:
             )
         )
 
-    def hear(self, payload: bytes) -> None:
+    def hear(self, _topic: str, payload: bytes, *, retained: bool) -> None:
         """Take a bid, ours or of others, from any thread; one that is none is logged and left."""
+        if retained:  # of another time, and nobody of us does that
+            return
         try:
             bid = self._parsed(payload)
         except (ValueError, TypeError, KeyError, RecursionError) as error:

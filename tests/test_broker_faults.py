@@ -26,7 +26,7 @@ from edgevoice.errors import BrokerError, ConfigError
 from edgevoice.publish import Publisher, State, topic_level
 from edgevoice.testing import Broker, Front, Subscriber
 from tests.conftest import ROOT, wait_until
-from tests.test_schemas import ACCEPTED
+from tests.results import ACCEPTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -316,7 +316,7 @@ class TestTrouble:
             assert seen.delivered + seen.stale == 10
             assert seen.delivered > 0
             assert seen.stale > 0
-            assert ids(subscriber) == [str(number) for number in range(seen.delivered)]
+            wait_until(lambda: ids(subscriber) == [str(number) for number in range(seen.delivered)])
             publisher.set_state("speech")
             start_s = time.monotonic()
             publisher.close()
@@ -346,8 +346,7 @@ class TestTrouble:
                 for state in get_args(State)[:2]:
                     publisher.set_state(state)
                     deliver(publisher, 5)
-                subscriber.wait_for(lambda m: m.payload == b"speech")
-                assert len(ids(subscriber)) == 10
+                wait_until(lambda: len(ids(subscriber)) == 10)
         finally:
             subprocess.run([umount, str(disk)], check=True)
 
@@ -372,6 +371,22 @@ class TestLimits:
                     wait_until(lambda: len(taken) == 1)
                     assert taken.pop() == 1_000_000
                     assert caplog.text.count(f"allowed are {MAX_PACKET_BYTES}") == told
+
+    def test_small_broker(self, caplog: pytest.LogCaptureFixture) -> None:
+        """What is longer than the broker takes is refused by us, once, and everything else goes on."""
+        with (
+            Broker(settings=["max_packet_size 1000"]) as broker,
+            Subscriber(broker.port) as subscriber,
+            publishing(broker.port) as publisher,
+        ):
+            publisher.set_grammar({"intents": ["x" * 1000]})
+            publisher.publish(replace(ACCEPTED, text="x" * 1000))
+            assert not publisher.flush(5)
+            deliver(publisher, 1)
+            subscriber.wait_for(lambda m: "/intent/" in m.topic)
+            assert ids(subscriber) == ["0"]
+            assert (publisher.counters.refused, publisher.counters.reconnects) == (1, 0)
+        assert caplog.text.count("it takes 1000 bytes at most, and this has") == 2
 
     def test_answers_to_ourselves(self, caplog: pytest.LogCaptureFixture) -> None:
         """A command cannot make us say something on a topic of ours, such as a result."""

@@ -21,7 +21,7 @@ from edgevoice.commands import Commands
 from edgevoice.errors import AudioError, UsageError
 from edgevoice.microphone import Microphone
 from edgevoice.publish import Publisher
-from edgevoice.testing import Broker, Subscriber
+from edgevoice.testing import Broker, Front, Subscriber
 from tests.conftest import wait_until
 
 if TYPE_CHECKING:
@@ -294,6 +294,13 @@ class TestTell:
         done = edgevoice("tell", "listen")
         assert done.returncode == 2
         assert b"mqtt.host" in done.stderr
+
+    def test_old_broker(self, edgevoice: Edgevoice, broker: Broker, tmp_path: Path) -> None:
+        """One that cannot pass on an answer: exit code 5, and another way."""
+        with Front(broker.port, "refuses") as old:
+            done = edgevoice("tell", "listen", "--config", self.configure(tmp_path, old.port, "old"))
+        assert done.returncode == 5
+        assert b"nobody can answer: use mosquitto_pub -t edgevoice/old/set/listen" in done.stderr
 
     def test_nonsense(self, edgevoice: Edgevoice, broker: Broker, tmp_path: Path) -> None:
         """It is not even sent."""

@@ -25,31 +25,17 @@ import edgevoice.publish
 from edgevoice.broker import MqttSettings
 from edgevoice.config import Config
 from edgevoice.errors import BrokerError, ConfigError
-from edgevoice.events import Interpretation, Result, Timings
 from edgevoice.publish import MAX_LEVEL_CHARACTERS, Publisher, result_fields, topic_level
 from edgevoice.testing import Broker, Front, Message, Subscriber
 from tests.conftest import wait_until
+from tests.results import ACCEPTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-ACCEPTED = Result(
-    utterance_id="u1",
-    time="2026-01-01T12:00:00+01:00",
-    start_s=1.0,
-    end_s=2.5,
-    text="Küche auf zwanzig Grad",
-    intent="SetTemperature",
-    slots={"room": "küche", "degrees": 20},
-    slots_raw={"room": "Küche", "degrees": "zwanzig"},
-    confidence=0.93,
-    accepted=True,
-    reason=None,
-    alternatives=(Interpretation("Küche auf neunzig Grad", "SetTemperature", {"degrees": 90}, {}, -4.5),),
-    timings=Timings(vad=1, mel=2, encode=3, search=4, match=5, explain=6),
-    latency_ms=281.5,
-)
+    from edgevoice.events import Result
+
 REJECTED = replace(ACCEPTED, utterance_id="u2", accepted=False, reason="low_confidence", confidence=0.2)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -16,31 +18,16 @@ from edgevoice import commands
 from edgevoice.broker import MqttSettings
 from edgevoice.commands import Commands
 from edgevoice.errors import UsageError
-from edgevoice.events import Interpretation, Reason, Result, Timings
+from edgevoice.events import Reason
 from edgevoice.health import Figures, Reporter
 from edgevoice.publish import Publisher, State
 from edgevoice.testing import Broker, Subscriber
 from tests import schemas
+from tests.conftest import ROOT
+from tests.results import ACCEPTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-ACCEPTED = Result(
-    utterance_id="u1",
-    time="2026-01-01T12:00:00+01:00",
-    start_s=1.0,
-    end_s=2.5,
-    text="Küche auf zwanzig Grad",
-    intent="SetTemperature",
-    slots={"room": "küche", "degrees": 20},
-    slots_raw={"room": "Küche", "degrees": "zwanzig"},
-    confidence=0.93,
-    accepted=True,
-    reason=None,
-    alternatives=(Interpretation("Küche auf neunzig Grad", "SetTemperature", {"degrees": 90}, {}, -4.5),),
-    timings=Timings(vad=1, mel=2, encode=3, search=4, match=5, explain=6),
-    latency_ms=281.5,
-)
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +130,14 @@ def test_what_is_taken(name: str, text: str) -> None:
     except UsageError:
         taken = False
     assert schemas.accepts(f"set-{name}", text.encode()) is taken
+
+
+def test_examples_of_the_documents() -> None:
+    """The payloads that docs/mqtt.md shows pass, too."""
+    shown = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "mqtt.md").read_text("utf-8"), re.DOTALL)
+    result, health = (json.loads(each) for each in shown)
+    schemas.validator("intent").validate(result)
+    schemas.validator("health").validate(health)
 
 
 def test_counters_have_their_place() -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from edgevoice.broker import MqttSettings
 from edgevoice.events import SAMPLE_RATE_HZ, Result
-from edgevoice.publish import Publisher
+from edgevoice.publish import ALL_BIDS, Publisher
 from edgevoice.settle import MAX_BID_BYTES, Settlement
 from edgevoice.testing import Broker, Subscriber
 from tests import schemas
@@ -68,6 +68,10 @@ class Site:
         self.told.append(result)
         self._told.set()
 
+    def hear(self, payload: bytes) -> None:
+        """As from the broker."""
+        self.settlement.hear("edgevoice/other/bid", payload, retained=False)
+
     def outcome(self) -> Result:
         """Wait for what it tells."""
         assert self._told.wait(5)
@@ -111,10 +115,10 @@ def test_what_nobody_else_answers_is_told_at_once(site: Site, result: Result) ->
 def test_the_clearest_answers(site: Site, clarity_db: float, *, answers: bool, before: bool) -> None:
     """Whichever bid came first."""
     if before:
-        site.settlement.hear(bid("kitchen", clarity_db=clarity_db))
+        site.hear(bid("kitchen", clarity_db=clarity_db))
     site.settlement.offer(ACCEPTED)
     if not before:
-        site.settlement.hear(bid("kitchen", clarity_db=clarity_db))
+        site.hear(bid("kitchen", clarity_db=clarity_db))
     outcome = site.outcome()
     assert outcome.accepted is answers
     assert outcome.reason == (None if answers else "elsewhere")
@@ -123,7 +127,7 @@ def test_the_clearest_answers(site: Site, clarity_db: float, *, answers: bool, b
 
 def test_an_older_bid_is_about_to_be_answered(site: Site) -> None:
     """However clearly we have heard it, there is no point in a bid."""
-    site.settlement.hear(bid("kitchen", clarity_db=1.0))
+    site.hear(bid("kitchen", clarity_db=1.0))
     time.sleep(WAIT_S * 0.6)
     site.settlement.offer(ACCEPTED)
     assert site.outcome().reason == "elsewhere"
@@ -134,20 +138,20 @@ def test_an_older_bid_is_about_to_be_answered(site: Site) -> None:
 def test_a_tie_is_for_the_last_in_the_alphabet(site: Site, other: str, *, answers: bool) -> None:
     """So that there is one."""
     site.settlement.offer(ACCEPTED)
-    site.settlement.hear(bid(other, clarity_db=20.0))
+    site.hear(bid(other, clarity_db=20.0))
     assert site.outcome().accepted is answers
 
 
 def test_other_speech_is_another_command(site: Site) -> None:
     """What was said before, or in another room at another time, is answered by whoever heard it."""
     site.settlement.offer(ACCEPTED)
-    site.settlement.hear(bid("kitchen", start_ms=4000, end_ms=1600))
+    site.hear(bid("kitchen", start_ms=4000, end_ms=1600))
     assert site.outcome().accepted
 
 
 def test_our_own_bid_is_no_rival(site: Site) -> None:
     """The broker sends it back to us."""
-    site.settlement.hear(bid("hall"))
+    site.hear(bid("hall"))
     site.settlement.offer(ACCEPTED)
     assert site.outcome().accepted
 
@@ -176,7 +180,7 @@ def test_what_is_no_bid_is_logged_and_left(
     site: Site, payload: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Anybody may write to the broker."""
-    site.settlement.hear(payload)
+    site.hear(payload)
     assert "not understood" in caplog.text
     site.settlement.offer(ACCEPTED)
     assert site.outcome().accepted
@@ -194,7 +198,7 @@ def test_close_settles_what_waits() -> None:
 def test_many_bids_are_forgotten(site: Site) -> None:
     """Memory is bounded."""
     for i in range(10_000):
-        site.settlement.hear(bid(f"s{i}"))
+        site.hear(bid(f"s{i}"))
     assert len(site.settlement._bids) <= 256
 
 
@@ -213,7 +217,10 @@ def test_of_fifty_sites_one_answers(seed: int) -> None:
 
     def spread(text: str) -> None:
         for each in sites:
-            at(now_s + choice.uniform(0.001, 0.03), lambda each=each: each.hear(text.encode()))  # type: ignore[misc]
+            at(
+                now_s + choice.uniform(0.001, 0.03),
+                lambda each=each: each.hear("", text.encode(), retained=False),
+            )  # type: ignore[misc]
 
     sites = [_Simulated(f"site{i}", lambda: now_s, at, spread, answers) for i in range(50)]
     for command in range(10):
@@ -248,7 +255,7 @@ def test_over_a_broker_one_answers() -> None:
             # Twenty in one process are slow, so they wait longer than machines of their own would.
             settlement = Settlement(f"s{i}", 2.0, publisher.bid, publisher.publish)
             stack.enter_context(closing(settlement))
-            publisher.exchange_bids(settlement.hear)
+            publisher.also_take([ALL_BIDS], settlement.hear)
             publisher.connect()
             settlements.append(settlement)
         for settlement, clarity_db in zip(settlements, clarities_db, strict=True):
