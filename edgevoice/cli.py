@@ -17,6 +17,8 @@ import re
 import signal
 import sys
 import tempfile
+import threading
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn, cast
 
@@ -103,8 +105,10 @@ def run(options: argparse.Namespace) -> int:
     from edgevoice.microphone import Microphone  # noqa: PLC0415
     from edgevoice.pipeline import Pipeline  # noqa: PLC0415
     from edgevoice.reload import Reloader  # noqa: PLC0415
+    from edgevoice.wyoming_server import serving  # noqa: PLC0415
 
     config = _config(options)
+    alone = not (options.input or config.audio.enabled)  # without sound of our own
     commands = Commands(config.wake.window_s)
     signal.signal(signal.SIGTERM, _stop)  # the way systemd ends a service, nothing out of order
     if not options.verbose:
@@ -114,17 +118,21 @@ def run(options: argparse.Namespace) -> int:
         pipeline = Pipeline(config, options.grammar)
         try:
             on_state = publisher.set_state if publisher else lambda _: None
-            reloader = Reloader(pipeline.recogniser, publisher.set_grammar if publisher else lambda _: None)
-            commands.reloader = reloader
-            signal.signal(signal.SIGHUP, lambda *_: reloader.reload())
-            if publisher:
-                publisher.serve(commands.take)
-            for source in _sources(options, config, on_state):
-                commands.microphone = source if isinstance(source, Microphone) else None
-                _run_source(source, pipeline, publisher, on_state, commands.attention)
+            tell_grammar = publisher.set_grammar if publisher else lambda _: None
+            with (
+                serving(config, pipeline.recogniser, options.grammar, alone=alone) as others,
+                closing(Reloader(pipeline.recogniser, tell_grammar, *others)) as reloader,
+            ):
+                commands.reloader = reloader
+                signal.signal(signal.SIGHUP, lambda *_: reloader.reload())
+                if publisher:
+                    publisher.serve(commands.take)
+                if alone:
+                    threading.Event().wait()  # until a signal
+                for source in _sources(options, config, on_state):
+                    commands.microphone = source if isinstance(source, Microphone) else None
+                    _run_source(source, pipeline, publisher, on_state, commands.attention)
         finally:
-            if commands.reloader:
-                commands.reloader.close()
             pipeline.close()
         if publisher and not publisher.flush(config.mqtt.connect_timeout_s):
             _log.warning("not every result reached the broker: %s", publisher.counters)

@@ -91,6 +91,9 @@ class AudioConfig:
     device: Annotated[str | int | None, Range(0, 999)] = None
     """Part of the microphone's name, or its number; None is the system's default."""
 
+    enabled: bool = True
+    """False opens no microphone: `edgevoice run` then serves others only."""
+
     channel: Annotated[int, Range(0, 31)] = 0
     """Which channel of the device, 0 is the first."""
 
@@ -249,6 +252,26 @@ class MqttConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class WyomingConfig:
+    """The server for Home Assistant and satellites."""
+
+    listen: Annotated[
+        str | None,
+        Pattern(
+            r"tcp://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]{1,253}):[0-9]{1,5}|unix:///.{1,100}",
+            "tcp://HOST:PORT or unix:///PATH",
+        ),
+    ] = None
+    """None serves nobody."""
+
+    refused: Literal["empty", "heard"] = "empty"
+    """What is answered when no sentence of the grammar was said: nothing, or what Whisper hears."""
+
+    announce: bool = False
+    """By multicast DNS, so that Home Assistant finds it."""
+
+
+@dataclass(frozen=True, slots=True)
 class LogConfig:
     """What is logged."""
 
@@ -270,6 +293,7 @@ class Config:
     recognition: RecognitionConfig = field(default_factory=RecognitionConfig)
     wake: WakeConfig = field(default_factory=WakeConfig)
     mqtt: MqttConfig = field(default_factory=MqttConfig)
+    wyoming: WyomingConfig = field(default_factory=WyomingConfig)
     log: LogConfig = field(default_factory=LogConfig)
 
 
@@ -317,6 +341,21 @@ _RULES: Final = (
         ("wake.mode", "mqtt.host"),
         lambda c: c.wake.mode != "push_to_talk" or c.mqtt.host is not None,
         "push_to_talk is pushed over MQTT; set mqtt.host to your broker",
+    ),
+    _Rule(
+        ("audio.enabled", "wyoming.listen"),
+        lambda c: c.audio.enabled or c.wyoming.listen is not None,
+        "without a microphone, only who connects to wyoming.listen is heard; set that, or this to true",
+    ),
+    _Rule(
+        ("wyoming.refused", "wyoming.listen"),
+        lambda c: c.wyoming.refused == "empty" or c.wyoming.listen is not None,
+        "has no effect without wyoming.listen; set that, such as tcp://127.0.0.1:10300, or this to empty",
+    ),
+    _Rule(
+        ("wyoming.announce", "wyoming.listen"),
+        lambda c: not c.wyoming.announce or (c.wyoming.listen or "").startswith("tcp:"),
+        "only what listens on tcp:// can be announced; set wyoming.listen to that, or this to false",
     ),
     _Rule(
         (

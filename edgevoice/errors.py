@@ -18,6 +18,7 @@
     │   └── AudioFormatError (ValueError) 4 a file or array that is no usable audio
     └── NetworkError                    5
         ├── DownloadError               5   a model or source could not be fetched
+        ├── ProtocolError               5   a client that does not speak as agreed
         └── BrokerError                 5   MQTT
 
 A message says what happened, the value seen, and what to do:
@@ -120,6 +121,10 @@ class NetworkError(EdgevoiceError):
 
 class DownloadError(NetworkError):
     """A model or source could not be fetched."""
+
+
+class ProtocolError(NetworkError):
+    """What a client of ours sent makes no sense, or is too large."""
 
 
 class BrokerError(NetworkError):

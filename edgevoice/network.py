@@ -87,7 +87,7 @@ class _Door:
     def __init__(self, address: str) -> None:
         self._path = Path(address.removeprefix("unix:")) if address.startswith("unix:") else None
         try:
-            self._socket = _listen_tcp(address) if self._path is None else _listen_unix(self._path)
+            self._socket = listen(address)
         except OSError as error:
             raise AudioError(
                 f"{address} cannot be listened on ({error.strerror or error}); end the program that uses it, "
@@ -215,6 +215,18 @@ class _Sender:
                 return None
             except ConnectionError:  # it went without taking leave
                 return b""
+
+
+def listen(address: str) -> socket.socket:
+    """Listen on tcp:PORT (of this machine), tcp:HOST:PORT or unix:PATH (for this user).
+
+    Raises:
+        UsageError: the address is none.
+        OSError: it cannot be listened on.
+    """
+    if address.startswith("unix:"):
+        return _listen_unix(Path(address.removeprefix("unix:")))
+    return _listen_tcp(address)
 
 
 def _listen_tcp(address: str) -> socket.socket:

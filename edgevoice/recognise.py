@@ -5,6 +5,7 @@ An answer becomes a result when its utterance has ended.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 import time
@@ -22,9 +23,11 @@ from edgevoice.decide import Decision, decide
 from edgevoice.errors import CancelledError, ConfigError, DeadlineError
 from edgevoice.events import SAMPLE_RATE_HZ, Result, Timings, Utterance
 from edgevoice.native import Grammar, Model, Session, SessionOptions
+from edgevoice.repair import repair
 
 if TYPE_CHECKING:
     from edgevoice.config import Config
+    from edgevoice.events import Interpretation
     from edgevoice.grammar_file import GrammarFile
 
 
@@ -94,16 +97,18 @@ class Recogniser:
     Args:
         config: names the model, the grammar and how to decode.
         grammar: a grammar file in place of the configured one.
+        model: one that is loaded already, and stays its owner's.
 
     Raises:
         GrammarError, ModelNotFoundError, ModelCorruptError, ConfigError: before anything is recognised.
     """
 
-    def __init__(self, config: Config, grammar: Path | None = None) -> None:
+    def __init__(self, config: Config, grammar: Path | None = None, model: Model | None = None) -> None:
         self.grammar_path = grammar or config.grammar.file or shipped_grammar(config.model.language)
         self._config = config
         file = self.load()
-        self._model = Model(models.find(config.model.name))
+        self.model = model or Model(models.find(config.model.name))
+        self._owns_model = model is None
         self._min_confidence = config.recognition.min_confidence
         self._confidence = confidence_model(Path(config.model.name).name)
         self.active = ActiveIntents()
@@ -115,6 +120,11 @@ class Recogniser:
     def grammar(self) -> Grammar:
         """The one in use."""
         return self._decoding.grammar
+
+    @property
+    def language(self) -> str:
+        """That is understood, as Whisper's code."""
+        return self._decoding.session.options.language
 
     def load(self) -> GrammarFile:
         """Read the grammar's file.
@@ -133,7 +143,7 @@ class Recogniser:
         config = self._config
         network = grammar = Grammar(grammar_compiler.compile_grammar(file, wake.phrase(config.wake)))
         language = config.model.language or re.split("[-_]", file.language)[0].lower()
-        if language != "en" and not self._model.info.multilingual:
+        if language != "en" and not self.model.info.multilingual:
             raise ConfigError(
                 f"model {config.model.name} knows only English, the language to understand is {language!r}; "
                 "pull and configure a model without .en, such as base"
@@ -155,7 +165,7 @@ class Recogniser:
             )
             network = Grammar(grammar_compiler.compile_free_text(language))
             grammar.nearest("", 0.0, 1, 0)  # made now, not while somebody waits for the first repair
-        return Decoding(grammar, Session(self._model, network, options), bound=network is grammar)
+        return Decoding(grammar, Session(self.model, network, options), bound=network is grammar)
 
     def use(self, decoding: Decoding) -> None:
         """Use what was prepared from the next recognition on."""
@@ -172,13 +182,24 @@ class Recogniser:
             old, self._decoding, self._next = self._decoding, self._next, None
             old.close()  # here, where nobody can cancel() it
 
+    def _select(self, at_s: float) -> None:
+        """Let be said what can be said at a time."""
+        self._renew()
+        self._decoding.select(self.active.at(self.grammar.compiled.blocks, at_s))
+
+    def understand(self, text: str) -> list[Interpretation]:
+        """Return what a typed text means, as repair() does, among the intents that can be said.
+
+        Not while another thread recognises.
+        """
+        self._select(0.0)
+        return repair(self.grammar, text)
+
     def recognise(self, utterance: Utterance) -> Answer | None:
         """Return what an utterance is taken for; None if cancel() was called meanwhile."""
         if utterance.end_reason in ("too_long", "overload"):
             return Answer(utterance, Decision(None, 0.0, utterance.end_reason, ()), Timings(), "open")
-        self._renew()
-        blocks = self.grammar.compiled.blocks
-        self._decoding.select(self.active.at(blocks, utterance.speech_start_samples / SAMPLE_RATE_HZ))
+        self._select(utterance.speech_start_samples / SAMPLE_RATE_HZ)
         started = time.perf_counter()
         try:
             transcript = self._decoding.session.recognise(utterance.samples)
@@ -221,7 +242,8 @@ class Recogniser:
         heard = decision.written if decision.reason else None
         if decision.reason not in (None, "too_long", "overload", "timeout") and heard is None:
             started = time.perf_counter()
-            heard = self._heard()
+            with contextlib.suppress(CancelledError):
+                heard = self.heard()
             timings = replace(timings, explain=(time.perf_counter() - started) * 1000)
         since_s = utterance.speech_end_clock_s
         identity = _identity(utterance.speech_start_samples, utterance.speech_end_samples)
@@ -246,9 +268,16 @@ class Recogniser:
             latency_ms=None if since_s is None else (time.monotonic() - since_s) * 1000,
         )
 
-    def _heard(self) -> str | None:
+    def heard(self) -> str | None:
+        """Return what Whisper would have written of the last utterance, once; None if that takes too long.
+
+        Raises:
+            CancelledError: cancel() was called.
+        """
         try:
             return self._decoding.session.transcribe().text
+        except CancelledError:
+            raise
         except DeadlineError:  # it only explains: the decision stands without it
             return None
 
@@ -259,7 +288,8 @@ class Recogniser:
         if unused:
             unused.close()
         self._decoding.close()
-        self._model.close()
+        if self._owns_model:
+            self.model.close()
 
 
 def shipped_grammar(language: str | None = None) -> Path:

@@ -43,12 +43,16 @@ class Reloader:
     Args:
         recogniser: whose file is watched.
         tell: given the fields of the topic `grammar`, now and at each change, in any thread.
+        others: with the same grammar.
     """
 
     def __init__(
-        self, recogniser: Recogniser, tell: Callable[[dict[str, object]], None] = lambda _: None
+        self,
+        recogniser: Recogniser,
+        tell: Callable[[dict[str, object]], None] = lambda _: None,
+        *others: Recogniser,
     ) -> None:
-        self._recogniser = recogniser
+        self._recognisers = (recogniser, *others)
         self._tell = tell
         self._path = recogniser.grammar_path
         self._loaded = _now()
@@ -102,7 +106,8 @@ class Reloader:
             known = self._file.intents
             if unknown := [name for name in names if name not in known]:
                 raise UsageError(f"the grammar has no intent {unknown[0][:60]!r}; it has {', '.join(known)}")
-        self._recogniser.active.choose(names)
+        for recogniser in self._recognisers:
+            recogniser.active.choose(names)
         with self._changed:
             self._only = names
         self._report()
@@ -132,8 +137,11 @@ class Reloader:
     def _renew(self, lists: dict[str, SlotList]) -> None:
         started_s = time.monotonic()
         try:
-            file = self._recogniser.load()
-            self._recogniser.use(self._recogniser.prepare(_with(file, lists)))
+            file = self._recognisers[0].load()
+            listed = _with(file, lists)
+            prepared = [recogniser.prepare(listed) for recogniser in self._recognisers]
+            for recogniser, decoding in zip(self._recognisers, prepared, strict=True):
+                recogniser.use(decoding)
         except EdgevoiceError as problem:
             self._error = str(problem)
             _log.error("the grammar stays as it was: %s", problem)
