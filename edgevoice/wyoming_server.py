@@ -164,6 +164,8 @@ class WyomingServer:
                     await client.turn_away(f"{MAX_CONNECTIONS} connections are open; close one", "overload")
                 else:
                     writer.transport.abort()
+            except asyncio.CancelledError:  # which asyncio would log as a failure
+                _log.debug("wyoming: the server ends while a client is there")
             finally:
                 inside.discard(task)
 
