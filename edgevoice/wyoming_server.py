@@ -24,7 +24,7 @@ import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,7 @@ from wyoming.info import AsrModel, AsrProgram, Attribution, Info, IntentModel, I
 from wyoming.intent import Entity, Intent, NotRecognized
 from wyoming.ping import Pong
 
-from edgevoice import __version__, network
+from edgevoice import __version__, announce, network
 from edgevoice.errors import CancelledError, EdgevoiceError, NetworkError, ProtocolError
 from edgevoice.events import SAMPLE_RATE_HZ
 from edgevoice.grammar import ALONE
@@ -49,6 +49,7 @@ from edgevoice.wyoming_events import MAX_HEADER_BYTES, AudioFormat, Decoder, rea
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractAsyncContextManager
 
     from edgevoice.config import Config
     from edgevoice.events import Utterance
@@ -112,9 +113,13 @@ class WyomingServer:
 
     Raises:
         NetworkError: the address cannot be listened on.
+        ConfigError: it is to be announced, and what that needs is not installed.
     """
 
     def __init__(self, config: Config, recogniser: Recogniser) -> None:
+        if config.wyoming.announce:
+            announce.check_installed()
+        self._config = config
         address = config.wyoming.listen or ""
         try:
             self._socket = network.listen(address.replace("://", ":", 1))
@@ -146,6 +151,12 @@ class WyomingServer:
         finally:
             self._loop.close()
 
+    def _announced(self) -> AbstractAsyncContextManager[None]:
+        if not self._config.wyoming.announce:
+            return nullcontext()
+        host, port = self._socket.getsockname()[:2]
+        return announce.announced(self._config.site, host, port)
+
     async def _serve(self) -> None:
         turns = Turns(self._engine.cancel)
         ears = ThreadPoolExecutor(1, "edgevoice-wyoming-ear")
@@ -173,7 +184,8 @@ class WyomingServer:
         start = asyncio.start_server if self._path is None else asyncio.start_unix_server
         server = await start(welcome, sock=self._socket, limit=MAX_HEADER_BYTES)
         _log.info("wyoming: listening on %s", self._path or self._socket.getsockname())
-        await self._stop.wait()
+        async with self._announced():
+            await self._stop.wait()
         server.close()
         inside = [task for task in (*clients, *too_many) if task is not None]
         for task in inside:

@@ -77,6 +77,34 @@ def test_every_option_of_the_shipped_file_is_explained() -> None:
             assert before.lstrip().startswith("#"), line
 
 
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("audio: {enabled: false}", "audio.enabled"),
+        ("wyoming: {refused: heard}", "wyoming.refused"),
+        ("wyoming: {announce: true}", "wyoming.announce"),
+        ("wyoming: {listen: 'unix:///run/x', announce: true}", "wyoming.announce"),
+        ("wyoming: {listen: 10300}", "wyoming.listen"),
+        ("wyoming: {listen: 'http://127.0.0.1:10300'}", "wyoming.listen"),
+        ("wyoming: {listen: 'tcp://127.0.0.1'}", "wyoming.listen"),
+        ("wyoming: {listen: 'unix://'}", "wyoming.listen"),
+    ],
+)
+def test_what_a_server_cannot_be(file: Path, text: str, key: str) -> None:
+    """Options without effect, and addresses that are none."""
+    (problem,) = problems(file, text)
+    assert f":1: {key}: " in problem
+
+
+@pytest.mark.parametrize(
+    "address", ["tcp://127.0.0.1:10300", "tcp://[::1]:1", "tcp://attic:0", "unix:///a/b"]
+)
+def test_addresses_of_a_server(file: Path, address: str) -> None:
+    """With it, no microphone is needed."""
+    file.write_text(f"audio: {{enabled: false}}\nwyoming: {{listen: '{address}'}}\n")
+    assert load(file).wyoming.listen == address
+
+
 def test_empty_files_and_sections_are_the_defaults(file: Path) -> None:
     """A section whose options are all commented out keeps its defaults; so does a whole file."""
     for text in ("", "# nothing\n", "---\n", "mqtt:\n  # host: broker\naudio:\n", "\ufeffaudio:\r\n"):

@@ -32,7 +32,7 @@ from wyoming.info import Describe, Info
 from wyoming.intent import Recognize
 from wyoming.ping import Ping
 
-from edgevoice import wyoming_server
+from edgevoice import announce, wyoming_server
 from edgevoice.config import Config, WyomingConfig
 from edgevoice.errors import NetworkError
 from edgevoice.events import SAMPLE_RATE_HZ
@@ -560,6 +560,35 @@ HOSTILE = {
     "no text": frame({"type": "transcript"}),
     "long text": frame({"type": "recognize", "data": {"text": "x" * (MAX_TEXT + 1)}}),
 }
+
+
+async def until_in(wanted: tuple[str, str], seen: list[tuple[str, str]]) -> None:
+    while wanted not in seen:  # noqa: ASYNC110 - the library calls back, and has no event
+        await asyncio.sleep(0.02)
+
+
+def test_announced(model: Model) -> None:
+    """Who looks for Wyoming servers in the network finds the address, as long as it is served."""
+    zeroconf = pytest.importorskip("zeroconf.asyncio")
+    seen: list[tuple[str, str]] = []
+
+    def note(*, name: str, state_change: Any, **_: Any) -> None:
+        seen.append((state_change.name, name))
+
+    async def test() -> None:
+        network = zeroconf.AsyncZeroconf(interfaces=["127.0.0.1"])
+        browser = zeroconf.AsyncServiceBrowser(network.zeroconf, announce.SERVICE, handlers=[note])
+        config = dataclasses.replace(Config(), site="attic")
+        name = f"edgevoice-attic.{announce.SERVICE}"
+        with serving(config, model, announce=True) as server:
+            await until_in(("Added", name), seen)
+            found = await network.async_get_service_info(announce.SERVICE, name)
+            assert (found.parsed_addresses(), found.port) == (["127.0.0.1"], server.port)
+        await until_in(("Removed", name), seen)
+        await browser.async_cancel()
+        await network.async_close()
+
+    run(test())
 
 
 class TestHostile:
