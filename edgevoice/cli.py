@@ -102,6 +102,7 @@ def _command(arguments: Sequence[str] | None) -> int:
 def run(options: argparse.Namespace) -> int:
     """Microphone (or recordings, or raw audio) to MQTT."""
     from edgevoice.commands import Commands  # noqa: PLC0415 - each command loads only what it needs
+    from edgevoice.hermes import speaking  # noqa: PLC0415
     from edgevoice.microphone import Microphone  # noqa: PLC0415
     from edgevoice.pipeline import Pipeline  # noqa: PLC0415
     from edgevoice.reload import Reloader  # noqa: PLC0415
@@ -122,16 +123,18 @@ def run(options: argparse.Namespace) -> int:
             with (
                 serving(config, pipeline.recogniser, options.grammar, alone=alone) as others,
                 closing(Reloader(pipeline.recogniser, tell_grammar, *others)) as reloader,
+                speaking(config, publisher, pipeline.recogniser, commands.attention) as hermes_takers,
             ):
                 commands.reloader = reloader
                 signal.signal(signal.SIGHUP, lambda *_: reloader.reload())
                 if publisher:
                     publisher.serve(commands.take)
+                takers = [publisher.publish, *hermes_takers] if publisher else []
                 if alone:
                     threading.Event().wait()  # until a signal
                 for source in _sources(options, config, on_state):
                     commands.microphone = source if isinstance(source, Microphone) else None
-                    _run_source(source, pipeline, publisher, on_state, commands.attention)
+                    _run_source(source, pipeline, takers, on_state, commands.attention)
         finally:
             pipeline.close()
         if publisher and not publisher.flush(config.mqtt.connect_timeout_s):
@@ -145,15 +148,15 @@ def run(options: argparse.Namespace) -> int:
 def _run_source(
     source: FrameSource,
     pipeline: Pipeline,
-    publisher: Publisher | None,
+    takers: Iterable[Callable[[Result], None]],
     on_state: Callable[[State], None],
     attention: Attention,
 ) -> None:
     try:
         for result in pipeline.results(source, on_state, live=source.live, attention=attention):
             print(_line(result), flush=True)
-            if publisher:
-                publisher.publish(result)
+            for take in takers:
+                take(result)
     finally:
         source.close()
 

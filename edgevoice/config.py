@@ -272,6 +272,13 @@ class WyomingConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class HermesConfig:
+    """The protocol of Rhasspy and Snips, over the same broker."""
+
+    enabled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class LogConfig:
     """What is logged."""
 
@@ -294,6 +301,7 @@ class Config:
     wake: WakeConfig = field(default_factory=WakeConfig)
     mqtt: MqttConfig = field(default_factory=MqttConfig)
     wyoming: WyomingConfig = field(default_factory=WyomingConfig)
+    hermes: HermesConfig = field(default_factory=HermesConfig)
     log: LogConfig = field(default_factory=LogConfig)
 
 
@@ -341,6 +349,11 @@ _RULES: Final = (
         ("wake.mode", "mqtt.host"),
         lambda c: c.wake.mode != "push_to_talk" or c.mqtt.host is not None,
         "push_to_talk is pushed over MQTT; set mqtt.host to your broker",
+    ),
+    _Rule(
+        ("hermes.enabled", "mqtt.host"),
+        lambda c: not c.hermes.enabled or c.mqtt.host is not None,
+        "Hermes is spoken over MQTT; set mqtt.host to your broker",
     ),
     _Rule(
         ("audio.enabled", "wyoming.listen"),

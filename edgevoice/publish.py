@@ -44,6 +44,7 @@ from edgevoice.errors import BrokerError, ConfigError, UsageError
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Sequence
 
     from paho.mqtt.client import MQTTMessage
 
@@ -215,6 +216,13 @@ class TakeCommand(Protocol):
         """Take its name, its topic from after `set/`, and what it says; in the publisher's thread."""
 
 
+class TakeMessage(Protocol):
+    """Takes what comes on other topics; must not wait, and raises nothing."""
+
+    def __call__(self, topic: str, payload: bytes, *, retained: bool) -> None:
+        """Take it, in the publisher's thread."""
+
+
 class Publisher:
     """Publishes results, the engine's state and its presence below `edgevoice/<site>/`.
 
@@ -246,6 +254,8 @@ class Publisher:
         self._delivered = self._stale = self._overflowed = self._refused = self._unanswered = 0
         self._failures_reported = 0
         self._take_command: TakeCommand | None = None
+        self._others: tuple[str, ...] = ()  # other topics, and who takes what comes there
+        self._take_other: TakeMessage | None = None
         self._answers: set[int] = set()  # ids of answers on their way; only paho's network thread has it
         # (message id, why it failed); "" stands for acknowledged, _TAKEN_BACK for a lost connection
         self._outcomes: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()
@@ -311,8 +321,11 @@ class Publisher:
         name = result.intent if result.accepted else None
         level = "rejected" if name is None else f"intent/{topic_level(name)}"
         payload = json.dumps(result_fields(result, self._site), ensure_ascii=False, allow_nan=False)
+        self._queue_result(f"{self._prefix}/{level}", payload)
+
+    def _queue_result(self, topic: str, payload: str) -> None:
         message = _Message(
-            f"{self._prefix}/{level}",
+            topic,
             payload.encode("utf-8", "replace"),  # a lone surrogate has no UTF-8
             time.monotonic() + self._settings.intent_expiry_s,
         )
@@ -323,6 +336,23 @@ class Publisher:
                 self._overflowed += 1
             self._results.append(message)
             self._changed.notify_all()
+
+    def send(self, topic: str, fields: dict[str, object]) -> None:
+        """Queue a message on any topic, which expires and is counted as a result is; returns at once.
+
+        Raises:
+            BrokerError: the publisher is closed.
+        """
+        payload = json.dumps(_json_value(fields), ensure_ascii=False, allow_nan=False)
+        self._queue_result(topic, payload)
+
+    def also_take(self, topics: Sequence[str], take: TakeMessage) -> None:
+        """Take what is published on other topics, too, from the next connection or command on."""
+        with self._changed:
+            self._check_open()
+            self._others, self._take_other = tuple(topics), take
+            if self._connected and self._client is not None:
+                self._subscribe(self._client)
 
     def set_state(self, state: State) -> None:
         """Announce what the engine is doing; returns at once, and only the latest state is kept.
@@ -499,8 +529,7 @@ class Publisher:
             self._due = {topic: None for topic in self._retained if topic != self._topic("availability")}
             if not self._closed:
                 self._retain("availability", "online")
-            if self._take_command is not None:
-                self._subscribe(client)
+            self._subscribe(client)
             self._changed.notify_all()
         _log.info("connected to the MQTT broker at %s", self._settings.address)
 
@@ -541,6 +570,10 @@ class Publisher:
             )
 
     def _on_message(self, client: Client, _data: Any, message: MQTTMessage) -> None:
+        if not message.topic.startswith(self._topic("set/")):
+            if self._take_other is not None:
+                self._take_other(message.topic, bytes(message.payload), retained=message.retain)
+            return
         if self._take_command is None:
             return
         answer: dict[str, object] = {"ok": True}
@@ -579,7 +612,9 @@ class Publisher:
         return client
 
     def _subscribe(self, client: Client) -> None:
-        client.subscribe(self._topic("set/#"), qos=_AT_LEAST_ONCE)
+        own = [self._topic("set/#")] if self._take_command is not None else []
+        if topics := [*own, *self._others]:
+            client.subscribe([(topic, _AT_LEAST_ONCE) for topic in topics])
 
     def _topic(self, level: str) -> str:
         return f"{self._prefix}/{level}"
