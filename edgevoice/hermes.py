@@ -191,7 +191,10 @@ class Hermes:
                 if self._session is not None:
                     self._end(self._session, "error")
                 return
-            job()
+            try:
+                job()
+            except Exception:  # noqa: BLE001 - one message must not end the dialogues of all others
+                _log.exception("hermes: a message was not dealt with")
 
     def _message(self, topic: str, payload: bytes) -> None:
         area = topic.split("/")[1]

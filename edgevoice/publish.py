@@ -347,12 +347,12 @@ class Publisher:
         self._queue_result(topic, payload)
 
     def also_take(self, topics: Sequence[str], take: TakeMessage) -> None:
-        """Take what is published on other topics, too, from the next connection or command on."""
+        """Take what is published on other topics, too, from now on, and again on each new connection."""
         with self._changed:
             self._check_open()
             self._others, self._take_other = tuple(topics), take
             if self._connected and self._client is not None:
-                self._subscribe(self._client)
+                self._client.subscribe([(topic, _AT_LEAST_ONCE) for topic in topics])
 
     def set_state(self, state: State) -> None:
         """Announce what the engine is doing; returns at once, and only the latest state is kept.
@@ -565,8 +565,8 @@ class Publisher:
         if any(reason.is_failure for reason in reasons):
             _log.error(
                 "the broker refuses us commands on %s: %s; check its access rules",
-                self._topic("set/#"),
-                reasons[0],
+                " or ".join([self._topic("set/#"), *self._others[:1]]),
+                next(reason for reason in reasons if reason.is_failure),
             )
 
     def _on_message(self, client: Client, _data: Any, message: MQTTMessage) -> None:
