@@ -18,7 +18,7 @@ import signal
 import sys
 import tempfile
 import threading
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn, cast
 
@@ -27,6 +27,7 @@ from edgevoice.errors import AudioError, CheckFailedError, EdgevoiceError, Model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from contextlib import AbstractContextManager
 
     from edgevoice.attention import Attention
     from edgevoice.capture import FrameSource
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from edgevoice.events import Result
     from edgevoice.pipeline import Pipeline
     from edgevoice.publish import Publisher, State
+    from edgevoice.recognise import Recogniser
 
 EXIT_CODES: Final = (
     "exit codes: 0 done, a refused command is a result too; 1 a check failed, or the output cannot be "
@@ -106,7 +108,6 @@ def run(options: argparse.Namespace) -> int:
     from edgevoice.microphone import Microphone  # noqa: PLC0415
     from edgevoice.pipeline import Pipeline  # noqa: PLC0415
     from edgevoice.reload import Reloader  # noqa: PLC0415
-    from edgevoice.wyoming_server import serving  # noqa: PLC0415
 
     config = _config(options)
     alone = not (options.input or config.audio.enabled)  # without sound of our own
@@ -121,7 +122,7 @@ def run(options: argparse.Namespace) -> int:
             on_state = publisher.set_state if publisher else lambda _: None
             tell_grammar = publisher.set_grammar if publisher else lambda _: None
             with (
-                serving(config, pipeline.recogniser, options.grammar, alone=alone) as others,
+                _wyoming(config, pipeline.recogniser, options.grammar, alone=alone) as others,
                 closing(Reloader(pipeline.recogniser, tell_grammar, *others)) as reloader,
                 speaking(config, publisher, pipeline.recogniser, commands.attention) as hermes_takers,
             ):
@@ -143,6 +144,17 @@ def run(options: argparse.Namespace) -> int:
         if publisher:
             publisher.close()
     return 0
+
+
+def _wyoming(
+    config: Config, recogniser: Recogniser, grammar: Path | None, *, alone: bool
+) -> AbstractContextManager[list[Recogniser]]:
+    """Serve while a block runs, if that is configured."""
+    if config.wyoming.listen is None:
+        return nullcontext([])
+    from edgevoice.wyoming_server import serving  # noqa: PLC0415 - with asyncio, a tenth of a second
+
+    return serving(config, recogniser, grammar, alone=alone)
 
 
 def _run_source(

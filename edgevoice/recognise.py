@@ -51,11 +51,7 @@ class Answer:
 
     def covers(self, utterance: Utterance) -> bool:
         """Whether this is the answer for an utterance, too: one that ended where this one paused."""
-        return (
-            utterance.end_reason in ("silence", "end_of_stream")
-            and utterance.speech_start_samples == self.utterance.speech_start_samples
-            and utterance.speech_end_samples == self.utterance.speech_end_samples
-        )
+        return utterance.is_end_of(self.utterance)
 
 
 class Decoding:

@@ -14,11 +14,11 @@ from edgevoice import hermes as module
 from edgevoice.attention import Attention
 from edgevoice.config import Config, HermesConfig, MqttConfig, load
 from edgevoice.errors import ConfigError
-from edgevoice.events import Result
 from edgevoice.hermes import MAX_BYTES, MAX_SESSIONS, speaking
 from edgevoice.publish import MqttSettings, Publisher
 from edgevoice.recognise import Recogniser
 from edgevoice.testing import Broker, Subscriber
+from tests import test_publish
 from tests.conftest import wait_until
 
 if TYPE_CHECKING:
@@ -28,18 +28,12 @@ if TYPE_CHECKING:
     from edgevoice.native import Model
     from tests.conftest import Edgevoice, Sample
 
-ACCEPTED = Result(
-    utterance_id="u1",
-    time="2026-01-01T12:00:00+01:00",
-    start_s=1.0,
-    end_s=2.5,
+ACCEPTED = dataclasses.replace(
+    test_publish.ACCEPTED,
     text="Dim the floor lamp to forty percent.",
     intent="HassLightSet",
     slots={"name": "floor lamp", "brightness": 40, "domain": "light"},
     slots_raw={"name": "floor lamp", "brightness": "forty"},
-    confidence=0.93,
-    accepted=True,
-    reason=None,
 )
 REFUSED = dataclasses.replace(
     ACCEPTED, utterance_id="u2", accepted=False, reason="low_confidence", confidence=0.2, heard="dim the lump"

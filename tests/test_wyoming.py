@@ -41,6 +41,7 @@ from edgevoice.recognise import Recogniser
 from edgevoice.reload import Reloader
 from edgevoice.wyoming_events import MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES
 from edgevoice.wyoming_server import MAX_CONNECTIONS, MAX_TEXT, WyomingServer
+from tests.conftest import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -646,6 +647,24 @@ def test_announced(model: Model) -> None:
 class TestHostile:
     """What no honest client sends."""
 
+    def test_flood(self, server: WyomingServer) -> None:
+        """Who asks thousands of times at once does not keep another waiting."""
+
+        async def test() -> None:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
+            writer.write(frame({"type": "describe"}) * 5000)
+            slowest_s = 0.0
+            for _ in range(20):
+                started_s = time.monotonic()
+                async with client(server) as caller:
+                    assert (await ask(caller, Describe().event())).type == "info"
+                slowest_s = max(slowest_s, time.monotonic() - started_s)
+            assert slowest_s < 0.5
+            assert await reader.readline()
+            writer.transport.abort()
+
+        run(test())
+
     @pytest.mark.parametrize("name", HOSTILE)
     def test_refused(self, server: WyomingServer, name: str) -> None:
         """It is told what is wrong, in one event, and the connection ends; the next client is served."""
@@ -685,8 +704,7 @@ class TestHostile:
                     reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
                     writer.write(begin + half)
                     started_s = time.monotonic()
-                    assert b"timeout" in await reader.read(65536)
-                    assert await reader.read() == b""
+                    assert b"timeout" in await reader.read()
                     assert 0.25 < time.monotonic() - started_s < 5
                     writer.close()
 
@@ -705,18 +723,15 @@ class TestHostile:
     ) -> None:
         """Who asks and asks and takes no answer is let go; others are served meanwhile."""
         monkeypatch.setattr(wyoming_server, "_STALL_S", 0.5)
+        files = open_files()
         with socket.create_connection(("127.0.0.1", port_of(server)), timeout=LONG_S) as caller:
             caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             caller.settimeout(0.2)
-            sent, started_s, gone = 0, time.monotonic(), False
-            while not gone and time.monotonic() - started_s < LONG_S:
-                try:
-                    sent += caller.send(frame({"type": "describe"}) * 1000)
-                except TimeoutError:
-                    continue
-                except ConnectionError:
-                    gone = True
-            assert gone, sent
+            with contextlib.suppress(TimeoutError, ConnectionError):
+                while True:
+                    caller.sendall(frame({"type": "describe"}) * 1000)
+            # The server has let go of it; that the kernel tells the client may take longer.
+            wait_until(lambda: open_files() <= files + 1, LONG_S)
 
         async def test() -> None:
             assert words(await transcribe(server, pcm(speech))) == "turn on the desk lamp"
