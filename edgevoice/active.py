@@ -30,11 +30,16 @@ class ActiveIntents:
 
     def __init__(self) -> None:
         self._chosen: frozenset[str] | None = None
+        self._asked: frozenset[str] | None = None
         self._open: _Open | None = None
 
     def choose(self, intents: Collection[str] | None) -> None:
         """Let only these be said, from any thread, or all again: None."""
         self._chosen = None if intents is None else frozenset(intents)
+
+    def ask(self, intents: Collection[str] | None) -> None:
+        """Let only these be said while somebody waits for an answer, from any thread, whatever is chosen."""
+        self._asked = None if intents is None else frozenset(intents)
 
     def begin(self) -> None:
         """Begin a stream: nothing waits for an answer."""
@@ -48,7 +53,9 @@ class ActiveIntents:
         awake = frozenset(block.intent for block in blocks if not block.dormant)
         chosen = awake if self._chosen is None else self._chosen
         known = frozenset(block.intent for block in blocks)
-        return ((chosen | self._waiting(at_s)) & known) or awake
+        asked = self._asked
+        wanted = chosen | self._waiting(at_s) if asked is None else asked
+        return (wanted & known) or awake
 
     def follows(self, intent: str | None, at_s: float) -> str | None:
         """Return the utterance to which an intent is the answer."""

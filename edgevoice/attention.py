@@ -37,6 +37,8 @@ class Attention:
         self._now_s = 0.0
         self._playing_until_s = 0.0
         self._window: tuple[float, float] | None = None
+        self.only_asked = False
+        """Whether nothing is meant for us unless listen() asked for it, whatever the gate lets in."""
 
     def begin(self) -> None:
         """Begin a stream, at its moment 0; what was announced goes on."""
@@ -109,7 +111,7 @@ class Gate:
         selective: bool = False,
         everything: bool = True,
     ) -> None:
-        self.selective = selective
+        self._selective = selective
         self._attention = attention or Attention()
         self._attention.begin()
         self._detector = detector
@@ -118,13 +120,19 @@ class Gate:
         self._detected = 0  # so many frames of it
         self._addressed = False
 
+    @property
+    def selective(self) -> bool:
+        """Whether what is not addressed to us is not even recognised."""
+        return self._selective or self._attention.only_asked
+
     def hears(self, frame: Frame) -> bool:
         """Whether a frame is not a sound of our own."""
         return self._attention.hears(frame.start_samples / SAMPLE_RATE_HZ)
 
     def addressed(self, endpointer: Endpointer) -> bool:
         """Whether what is being said is addressed to us, as far as is known after each frame."""
-        if self._everything:
+        only_asked = self._attention.only_asked
+        if self._everything and not only_asked:
             return True
         kept = endpointer.kept
         if not kept:
@@ -136,7 +144,7 @@ class Gate:
                 self._detector.reset()
         if self._addressed:
             return True
-        if self._detector:
+        if self._detector and not only_asked:
             self._addressed = any(map(self._detector.hears, kept[self._detected :]))
             self._detected = len(kept)
         if not self._addressed and endpointer.in_speech:

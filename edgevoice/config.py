@@ -256,8 +256,10 @@ class MqttConfig:
 
     connect_timeout_s: Annotated[float, Range(0.1, 120)] = 5.0
     health_interval_s: Annotated[int, Range(0, 86_400)] = 60
-    settle_ms: Annotated[int, Range(0, 1_000)] = 0
     """Between two reports on the topic health; 0: none."""
+
+    settle_ms: Annotated[int, Range(0, 1_000)] = 0
+    """How long to wait for other sites that heard the same; 0: they do not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +280,13 @@ class WyomingConfig:
 
     announce: bool = False
     """By multicast DNS, so that Home Assistant finds it."""
+
+
+@dataclass(frozen=True, slots=True)
+class HermesConfig:
+    """The protocol of Rhasspy and Snips, over the same broker."""
+
+    enabled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +312,7 @@ class Config:
     wake: WakeConfig = field(default_factory=WakeConfig)
     mqtt: MqttConfig = field(default_factory=MqttConfig)
     wyoming: WyomingConfig = field(default_factory=WyomingConfig)
+    hermes: HermesConfig = field(default_factory=HermesConfig)
     log: LogConfig = field(default_factory=LogConfig)
 
 
@@ -358,6 +368,11 @@ _RULES: Final = (
         ("wake.mode", "mqtt.host"),
         lambda c: c.wake.mode != "push_to_talk" or c.mqtt.host is not None,
         "push_to_talk is pushed over MQTT; set mqtt.host to your broker",
+    ),
+    _Rule(
+        ("hermes.enabled", "mqtt.host"),
+        lambda c: not c.hermes.enabled or c.mqtt.host is not None,
+        "Hermes is spoken over MQTT; set mqtt.host to your broker",
     ),
     _Rule(
         ("audio.enabled", "wyoming.listen"),

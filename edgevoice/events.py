@@ -86,6 +86,14 @@ class Utterance:
     speech_end_clock_s: float | None = None
     """time.monotonic() when the last speech arrived; None if the stream is not heard as it happens."""
 
+    def is_end_of(self, pause: Utterance) -> bool:
+        """Whether this has ended, and nothing was said since a pause: it is the same, then."""
+        return (
+            self.end_reason in ("silence", "end_of_stream")
+            and self.speech_start_samples == pause.speech_start_samples
+            and self.speech_end_samples == pause.speech_end_samples
+        )
+
     @property
     def end_samples(self) -> int:
         """Position one past the last sample."""

@@ -28,6 +28,7 @@ from edgevoice.repair import repair
 if TYPE_CHECKING:
     from edgevoice.config import Config
     from edgevoice.events import Interpretation
+    from edgevoice.grammar import CompiledGrammar
     from edgevoice.grammar_file import GrammarFile
 
 
@@ -55,11 +56,7 @@ class Answer:
 
     def covers(self, utterance: Utterance) -> bool:
         """Whether this is the answer for an utterance, too: one that ended where this one paused."""
-        return (
-            utterance.end_reason in ("silence", "end_of_stream")
-            and utterance.speech_start_samples == self.utterance.speech_start_samples
-            and utterance.speech_end_samples == self.utterance.speech_end_samples
-        )
+        return utterance.is_end_of(self.utterance)
 
 
 class Decoding:
@@ -75,18 +72,19 @@ class Decoding:
         self.grammar = whole
         self.session = session
         self._bound = bound
-        self._whole = whole
+        self.whole: Final = whole
+        """That the grammar is, or is a part of."""
         self._parts = {frozenset(block.intent for block in whole.compiled.blocks): whole}
 
     def select(self, intents: frozenset[str]) -> None:
         """Let only these intents be said."""
-        part = self._parts.pop(intents, None) or Grammar(self._whole.compiled.only(intents))
+        part = self._parts.pop(intents, None) or Grammar(self.whole.compiled.only(intents))
         self._parts[intents] = part  # the last one is the one used last
         if part is not self.grammar:
             if self._bound:
                 self.session.use(part)
             self.grammar = part
-        for unused in [key for key in self._parts if self._parts[key] is not self._whole][:-_MAX_PARTS]:
+        for unused in [key for key in self._parts if self._parts[key] is not self.whole][:-_MAX_PARTS]:
             self._parts.pop(unused).close()
 
     def close(self) -> None:
@@ -125,6 +123,11 @@ class Recogniser:
     def grammar(self) -> Grammar:
         """The one in use."""
         return self._decoding.grammar
+
+    @property
+    def compiled(self) -> CompiledGrammar:
+        """All of the grammar in use, whatever can be said now; in any thread."""
+        return self._decoding.whole.compiled
 
     @property
     def language(self) -> str:

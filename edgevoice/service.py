@@ -22,21 +22,23 @@ from edgevoice.broker import mqtt_settings
 from edgevoice.commands import Commands
 from edgevoice.errors import BrokerError
 from edgevoice.health import Figures, Reporter
+from edgevoice.hermes import speaking
 from edgevoice.microphone import Microphone
 from edgevoice.pipeline import Pipeline
 from edgevoice.publish import ALL_BIDS, Publisher
 from edgevoice.reload import Reloader
 from edgevoice.settle import Settlement
-from edgevoice.wyoming_server import serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from edgevoice.capture import FrameSource
     from edgevoice.config import Config
     from edgevoice.events import Result
     from edgevoice.publish import State
+    from edgevoice.recognise import Recogniser
 
     OnState = Callable[[State], None]
 
@@ -63,16 +65,18 @@ def run(
     publisher = _publisher(config)
     figures = Figures()
 
+    takers = [figures.count, show, *([publisher.publish] if publisher else [])]
+
     def tell(result: Result) -> None:
-        figures.count(result)
-        show(result)
-        if publisher:
-            publisher.publish(result)
+        for take in takers:
+            take(result)
 
     with closing(publisher) if publisher else nullcontext():
         with ExitStack() as stack:
             pipeline = stack.enter_context(closing(Pipeline(config, grammar)))
-            others = stack.enter_context(serving(config, pipeline.recogniser, grammar, alone=sources is None))
+            others = stack.enter_context(
+                _wyoming(config, pipeline.recogniser, grammar, alone=sources is None)
+            )
             tell_grammar = publisher.set_grammar if publisher else lambda _: None
             reloader = stack.enter_context(closing(Reloader(pipeline.recogniser, tell_grammar, *others)))
             signal.signal(signal.SIGHUP, lambda *_: reloader.reload())
@@ -81,6 +85,9 @@ def run(
             offer: Callable[[Result], None] = tell
             if publisher:
                 figures.watch("queues", partial(_queues, pipeline, publisher))
+                takers += stack.enter_context(
+                    speaking(config, publisher, pipeline.recogniser, commands.attention)
+                )
                 offer = _exchange(stack, config, publisher, figures, tell)
                 publisher.serve(commands.take)
             if sources is None:
@@ -98,6 +105,17 @@ def run(
                             offer(result)
         if publisher:
             _finish(publisher, config.mqtt.connect_timeout_s)
+
+
+def _wyoming(
+    config: Config, recogniser: Recogniser, grammar: Path | None, *, alone: bool
+) -> AbstractContextManager[list[Recogniser]]:
+    """Serve while a block runs, if that is configured."""
+    if config.wyoming.listen is None:
+        return nullcontext([])
+    from edgevoice.wyoming_server import serving  # noqa: PLC0415 - with asyncio, a tenth of a second
+
+    return serving(config, recogniser, grammar, alone=alone)
 
 
 def _exchange(

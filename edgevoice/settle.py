@@ -125,14 +125,14 @@ class Settlement:
             )
         )
 
-    def hear(self, _topic: str, payload: bytes, *, retained: bool) -> None:
+    def hear(self, topic: str, payload: bytes, *, retained: bool) -> None:
         """Take a bid, ours or of others, from any thread; one that is none is logged and left."""
         if retained:  # of another time, and nobody of us does that
             return
         try:
             bid = self._parsed(payload)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            _log.warning("a bid of another site is not understood (%s): %r", error, payload[:80])
+            _log.warning("a bid on %s is not understood (%s): %r", topic, error, payload[:80])
             return
         if bid.site != self._site:
             with self._changed:

@@ -101,7 +101,6 @@ class Turns:
             self._cancel()
 
     def _work(self, job: Job[object]) -> object:
-        self._idle.clear()
         try:
             return job.work()
         finally:
@@ -118,6 +117,7 @@ class Turns:
             job = next((job for job in self._waiting if job.wanted), self._waiting[0])
             self._waiting.remove(job)
             self._running = job
+            self._idle.clear()  # until the thread, which may not have begun yet, has done it
             try:
                 answer = await loop.run_in_executor(self._thread, self._work, job)
             except Exception as error:  # noqa: BLE001 - whoever waits is told

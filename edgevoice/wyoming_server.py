@@ -20,6 +20,7 @@ Nothing is published over MQTT: who asked here acts on the answer.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import threading
 import time
@@ -83,10 +84,10 @@ _WHISPER: Final = Attribution("OpenAI", "https://github.com/openai/whisper")
 def serving(
     config: Config, recogniser: Recogniser, grammar: Path | None, *, alone: bool
 ) -> Iterator[list[Recogniser]]:
-    """Serve while the block runs, if that is configured, and give it the recognisers that were made for it.
+    """Serve while the block runs, and give it the recognisers that were made for it.
 
     Args:
-        config: with wyoming.listen, or without.
+        config: with wyoming.listen.
         recogniser: the one of the microphone.
         grammar: a grammar file in place of the configured one.
         alone: there is no microphone, so its recogniser can be used. Otherwise each has its own, which takes
@@ -97,10 +98,9 @@ def serving(
     """
     with ExitStack() as stack:
         made: list[Recogniser] = []
-        if config.wyoming.listen is not None:
-            if not alone:
-                made.append(stack.enter_context(closing(Recogniser(config, grammar, recogniser.model))))
-            stack.enter_context(closing(WyomingServer(config, made[0] if made else recogniser)))
+        if not alone:
+            made.append(stack.enter_context(closing(Recogniser(config, grammar, recogniser.model))))
+        stack.enter_context(closing(WyomingServer(config, made[0] if made else recogniser)))
         yield made
 
 
@@ -184,6 +184,10 @@ class WyomingServer:
         start = asyncio.start_server if self._path is None else asyncio.start_unix_server
         server = await start(welcome, sock=self._socket, limit=MAX_HEADER_BYTES)
         _log.info("wyoming: listening on %s", self._path or self._socket.getsockname())
+        if self._path is None and not ipaddress.ip_address(self._socket.getsockname()[0]).is_loopback:
+            _log.warning(
+                "wyoming: whoever reaches this address can use it: there is no password, no encryption"
+            )
         async with self._announced():
             await self._stop.wait()
         server.close()
@@ -317,6 +321,7 @@ class _Client:
         try:
             while (event := await self._next()) is not None:
                 await self._take(event)
+                await asyncio.sleep(0)  # what has come already must not keep others from theirs
         except ProtocolError as error:
             self._engine.complain("%s: %s", self._name, error)
             await self.turn_away(str(error), "protocol")
@@ -465,7 +470,7 @@ class _Client:
                 self._let_go_of_guess(request)
                 request.guess = utterance, self._turns.guess(work)
                 continue
-            if request.guess is not None and _same(request.guess[0], utterance):
+            if request.guess is not None and utterance.is_end_of(request.guess[0]):
                 job = request.guess[1]
                 request.guess = None
                 self._turns.want(job)
@@ -501,15 +506,6 @@ class _Client:
 
 def _push(request: _Request, payload: bytes) -> list[Utterance]:
     return request.hearing.push(request.decoder.decode(payload))
-
-
-def _same(pause: Utterance, ended: Utterance) -> bool:
-    """Whether what has ended is what had been said at the pause."""
-    return (
-        ended.end_reason in ("silence", "end_of_stream")
-        and ended.speech_start_samples == pause.speech_start_samples
-        and ended.speech_end_samples == pause.speech_end_samples
-    )
 
 
 def _context(event: Event) -> dict[str, Any] | None:

@@ -197,6 +197,11 @@ class TestChoice:
         assert active.at(blocks, 15.1) == {"B"}
         active.choose(["Gone"])
         assert active.at(blocks, 20) == {"A", "B"}
+        active.ask(["Yes"])
+        assert active.at(blocks, 20) == {"Yes"}
+        active.ask(["Gone"])
+        assert active.at(blocks, 20) == {"A", "B"}
+        active.ask(None)
         active.choose(None)
         active.begin()
         assert active.at(blocks, 11) == {"A", "B"}

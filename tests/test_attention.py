@@ -166,6 +166,30 @@ class TestPushToTalk:
         assert ended.speech_start_samples == begin_samples
         assert ear.states.count("speech") == 1
 
+    @pytest.mark.parametrize("selective", [False, True])
+    def test_only_what_is_asked_for(self, selective: bool) -> None:
+        """For as long as somebody wants that, also where else everything or a wake word counts."""
+        attention = Attention()
+        speaker = Speaker()
+        detector = FakeDetector() if selective else None
+        gate = Gate(attention, detector, selective=selective, everything=not selective)
+        with Ear(speaker, live=True, gate=gate) as ear:
+            attention.only_asked = True
+            shout(speaker)
+            speaker.say(500, 1500)
+            ear.heard(speaker)
+            assert ear.states == ["listening"]
+            attention.listen(5)
+            asked_samples = speaker.position_samples
+            speaker.say(500, 1500)
+            ear.heard(speaker)
+            attention.only_asked = False
+            free_samples = speaker.position_samples
+            shout(speaker)
+            speaker.say(500, 1500)
+            speaker.close()
+            assert [each.speech_start_samples for each in ended_of(ear)] == [asked_samples, free_samples]
+
     def test_the_window_closes(self) -> None:
         """Who begins too late has to push again."""
         attention = Attention()

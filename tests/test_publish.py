@@ -284,7 +284,7 @@ class TestPresence:
         """A publisher that is killed is announced as offline by the broker."""
         program = (
             "import sys, time\n"
-            "from edgevoice.publish import MqttSettings, Publisher\n"
+            "from edgevoice.broker import MqttSettings\nfrom edgevoice.publish import Publisher\n"
             f"publisher = Publisher(MqttSettings('127.0.0.1', {broker.port}))\n"
             "publisher.connect(); publisher.flush(5); print('ready', flush=True); time.sleep(60)\n"
         )

@@ -11,6 +11,7 @@ import threading
 import time
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -217,10 +218,8 @@ def test_of_fifty_sites_one_answers(seed: int) -> None:
 
     def spread(text: str) -> None:
         for each in sites:
-            at(
-                now_s + choice.uniform(0.001, 0.03),
-                lambda each=each: each.hear("", text.encode(), retained=False),
-            )  # type: ignore[misc]
+            hear = partial(each.hear, "", text.encode(), retained=False)
+            at(now_s + choice.uniform(0.001, 0.03), hear)
 
     sites = [_Simulated(f"site{i}", lambda: now_s, at, spread, answers) for i in range(50)]
     for command in range(10):
@@ -235,7 +234,7 @@ def test_of_fifty_sites_one_answers(seed: int) -> None:
                     clarity_db=choice.uniform(5, 30),
                     end_s=ACCEPTED.start_s + choice.uniform(1.2, 1.6),
                 )
-                at(spoken_s + late_s, lambda each=each, result=result: each.offer(result))  # type: ignore[misc]
+                at(spoken_s + late_s, partial(each.offer, result))
     while steps:
         now_s, _, do = heapq.heappop(steps)
         do()

@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,18 +33,22 @@ from wyoming.intent import Recognize
 from wyoming.ping import Ping
 
 from edgevoice import announce, wyoming_server
+from edgevoice.capture import FileSource
 from edgevoice.config import Config, WyomingConfig
 from edgevoice.errors import NetworkError
 from edgevoice.events import SAMPLE_RATE_HZ
 from edgevoice.recognise import Recogniser
+from edgevoice.reload import Reloader
 from edgevoice.wyoming_events import MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES
 from edgevoice.wyoming_server import MAX_CONNECTIONS, MAX_TEXT, WyomingServer
+from tests.conftest import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterator
 
     from edgevoice.events import Samples
     from edgevoice.native import Model
+    from edgevoice.pipeline import Pipeline
     from tests.conftest import Sample
 
 LONG_S = 20.0  # for a busy machine
@@ -369,6 +373,55 @@ class TestText:
         run(test())
 
 
+def test_beside_a_microphone(pipeline: Pipeline, samples: tuple[Sample, ...]) -> None:
+    """Both are answered at the same time, with one model; a new choice of intents counts for both."""
+    config = dataclasses.replace(Config(), wyoming=WyomingConfig(listen="tcp://127.0.0.1:0"))
+    sample = next(each for each in samples if each.path.stem == "turn-on-desk-lamp")
+    intents: list[str | None] = []
+
+    async def test(server: WyomingServer) -> None:
+        async def hear() -> None:
+            for _ in range(3):
+                results = await asyncio.to_thread(lambda: list(pipeline.results(FileSource(sample.path))))
+                intents.extend(result.intent for result in results)
+
+        texts = await asyncio.gather(*(transcribe(server, pcm(sample.read())) for _ in range(3)), hear())
+        assert {words(text) for text in texts if text is not None} == {"turn on the desk lamp"}
+
+    own = Recogniser(config, model=pipeline.recogniser.model)
+    with (
+        closing(own),
+        closing(WyomingServer(config, own)) as server,
+        closing(Reloader(pipeline.recogniser, lambda _: None, own)) as reloader,
+    ):
+        run(test(server))
+        reloader.set_intents(b'["HassNevermind"]')
+        for each in (own, pipeline.recogniser):
+            assert each.active.at(each.compiled.blocks, 0) == {"HassNevermind"}
+        reloader.set_intents(b"")
+    assert intents == ["HassTurnOn"] * 3
+    assert not pipeline.recogniser.model.closed
+
+
+def test_engine_that_fails(model: Model, speech: Samples) -> None:
+    """Who waits is told, whatever becomes of the engine, and the server lives."""
+    config = dataclasses.replace(Config(), wyoming=WyomingConfig(listen="tcp://127.0.0.1:0"))
+    recogniser = Recogniser(config, model=model)
+
+    async def test(server: WyomingServer) -> None:
+        async with client(server) as caller:
+            await send(caller, pcm(speech))
+            await caller.write_event(AudioStop().event())
+            for event in (await read(caller), await ask(caller, Recognize("next song").event())):
+                assert (event.type, event.data["code"]) == ("error", "engine")
+                assert "closed" in event.data["text"]
+            assert (await ask(caller, Describe().event())).type == "info"
+
+    with closing(WyomingServer(config, recogniser)) as server:
+        recogniser.close()
+        run(test(server))
+
+
 class TestInfo:
     """What Home Assistant asks for when it is set up."""
 
@@ -431,15 +484,15 @@ class TestSharing:
 
     def test_fair(self, server: WyomingServer, speech: Samples) -> None:
         """Who sends much, as fast as it can, does not keep another from being answered."""
-        much = pcm(np.concatenate([speech, np.zeros(round(1.5 * SAMPLE_RATE_HZ), np.float32)] * 10))
+        much = pcm(np.concatenate([speech, np.zeros(round(1.3 * SAMPLE_RATE_HZ), np.float32)] * 15))
 
         async def test() -> None:
             greedy = asyncio.create_task(transcribe(server, much, 100_000))
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.2)
             text = await transcribe(server, pcm(speech))
             assert words(text) == "turn on the desk lamp"
             assert not greedy.done()
-            assert (await greedy).lower().count("turn on the desk lamp") == 10
+            assert (await greedy).lower().count("turn on the desk lamp") == 15
 
         run(test())
 
@@ -594,6 +647,24 @@ def test_announced(model: Model) -> None:
 class TestHostile:
     """What no honest client sends."""
 
+    def test_flood(self, server: WyomingServer) -> None:
+        """Who asks thousands of times at once does not keep another waiting."""
+
+        async def test() -> None:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
+            writer.write(frame({"type": "describe"}) * 5000)
+            slowest_s = 0.0
+            for _ in range(20):
+                started_s = time.monotonic()
+                async with client(server) as caller:
+                    assert (await ask(caller, Describe().event())).type == "info"
+                slowest_s = max(slowest_s, time.monotonic() - started_s)
+            assert slowest_s < 0.5
+            assert await reader.readline()
+            writer.transport.abort()
+
+        run(test())
+
     @pytest.mark.parametrize("name", HOSTILE)
     def test_refused(self, server: WyomingServer, name: str) -> None:
         """It is told what is wrong, in one event, and the connection ends; the next client is served."""
@@ -633,8 +704,7 @@ class TestHostile:
                     reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
                     writer.write(begin + half)
                     started_s = time.monotonic()
-                    assert b"timeout" in await reader.read(65536)
-                    assert await reader.read() == b""
+                    assert b"timeout" in await reader.read()
                     assert 0.25 < time.monotonic() - started_s < 5
                     writer.close()
 
@@ -653,18 +723,15 @@ class TestHostile:
     ) -> None:
         """Who asks and asks and takes no answer is let go; others are served meanwhile."""
         monkeypatch.setattr(wyoming_server, "_STALL_S", 0.5)
+        files = open_files()
         with socket.create_connection(("127.0.0.1", port_of(server)), timeout=LONG_S) as caller:
             caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             caller.settimeout(0.2)
-            sent, started_s, gone = 0, time.monotonic(), False
-            while not gone and time.monotonic() - started_s < LONG_S:
-                try:
-                    sent += caller.send(frame({"type": "describe"}) * 1000)
-                except TimeoutError:
-                    continue
-                except ConnectionError:
-                    gone = True
-            assert gone, sent
+            with contextlib.suppress(TimeoutError, ConnectionError):
+                while True:
+                    caller.sendall(frame({"type": "describe"}) * 1000)
+            # The server has let go of it; that the kernel tells the client may take longer.
+            wait_until(lambda: open_files() <= files + 1, LONG_S)
 
         async def test() -> None:
             assert words(await transcribe(server, pcm(speech))) == "turn on the desk lamp"
