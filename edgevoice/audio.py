@@ -165,24 +165,43 @@ def frames(blocks: Iterable[npt.NDArray[Any]]) -> Iterator[Frame]:
     Raises:
         AudioFormatError: a block is none that check_samples() accepts.
     """
-    pending = np.zeros(FRAME_SAMPLES, np.float32)
-    filled = 0
-    start_samples = 0
+    framer = Framer()
     for block in blocks:
-        samples = check_samples(block)
+        yield from framer.push(check_samples(block))
+    yield from framer.finish()
+
+
+class Framer:
+    """Cuts a stream into frames in their own memory, for whoever is given it piece by piece."""
+
+    def __init__(self) -> None:
+        self.length_samples = 0
+        """Of the frames so far."""
+        self._pending = np.zeros(FRAME_SAMPLES, np.float32)
+        self._filled = 0
+
+    def push(self, samples: Samples) -> Iterator[Frame]:
+        """Yield the frames that a piece of any size completes."""
         taken = 0
         while taken < len(samples):
-            count = min(FRAME_SAMPLES - filled, len(samples) - taken)
-            pending[filled : filled + count] = samples[taken : taken + count]
-            filled += count
+            count = min(FRAME_SAMPLES - self._filled, len(samples) - taken)
+            self._pending[self._filled : self._filled + count] = samples[taken : taken + count]
+            self._filled += count
             taken += count
-            if filled == FRAME_SAMPLES:
-                yield Frame(pending, start_samples)
-                start_samples += FRAME_SAMPLES
-                pending = np.zeros(FRAME_SAMPLES, np.float32)
-                filled = 0
-    if filled:
-        yield Frame(pending, start_samples)
+            if self._filled == FRAME_SAMPLES:
+                yield self._frame()
+
+    def finish(self) -> Iterator[Frame]:
+        """Yield the last frame, padded with zeros, if there is a rest."""
+        if self._filled:
+            yield self._frame()
+
+    def _frame(self) -> Frame:
+        frame = Frame(self._pending, self.length_samples)
+        self.length_samples += FRAME_SAMPLES
+        self._pending = np.zeros(FRAME_SAMPLES, np.float32)
+        self._filled = 0
+        return frame
 
 
 def check_samples(array: npt.NDArray[Any]) -> Samples:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from edgevoice import match
 from edgevoice.confidence import Evidence
 from edgevoice.nearest import same_meaning
-from edgevoice.repair import repair
+from edgevoice.repair import differ, repair
 
 if TYPE_CHECKING:
     from edgevoice.confidence import ConfidenceModel
@@ -108,8 +108,8 @@ def decide(
 
 
 def _rivals(first: Interpretation, other: Interpretation) -> bool:
-    """Whether another meaning is as likely: of another intent, or another way to repair the text."""
-    return first.score - other.score < AMBIGUOUS_NATS and (other.intent != first.intent or other.cost > 0)
+    """Whether another meaning is as likely."""
+    return first.score - other.score < AMBIGUOUS_NATS and differ(first, other)
 
 
 def _meanings(transcript: Transcript, grammar: Grammar) -> list[Interpretation]:

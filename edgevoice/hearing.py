@@ -7,11 +7,17 @@ Whoever sends has decided that this is meant for us, and when it is over.
 
 from __future__ import annotations
 
-import numpy as np
+from itertools import chain
+from typing import TYPE_CHECKING
 
+from edgevoice.audio import Framer
 from edgevoice.endpoint import Endpointer, EndpointOptions
-from edgevoice.events import FRAME_SAMPLES, Frame, Samples, Utterance
 from edgevoice.vad import Vad
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from edgevoice.events import Frame, Samples, Utterance
 
 
 class Hearing:
@@ -20,9 +26,12 @@ class Hearing:
     def __init__(self, options: EndpointOptions) -> None:
         self._vad = Vad()
         self._endpointer = Endpointer(options)
-        self._rest: Samples = np.empty(0, np.float32)
-        self.length_samples = 0
+        self._framer = Framer()
+
+    @property
+    def length_samples(self) -> int:
         """How much was heard."""
+        return self._framer.length_samples
 
     @property
     def paused(self) -> bool:
@@ -31,25 +40,19 @@ class Hearing:
 
     def push(self, samples: Samples) -> list[Utterance]:
         """Take what comes next, and return what has paused or ended with it, at most one pause: the last."""
-        rest = np.concatenate([self._rest, samples])
-        whole = len(rest) - len(rest) % FRAME_SAMPLES
-        self._rest = rest[whole:]
-        found: list[Utterance] = []
-        for first in range(0, whole, FRAME_SAMPLES):
-            frame = Frame(rest[first : first + FRAME_SAMPLES], self.length_samples)
-            self.length_samples += FRAME_SAMPLES
-            utterance = self._endpointer.push(self._vad.score(frame))
-            if utterance is not None:
-                found.append(utterance)
+        found = self._hear(self._framer.push(samples))
         pauses = [each for each in found if each.end_reason == "pause"]
         return [each for each in found if each.end_reason != "pause" or (self.paused and each is pauses[-1])]
 
     def finish(self, samples: Samples) -> list[Utterance]:
         """Take the last samples, and return what has ended."""
-        padding = -(len(self._rest) + len(samples)) % FRAME_SAMPLES
-        found = self.push(np.concatenate([samples, np.zeros(padding, np.float32)]))
+        found = self._hear(chain(self._framer.push(samples), self._framer.finish()))
         last = self._endpointer.finish()
         return [each for each in [*found, last] if each is not None and each.end_reason != "pause"]
+
+    def _hear(self, frames: Iterable[Frame]) -> list[Utterance]:
+        found = (self._endpointer.push(self._vad.score(frame)) for frame in frames)
+        return [each for each in found if each is not None]
 
     def close(self) -> None:
         """Release the detector; may be called twice."""

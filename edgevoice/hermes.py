@@ -31,7 +31,7 @@ from edgevoice.errors import UsageError
 from edgevoice.events import Interpretation
 from edgevoice.native import Grammar
 from edgevoice.publish import topic_level
-from edgevoice.repair import repair
+from edgevoice.repair import differ, repair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -80,7 +80,6 @@ _WAITING: Final = 256  # messages and results; more than anyone sends while one 
 
 @dataclass(slots=True)
 class _Session:
-    site_id: str
     session_id: str
     custom_data: str | None = None
     text: str | None = None
@@ -235,7 +234,7 @@ class Hermes:
     def _do_in_session(self, name: str, fields: Mapping[str, Any]) -> None:
         match name:
             case "dialogueManager/startSession":
-                self._start(_new_session(fields, self._site), enqueue=_can_wait(fields))
+                self._start(_new_session(fields), enqueue=_can_wait(fields))
             case "dialogueManager/continueSession":
                 self._continue(fields)
             case "dialogueManager/endSession":
@@ -248,7 +247,7 @@ class Hermes:
                 if said is not None and said.state == "saying" and said.say_id == fields.get("id"):
                     self._said(said)
             case _:  # hotword/<name>/detected
-                self._start(_Session(self._site, str(uuid.uuid4())), enqueue=False)
+                self._start(_Session(str(uuid.uuid4())), enqueue=False)
 
     # ---- sessions ----
 
@@ -352,7 +351,7 @@ class Hermes:
                 self._end(session, "nominal")
                 session = self._session
             if session is None:
-                session = _Session(self._site, result.utterance_id)
+                session = _Session(result.utterance_id)
                 self._session = session
                 self._tell(
                     "dialogueManager/sessionStarted", lang=self._recogniser.language, **_identity(session)
@@ -391,7 +390,7 @@ class Hermes:
         names = _names(fields)
         common = {name: _text(fields, name) for name in ("id", "sessionId", "customData")}
         found = [each for each in self._understand(text) if names is None or each.intent in names]
-        if not found or any(each.intent != found[0].intent or each.cost for each in found[1:]):
+        if not found or any(differ(found[0], other) for other in found[1:]):
             self._tell("nlu/intentNotRecognized", input=text, **common)
         else:
             self._intent(replace(found[0], text=text), 1.0, common)
@@ -429,7 +428,7 @@ class Hermes:
 
 
 def _identity(session: _Session) -> dict[str, object]:
-    return {"sessionId": session.session_id, "customData": session.custom_data, "siteId": session.site_id}
+    return {"sessionId": session.session_id, "customData": session.custom_data}
 
 
 def _fields(payload: bytes) -> Mapping[str, Any]:
@@ -463,12 +462,11 @@ def _names(fields: Mapping[str, Any]) -> list[str] | None:
     return names or None
 
 
-def _new_session(fields: Mapping[str, Any], site: str) -> _Session:
+def _new_session(fields: Mapping[str, Any]) -> _Session:
     init = fields.get("init")
     if not isinstance(init, dict) or init.get("type") not in ("action", "notification"):
         raise UsageError('init must be an object whose type is "action" or "notification"')
     return _Session(
-        site_id=site,
         session_id=str(uuid.uuid4()),
         custom_data=_text(fields, "customData"),
         text=_text(init, "text"),

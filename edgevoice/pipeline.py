@@ -177,7 +177,7 @@ class Pipeline:
         ) as self._listener:
             listener = self._listener
             while (utterance := listener.next()) is not None:
-                if answer is None or not answer.covers(utterance):
+                if answer is None or not utterance.is_end_of(answer.utterance):
                     self.wasted_ms += spent_ms
                     watch.recognising(utterance)
                     started_s = time.perf_counter()

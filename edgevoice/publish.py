@@ -37,7 +37,7 @@ from edgevoice.errors import BrokerError, UsageError
 from edgevoice.settle import BID_LIFE_S
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from paho.mqtt.client import MQTTMessage
 
@@ -310,9 +310,7 @@ class Publisher:
         Raises:
             BrokerError: the publisher is closed.
         """
-        with self._changed:
-            self._check_open()
-            self._retain("state", state)
+        self._announce("state", state)
 
     def set_grammar(self, fields: dict[str, object]) -> None:
         """Announce which grammar is in use, as set_state() does a state.
@@ -320,9 +318,7 @@ class Publisher:
         Raises:
             BrokerError: the publisher is closed.
         """
-        with self._changed:
-            self._check_open()
-            self._retain("grammar", json.dumps(fields, ensure_ascii=False))
+        self._announce("grammar", json.dumps(fields, ensure_ascii=False))
 
     def set_health(self, fields: dict[str, object]) -> None:
         """Announce how the engine fares, as set_state() does a state.
@@ -330,9 +326,12 @@ class Publisher:
         Raises:
             BrokerError: the publisher is closed.
         """
+        self._announce("health", json.dumps(fields, ensure_ascii=False, allow_nan=False))
+
+    def _announce(self, level: str, value: str) -> None:
         with self._changed:
             self._check_open()
-            self._retain("health", json.dumps(fields, ensure_ascii=False, allow_nan=False))
+            self._retain(level, value)
 
     def bid(self, payload: str) -> None:
         """Send a bid (settle.py) on `edgevoice/<site>/bid`, before everything else that waits; or never."""
@@ -351,9 +350,7 @@ class Publisher:
         with self._changed:
             self._check_open()
             self._others.append((topics, take))
-            connection = self._connection
-        if connection is not None and connection.alive:
-            connection.subscribe(topics)
+        self._subscribe(topics)
 
     def serve(self, take: TakeCommand) -> None:
         """Take commands on `edgevoice/<site>/set/<name>` from now on, and answer who wants an answer.
@@ -364,9 +361,13 @@ class Publisher:
         with self._changed:
             self._check_open()
             self._take_command = take
-            connection = self._connection
+        self._subscribe({self._topic("set/#")})
+
+    def _subscribe(self, topics: Collection[str]) -> None:
+        """Ask for messages on a connection that stands; on a new one, _use() does."""
+        connection = self._connection
         if connection is not None and connection.alive:
-            connection.subscribe({self._topic("set/#")})
+            connection.subscribe(topics)
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until the broker has acknowledged everything handed over.
@@ -436,15 +437,8 @@ class Publisher:
                 subscribed |= missing
             with self._changed:
                 if self._filters() <= subscribed:
-                    self._connection = connection
+                    self._begin(connection)
                     break
-        with self._changed:
-            self._connections += 1
-            self._failures.clear()
-            self._hurry = False
-            self._due = {topic: None for topic in self._retained if topic != self._topic("availability")}
-            self._retain("availability", "offline" if self._closed else "online")
-            self._bids.clear()  # of a time that is over
         _log.info("connected to the MQTT broker at %s, MQTT %s", self._settings.address, connection.version)
         while (message := self._next(connection)) is not None:
             failure = connection.send(message)
@@ -453,6 +447,16 @@ class Publisher:
                     self._settle(message, failure)
                 self._in_flight = None
                 self._changed.notify_all()
+
+    def _begin(self, connection: Connection) -> None:
+        """Have everything sent that a new connection must have; call with the lock held."""
+        self._connection = connection
+        self._connections += 1
+        self._failures.clear()
+        self._hurry = False
+        self._due = {topic: None for topic in self._retained if topic != self._topic("availability")}
+        self._retain("availability", "offline" if self._closed else "online")
+        self._bids.clear()  # of a time that is over
 
     def _next(self, connection: Connection) -> Outgoing | None:
         """Wait for a message to send, retained values first; None when there is nobody to send it to."""

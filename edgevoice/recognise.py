@@ -54,10 +54,6 @@ class Answer:
     timings: Timings
     outlook: Outlook
 
-    def covers(self, utterance: Utterance) -> bool:
-        """Whether this is the answer for an utterance, too: one that ended where this one paused."""
-        return utterance.is_end_of(self.utterance)
-
 
 class Decoding:
     """A grammar, or the part of it that can be said now, and the session that decodes with it.

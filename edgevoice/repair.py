@@ -62,6 +62,11 @@ def repair(grammar: Grammar, text: str, score: float = 0.0) -> list[Interpretati
     return meanings
 
 
+def differ(one: Interpretation, other: Interpretation) -> bool:
+    """Whether a text that means both is ambiguous: two intents, or two ways to put its mistakes right."""
+    return other.intent != one.intent or other.cost > 0
+
+
 def _allowed(grammar: Grammar, text: str) -> float:
     """Return what a sentence may cost by its words outside free text."""
     data = text.encode()

@@ -30,7 +30,7 @@ from edgevoice.reload import Reloader
 from edgevoice.settle import Settlement
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Generator, Iterable
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -64,7 +64,6 @@ def run(
     """
     publisher = _publisher(config)
     figures = Figures()
-
     takers = [figures.count, show, *([publisher.publish] if publisher else [])]
 
     def tell(result: Result) -> None:
@@ -84,27 +83,37 @@ def run(
             commands.reloader = reloader
             offer: Callable[[Result], None] = tell
             if publisher:
+                figures.watch("mqtt", publisher.figures)
                 figures.watch("queues", partial(_queues, pipeline, publisher))
+                if interval_s := config.mqtt.health_interval_s:
+                    stack.enter_context(closing(Reporter(figures, publisher.set_health, interval_s)))
                 takers += stack.enter_context(
                     speaking(config, publisher, pipeline.recogniser, commands.attention)
                 )
-                offer = _exchange(stack, config, publisher, figures, tell)
+                if config.mqtt.settle_ms:
+                    offer = stack.enter_context(_settling(config, publisher, tell)).offer
                 publisher.serve(commands.take)
             if sources is None:
                 threading.Event().wait()  # until a signal
             else:
                 on_state: OnState = publisher.set_state if publisher else lambda _: None
                 for source in sources(on_state):
-                    with closing(source):
-                        commands.microphone = source if isinstance(source, Microphone) else None
-                        if commands.microphone:
-                            figures.watch("audio", partial(_counters, commands.microphone))
-                        for result in pipeline.results(
-                            source, on_state, live=source.live, attention=commands.attention
-                        ):
+                    with closing(_results(source, pipeline, on_state, commands, figures)) as results:
+                        for result in results:
                             offer(result)
         if publisher:
             _finish(publisher, config.mqtt.connect_timeout_s)
+
+
+def _results(
+    source: FrameSource, pipeline: Pipeline, on_state: OnState, commands: Commands, figures: Figures
+) -> Generator[Result]:
+    """Yield what a source has to say, until it ends."""
+    with closing(source):
+        commands.microphone = source if isinstance(source, Microphone) else None
+        if commands.microphone:
+            figures.watch("audio", partial(_counters, commands.microphone))
+        yield from pipeline.results(source, on_state, live=source.live, attention=commands.attention)
 
 
 def _wyoming(
@@ -118,24 +127,13 @@ def _wyoming(
     return serving(config, recogniser, grammar, alone=alone)
 
 
-def _exchange(
-    stack: ExitStack,
-    config: Config,
-    publisher: Publisher,
-    figures: Figures,
-    tell: Callable[[Result], None],
-) -> Callable[[Result], None]:
-    """Begin to report and to settle with others, as configured, and return who takes results from now on."""
-    if config.mqtt.health_interval_s:
-        figures.watch("mqtt", publisher.figures)
-        reporter = Reporter(figures, publisher.set_health, config.mqtt.health_interval_s)
-        stack.enter_context(closing(reporter))
-    if not config.mqtt.settle_ms:
-        return tell
+def _settling(
+    config: Config, publisher: Publisher, tell: Callable[[Result], None]
+) -> AbstractContextManager[Settlement]:
+    """Settle with other sites who answers, while a block runs."""
     settlement = Settlement(config.site, config.mqtt.settle_ms / 1000, publisher.bid, tell)
-    stack.enter_context(closing(settlement))
     publisher.also_take([ALL_BIDS], settlement.hear)
-    return settlement.offer
+    return closing(settlement)
 
 
 def _publisher(config: Config) -> Publisher | None:

@@ -45,6 +45,7 @@ from edgevoice.grammar import ALONE
 from edgevoice.hearing import Hearing
 from edgevoice.pipeline import endpoint_options
 from edgevoice.recognise import Recogniser
+from edgevoice.repair import differ
 from edgevoice.turns import Job, Turns
 from edgevoice.wyoming_events import MAX_HEADER_BYTES, AudioFormat, Decoder, read_event, text_of
 
@@ -263,7 +264,7 @@ class _Engine:
         if not meanings:
             return NotRecognized(f"I do not know the command: {text}", context).event()
         first = meanings[0]
-        if any(other.intent != first.intent or other.cost for other in meanings[1:]):
+        if any(differ(first, other) for other in meanings[1:]):
             return NotRecognized(f"This can mean two things: {text}", context).event()
         entities = [Entity(name, value) for name, value in first.slots.items()]
         return Intent(first.intent, entities, context=context).event()

@@ -18,35 +18,23 @@ import numpy as np
 import pytest
 
 from edgevoice.broker import MqttSettings
-from edgevoice.events import SAMPLE_RATE_HZ, Result
+from edgevoice.events import SAMPLE_RATE_HZ
 from edgevoice.publish import ALL_BIDS, Publisher
 from edgevoice.settle import MAX_BID_BYTES, Settlement
 from edgevoice.testing import Broker, Subscriber
 from tests import schemas
+from tests.results import ACCEPTED as ANY
 from tests.test_network import listening, speak
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from edgevoice.events import Result
     from tests.conftest import Sample
 
 WAIT_S = 0.15
-ACCEPTED = Result(
-    utterance_id="u1",
-    time="2026-11-25T22:00:00.000+00:00",
-    start_s=10.0,
-    end_s=11.5,
-    text="turn off the kitchen lights",
-    intent="HassTurnOff",
-    slots={},
-    slots_raw={},
-    confidence=0.99,
-    accepted=True,
-    reason=None,
-    latency_ms=250.0,
-    clarity_db=20.0,
-)
+ACCEPTED = replace(ANY, start_s=10.0, end_s=11.5, latency_ms=250.0, clarity_db=20.0, alternatives=())
 
 
 def bid(site: str, *, start_ms: float = 1700, end_ms: float = 200, clarity_db: float = 30) -> bytes:
