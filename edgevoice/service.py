@@ -3,7 +3,7 @@
     source -> pipeline.py -> Result -> settle.py, if others may hear the same -> counted, shown, published
 
     beside it: commands in (commands.py), grammar reloads (reload.py), reports (health.py), Wyoming
-    (wyoming_server.py)
+    (wyoming_server.py), Home Assistant (discovery.py)
 
 What is opened is closed in the opposite order: nothing that could still make a result outlives the publisher.
 """
@@ -16,10 +16,11 @@ import signal
 import threading
 from contextlib import ExitStack, closing, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from edgevoice.broker import mqtt_settings
 from edgevoice.commands import Commands
+from edgevoice.discovery import Discovery
 from edgevoice.errors import BrokerError
 from edgevoice.health import Figures, Reporter
 from edgevoice.hermes import speaking
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     OnState = Callable[[State], None]
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -65,10 +67,7 @@ def run(
     publisher = _publisher(config)
     figures = Figures()
     takers = [figures.count, show, *([publisher.publish] if publisher else [])]
-
-    def tell(result: Result) -> None:
-        for take in takers:
-            take(result)
+    tell = partial(_to_all, takers)
 
     with closing(publisher) if publisher else nullcontext():
         with ExitStack() as stack:
@@ -76,10 +75,29 @@ def run(
             others = stack.enter_context(
                 _wyoming(config, pipeline.recogniser, grammar, alone=sources is None)
             )
-            tell_grammar = publisher.set_grammar if publisher else lambda _: None
-            reloader = stack.enter_context(closing(Reloader(pipeline.recogniser, tell_grammar, *others)))
+            grammar_takers: list[Callable[[dict[str, object]], None]] = []
+            if publisher:
+                grammar_takers.append(publisher.set_grammar)
+                if config.home_assistant.discovery:
+                    discovery = Discovery(config, publisher)
+                    grammar_takers.append(discovery.set_grammar)
+                    takers.append(discovery.tell)
+            reloader = stack.enter_context(
+                closing(
+                    Reloader(
+                        pipeline.recogniser,
+                        partial(_to_all, grammar_takers),
+                        *others,
+                        choices=config.grammar.choices,
+                    )
+                )
+            )
             signal.signal(signal.SIGHUP, lambda *_: reloader.reload())
-            commands = Commands(config.wake.window_s)
+            commands = Commands(
+                config.wake.window_s,
+                (pipeline.recogniser, *others),
+                publisher.set_settings if publisher else lambda _: None,
+            )
             commands.reloader = reloader
             offer: Callable[[Result], None] = tell
             if publisher:
@@ -103,6 +121,11 @@ def run(
                             offer(result)
         if publisher:
             _finish(publisher, config.mqtt.connect_timeout_s)
+
+
+def _to_all(takers: Iterable[Callable[[T], None]], what: T) -> None:
+    for take in takers:
+        take(what)
 
 
 def _results(
