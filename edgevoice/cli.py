@@ -419,11 +419,12 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
 def _add_tell(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "name",
-        choices=["mute", "playing", "listen", "reload", "threshold", "grammar"],
+        choices=["mute", "playing", "listen", "reload", "say-again", "threshold", "grammar"],
         metavar="NAME",
         help="mute: hear nothing; playing: hear nothing of what our own speaker plays; "
-        "listen: to what is said next; reload: read the grammar again; threshold: how sure a sentence must "
-        "be; grammar: use another one of grammar.choices",
+        "listen: to what is said next; reload: read the grammar again; "
+        "say-again: what was told of the last command; threshold: how sure a sentence must be; "
+        "grammar: use another one of grammar.choices",
     )
     parser.add_argument(
         "value",

@@ -4,6 +4,7 @@
     edgevoice/<site>/set/playing    ON, OFF or seconds
     edgevoice/<site>/set/listen     nothing, or seconds
     edgevoice/<site>/set/reload     nothing
+    edgevoice/<site>/set/say-again  nothing
     edgevoice/<site>/set/threshold  a number, 0 to 1; or nothing
     edgevoice/<site>/set/grammar    a name of grammar.choices; or nothing
     edgevoice/<site>/set/intents    JSON: names of the only intents that can be said; or nothing
@@ -25,13 +26,14 @@ from edgevoice.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from edgevoice.feedback import Feedback
     from edgevoice.microphone import Microphone
     from edgevoice.recognise import Recogniser
     from edgevoice.reload import Reloader
 
 _log = logging.getLogger(__name__)
 
-NAMES: Final = ("mute", "playing", "listen", "reload", "threshold")
+NAMES: Final = ("mute", "playing", "listen", "reload", "say-again", "threshold")
 _KEPT: Final = ("mute", "threshold")  # what still holds when it was said to one before us
 _LIST: Final = "lists/"
 _INTENTS: Final = "intents"
@@ -64,6 +66,7 @@ def parse(name: str, payload: bytes) -> bool | float | None:
         "playing": "ON, OFF or seconds",
         "listen": "nothing or seconds",
         "reload": "nothing",
+        "say-again": "nothing",
         "threshold": "nothing or a number",
     }[name]
     limit = f" from 0 to {most:g}" if most else ""
@@ -97,6 +100,8 @@ class Commands:
         self._tell = tell
         self.reloader: Reloader | None = None
         """Who changes the grammar."""
+        self.feedback: Feedback | None = None
+        """Who repeats what was told of a command."""
         self._window_s = window_s
         self._muted = False
         self._microphone: Microphone | None = None
@@ -139,6 +144,7 @@ class Commands:
             "playing": self._play,
             "listen": self._listen,
             "reload": lambda _: self._grammar.reload(),
+            "say-again": lambda _: self._say_again(),
             "threshold": self._set_threshold,
         }
         carry_out[name](value)
@@ -169,6 +175,11 @@ class Commands:
 
     def _listen(self, duration_s: float | None) -> None:
         self.attention.listen(self._window_s if duration_s is None else duration_s)
+
+    def _say_again(self) -> None:
+        if self.feedback is None:
+            raise UsageError("say-again: nobody speaks here; set feedback.say, chime or publish")
+        self.feedback.again()
 
     def _set_threshold(self, threshold: float | None) -> None:
         for recogniser in self._recognisers:

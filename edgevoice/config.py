@@ -15,6 +15,7 @@ import errno
 import logging
 import os
 import re
+import shlex
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -306,6 +307,34 @@ class HomeAssistantConfig:
     """Where it looks for devices."""
 
 
+class Command(Pattern):
+    """A program and its arguments, as a shell would split them."""
+
+    def accepts(self, value: object) -> bool:
+        """Whether it can be split; other types are not this constraint's business."""
+        try:
+            return not isinstance(value, str) or bool(shlex.split(value))
+        except ValueError:  # a quote that does not end
+            return False
+
+
+_COMMAND: Final = Command("", "a program and its arguments, with every quote ended")
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackConfig:
+    """What people hear of what became of their commands."""
+
+    chime: Annotated[str | None, _COMMAND] = None
+    """Program that plays a sound for {kind}."""
+
+    say: Annotated[str | None, _COMMAND] = None
+    """Program that speaks what it reads from its standard input, in {language}."""
+
+    publish: bool = False
+    """Whether it is told on the topic feedback, too."""
+
+
 @dataclass(frozen=True, slots=True)
 class LogConfig:
     """What is logged."""
@@ -331,6 +360,7 @@ class Config:
     wyoming: WyomingConfig = field(default_factory=WyomingConfig)
     hermes: HermesConfig = field(default_factory=HermesConfig)
     home_assistant: HomeAssistantConfig = field(default_factory=HomeAssistantConfig)
+    feedback: FeedbackConfig = field(default_factory=FeedbackConfig)
     log: LogConfig = field(default_factory=LogConfig)
 
 
@@ -396,6 +426,11 @@ _RULES: Final = (
         ("home_assistant.discovery", "mqtt.host"),
         lambda c: not c.home_assistant.discovery or c.mqtt.host is not None,
         "Home Assistant is told over MQTT; set mqtt.host to your broker",
+    ),
+    _Rule(
+        ("feedback.publish", "mqtt.host"),
+        lambda c: not c.feedback.publish or c.mqtt.host is not None,
+        "it is published over MQTT; set mqtt.host to your broker",
     ),
     _Rule(
         ("audio.enabled", "wyoming.listen"),

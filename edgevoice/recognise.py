@@ -277,6 +277,7 @@ class Recogniser:
             alternatives=tuple(other for other in decision.alternatives if other.intent),
             timings=timings,
             latency_ms=None if since_s is None else (time.monotonic() - since_s) * 1000,
+            addressed=utterance.addressed,
             clarity_db=levels.clarity_db(utterance.samples),
         )
 

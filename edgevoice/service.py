@@ -3,7 +3,7 @@
     source -> pipeline.py -> Result -> settle.py, if others may hear the same -> counted, shown, published
 
     beside it: commands in (commands.py), grammar reloads (reload.py), reports (health.py), Wyoming
-    (wyoming_server.py), Home Assistant (discovery.py)
+    (wyoming_server.py), Home Assistant (discovery.py), sounds (feedback.py)
 
 What is opened is closed in the opposite order: nothing that could still make a result outlives the publisher.
 """
@@ -22,11 +22,12 @@ from edgevoice.broker import mqtt_settings
 from edgevoice.commands import Commands
 from edgevoice.discovery import Discovery
 from edgevoice.errors import BrokerError
+from edgevoice.feedback import Feedback
 from edgevoice.health import Figures, Reporter
 from edgevoice.hermes import speaking
 from edgevoice.microphone import Microphone
 from edgevoice.pipeline import Pipeline
-from edgevoice.publish import ALL_BIDS, Publisher
+from edgevoice.publish import ALL_BIDS, Publisher, topic_level
 from edgevoice.reload import Reloader
 from edgevoice.settle import Settlement
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from edgevoice.attention import Attention
     from edgevoice.capture import FrameSource
     from edgevoice.config import Config
     from edgevoice.events import Result
@@ -100,6 +102,7 @@ def run(
             )
             commands.reloader = reloader
             offer: Callable[[Result], None] = tell
+            state_takers: list[OnState] = [publisher.set_state] if publisher else []
             if publisher:
                 figures.watch("mqtt", publisher.figures)
                 figures.watch("queues", partial(_queues, pipeline, publisher))
@@ -110,11 +113,17 @@ def run(
                 )
                 if config.mqtt.settle_ms:
                     offer = stack.enter_context(_settling(config, publisher, tell)).offer
+            feedback = stack.enter_context(_feedback(config, publisher, commands.attention, pipeline))
+            if feedback:
+                commands.feedback = feedback
+                takers.append(feedback.tell)
+                state_takers.append(feedback.set_state)
+            if publisher:
                 publisher.serve(commands.take)
             if sources is None:
                 threading.Event().wait()  # until a signal
             else:
-                on_state: OnState = publisher.set_state if publisher else lambda _: None
+                on_state: OnState = partial(_to_all, state_takers)
                 for source in sources(on_state):
                     with closing(_results(source, pipeline, on_state, commands, figures)) as results:
                         for result in results:
@@ -148,6 +157,21 @@ def _wyoming(
     from edgevoice.wyoming_server import serving  # noqa: PLC0415 - with asyncio, a tenth of a second
 
     return serving(config, recogniser, grammar, alone=alone)
+
+
+def _feedback(
+    config: Config, publisher: Publisher | None, attention: Attention, pipeline: Pipeline
+) -> AbstractContextManager[Feedback | None]:
+    """Tell people what became of their commands while a block runs, if that is configured."""
+    options = config.feedback
+    if not (options.chime or options.say or options.publish):
+        return nullcontext()
+    publish = partial(publisher.send, f"edgevoice/{topic_level(config.site)}/feedback") if publisher else None
+    return closing(
+        Feedback(
+            config, attention, lambda: pipeline.recogniser.language, publish if options.publish else None
+        )
+    )
 
 
 def _settling(

@@ -40,7 +40,7 @@ def test_every_schema_is_one() -> None:
     """Each file is a JSON Schema of draft 2020-12, with a title and a description."""
     names = {path.stem for path in schemas.FOLDER.iterdir()}
     sent = {"intent", "rejected", "state", "availability", "grammar", "health", "answer", "bid"}
-    sent |= {"settings", "event", "last", "device-config"}
+    sent |= {"settings", "event", "last", "device-config", "feedback"}
     assert names == sent | {f"set-{name}" for name in (*commands.NAMES, "grammar", "intents", "lists")}
     for name in names:
         schema = schemas.validator(name).schema
