@@ -3,7 +3,7 @@
     source -> pipeline.py -> Result -> settle.py, if others may hear the same -> counted, shown, published
 
     beside it: commands in (commands.py), grammar reloads (reload.py), reports (health.py), Wyoming
-    (wyoming_server.py)
+    (wyoming_server.py), and what systemd is told (watchdog.py)
 
 What is opened is closed in the opposite order: nothing that could still make a result outlives the publisher.
 """
@@ -16,7 +16,7 @@ import signal
 import threading
 from contextlib import ExitStack, closing, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from edgevoice.broker import mqtt_settings
 from edgevoice.commands import Commands
@@ -24,13 +24,15 @@ from edgevoice.errors import BrokerError
 from edgevoice.health import Figures, Reporter
 from edgevoice.hermes import speaking
 from edgevoice.microphone import Microphone
+from edgevoice.notify import Notifier
 from edgevoice.pipeline import Pipeline
 from edgevoice.publish import ALL_BIDS, Publisher
 from edgevoice.reload import Reloader
 from edgevoice.settle import Settlement
+from edgevoice.watchdog import Watchdog, progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     OnState = Callable[[State], None]
 
 _log = logging.getLogger(__name__)
+_Told = TypeVar("_Told")
 
 
 def run(
@@ -65,20 +68,17 @@ def run(
     publisher = _publisher(config)
     figures = Figures()
     takers = [figures.count, show, *([publisher.publish] if publisher else [])]
-
-    def tell(result: Result) -> None:
-        for take in takers:
-            take(result)
-
+    tell = _each(takers)
     with closing(publisher) if publisher else nullcontext():
         with ExitStack() as stack:
             pipeline = stack.enter_context(closing(Pipeline(config, grammar)))
             others = stack.enter_context(
                 _wyoming(config, pipeline.recogniser, grammar, alone=sources is None)
             )
-            tell_grammar = publisher.set_grammar if publisher else lambda _: None
+            watchdog = Watchdog(Notifier(), progress(config, pipeline, *others), publisher)
+            tell_grammar = _each([watchdog.reloaded, *([publisher.set_grammar] if publisher else [])])
             reloader = stack.enter_context(closing(Reloader(pipeline.recogniser, tell_grammar, *others)))
-            signal.signal(signal.SIGHUP, lambda *_: reloader.reload())
+            _reload_at_hangup(watchdog, reloader)
             commands = Commands(config.wake.window_s)
             commands.reloader = reloader
             offer: Callable[[Result], None] = tell
@@ -93,16 +93,37 @@ def run(
                 if config.mqtt.settle_ms:
                     offer = stack.enter_context(_settling(config, publisher, tell)).offer
                 publisher.serve(commands.take)
+            stack.enter_context(watchdog)
             if sources is None:
+                watchdog.listens(None)
                 threading.Event().wait()  # until a signal
             else:
-                on_state: OnState = publisher.set_state if publisher else lambda _: None
+                on_state: OnState = _each([watchdog.tell, *([publisher.set_state] if publisher else [])])
                 for source in sources(on_state):
+                    watchdog.listens(source)
                     with closing(_results(source, pipeline, on_state, commands, figures)) as results:
                         for result in results:
                             offer(result)
         if publisher:
             _finish(publisher, config.mqtt.connect_timeout_s)
+
+
+def _reload_at_hangup(watchdog: Watchdog, reloader: Reloader) -> None:
+    def reload(*_: object) -> None:
+        watchdog.reloads()
+        reloader.reload()
+
+    signal.signal(signal.SIGHUP, reload)
+
+
+def _each(takers: Sequence[Callable[[_Told], None]]) -> Callable[[_Told], None]:
+    """Return what tells all of them."""
+
+    def tell(told: _Told) -> None:
+        for take in takers:
+            take(told)
+
+    return tell
 
 
 def _results(
