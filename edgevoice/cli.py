@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import faulthandler
 import io
 import json
 import logging
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn, cast
 
 from edgevoice import __version__, cli_bench, cli_eval, cli_grammar, cli_grammar_import
 from edgevoice.errors import AudioError, CheckFailedError, EdgevoiceError, ModelError, UsageError
+from edgevoice.notify import JournalFormatter, is_journal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -80,6 +82,8 @@ def _command(arguments: Sequence[str] | None) -> int:
         level=logging.DEBUG if options.verbose else logging.WARNING,
         format="%(levelname)s %(name)s: %(message)s",
     )
+    if sys.stderr is not None and is_journal(sys.stderr):
+        logging.getLogger().handlers[0].setFormatter(JournalFormatter("%(name)s: %(message)s"))
     for stream in (sys.stdout, sys.stderr):  # file names may be any bytes; \udcff is JSON, too
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -103,6 +107,8 @@ def run(options: argparse.Namespace) -> int:
     config = _config(options)
     alone = not (options.input or config.audio.enabled)  # without sound of our own
     signal.signal(signal.SIGTERM, _stop)  # the way systemd ends a service, nothing out of order
+    if sys.stderr is not None:
+        faulthandler.enable()  # SIGABRT is the way it ends one that hangs: the journal says where
     if not options.verbose:
         logging.getLogger().setLevel(config.log.level.upper())
     sources = None if alone else partial(_sources, options, config)
@@ -367,7 +373,11 @@ def _stdin() -> BinaryIO:
 
 
 def _line(result: Result) -> str:
-    """One result for people."""
+    """One result for people, which is one line also in a journal."""
+    return " ".join(_words(result).split())
+
+
+def _words(result: Result) -> str:
     heard = f'"{result.text}" ' if result.text else ""
     sure = f"confidence {result.confidence:.2f}, {result.timings.total:.0f} ms"
     if not result.accepted:

@@ -75,6 +75,8 @@ class Listener:
         """Time the detector took for the whole stream."""
         self.length_samples = 0
         """How much was heard."""
+        self.busy_since_s: float | None = None
+        """When what is being recognised was handed out, by time.monotonic(); None while next() waits."""
         self._frames = frames
         self._vad = vad
         self._options = options
@@ -115,6 +117,7 @@ class Listener:
         Raises:
             AudioError: of the stream, when all before is recognised.
         """
+        self.busy_since_s = None
         with self._changed:
             self._taken = None
             self._changed.notify_all()
@@ -125,6 +128,8 @@ class Listener:
                 self._taken, self._pause = self._pause, None
             elif self._error:
                 raise self._error
+            if self._taken is not None:
+                self.busy_since_s = time.monotonic()
             return self._taken
 
     def expect(self, pause: Utterance, silence_ms: int) -> None:

@@ -60,6 +60,8 @@ class Microphone:
         wait: Callable[[float], object] | None = None,
     ) -> None:
         self.live = True
+        self.beats = 0
+        """Counts frames, also while muted, and attempts to open it: signs of life of the iterating thread."""
         self._open_source = open_source
         self._on_state = on_state
         self._clock = clock
@@ -70,13 +72,18 @@ class Microphone:
         self._muted = False
         self._begin_s = clock()
         self._end_samples = 0
-        self._failure: str | None = None  # why it is lost
+        self._failure: str | None = None
 
     @property
     def counters(self) -> CaptureCounters:
         """What went wrong so far."""
         source, past = self._source, self._past
         return past if source is None else past + source.counters
+
+    @property
+    def failure(self) -> str | None:
+        """Why it is lost; None while it is not."""
+        return self._failure
 
     @property
     def muted(self) -> bool:
@@ -93,6 +100,7 @@ class Microphone:
     def __iter__(self) -> Iterator[Frame]:
         retry_s = _RETRY_MIN_S
         while not self._closed.is_set():
+            self.beats += 1
             start_s = self._clock()
             try:
                 yield from self._frames()
@@ -122,6 +130,7 @@ class Microphone:
         if self._closed.is_set():  # meanwhile; close() had nothing to close
             return
         for frame in self._source:
+            self.beats += 1
             if first_samples is None:
                 first_samples = self._find()
             start_samples = first_samples + frame.start_samples
@@ -146,10 +155,11 @@ class Microphone:
     def _lose(self, failure: str) -> None:
         level = logging.DEBUG if failure == self._failure else logging.WARNING
         _log.log(level, "%s; trying again until it works", failure)
-        if self._failure is None:
+        news = self._failure is None
+        self._failure = failure
+        if news:
             self._past += CaptureCounters(losses=1)
             self._on_state("lost")
-        self._failure = failure
 
     def _release(self) -> None:
         source, self._source = self._source, None

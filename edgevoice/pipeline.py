@@ -124,6 +124,12 @@ class Pipeline:
         return listener.waiting if listener else 0
 
     @property
+    def busy_since_s(self) -> float | None:
+        """When the caller's thread got what it has not done with yet, by time.monotonic(); None: it waits."""
+        listener = self._listener
+        return listener.busy_since_s if listener else None
+
+    @property
     def threshold(self) -> float:
         """Probability from which a frame is speech, 0-1."""
         return self._endpoint_options.threshold

@@ -26,6 +26,8 @@ from edgevoice.native import Grammar, Model, Session, SessionOptions
 from edgevoice.repair import repair
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from edgevoice.config import Config
     from edgevoice.events import Interpretation
     from edgevoice.grammar import CompiledGrammar
@@ -112,6 +114,8 @@ class Recogniser:
         """From which on a sentence is accepted, 0-1; may be set from any thread."""
         self._confidence = confidence_model(Path(config.model.name).name)
         self.active = ActiveIntents()
+        self.busy_since_s: float | None = None
+        """When the engine began what it does now, by time.monotonic(); None: nothing."""
         self._changing = threading.Lock()  # guards what follows
         self._next: Decoding | None = None
         self._decoding = self.prepare(file)
@@ -204,6 +208,10 @@ class Recogniser:
         """Return what an utterance is taken for; None if cancel() was called meanwhile."""
         if utterance.end_reason in ("too_long", "overload"):
             return Answer(utterance, Decision(None, 0.0, utterance.end_reason, ()), Timings(), "open")
+        with self._busy():
+            return self._recognise(utterance)
+
+    def _recognise(self, utterance: Utterance) -> Answer | None:
         self._select(utterance.speech_start_samples / SAMPLE_RATE_HZ)
         session = self._decoding.session
         started = time.perf_counter()
@@ -288,11 +296,20 @@ class Recogniser:
             CancelledError: cancel() was called.
         """
         try:
-            return self._decoding.session.transcribe().text
+            with self._busy():
+                return self._decoding.session.transcribe().text
         except CancelledError:
             raise
         except DeadlineError:  # it only explains: the decision stands without it
             return None
+
+    @contextlib.contextmanager
+    def _busy(self) -> Iterator[None]:
+        self.busy_since_s = time.monotonic()
+        try:
+            yield
+        finally:
+            self.busy_since_s = None
 
     def close(self) -> None:
         """Release model, grammar and session."""

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,7 +23,7 @@ from edgevoice.native import Grammar, Model, Session, SessionOptions
 from edgevoice.pipeline import Pipeline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from edgevoice.events import Samples
 
@@ -83,6 +84,24 @@ def wait_until(true: Callable[[], bool], timeout_s: float = 10.0) -> None:
     while not true():
         assert time.monotonic() < deadline_s
         time.sleep(0.01)
+
+
+@contextmanager
+def running(
+    environment: dict[str, str], *arguments: str | Path, start: Sequence[str] = ("-m", "edgevoice")
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The command with pipes, ended when the block ends."""
+    with subprocess.Popen(
+        [sys.executable, *start, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+    ) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
 
 
 def open_grammar(path: Path) -> Grammar:

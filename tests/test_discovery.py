@@ -25,9 +25,10 @@ from edgevoice.health import Figures
 from edgevoice.publish import Publisher
 from edgevoice.testing import Broker, Subscriber
 from tests import schemas
+from tests.conftest import running
 from tests.home_assistant import PREFIX, HomeAssistant
 from tests.results import ACCEPTED
-from tests.test_end_to_end import pcm, room, running, write_config
+from tests.test_end_to_end import pcm, room, write_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

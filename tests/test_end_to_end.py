@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 import wave
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +15,10 @@ import pytest
 
 from edgevoice.testing import Broker, Message, Subscriber
 from tests import schemas
+from tests.conftest import running
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -194,22 +193,6 @@ class TestRunToBroker:
         assert len(lines) == len(samples)
         for line, sample in zip(lines, samples, strict=True):
             assert (f"-> {sample.intent}" if sample.accepted else "refused (") in line
-
-
-@contextmanager
-def running(environment: dict[str, str], *arguments: str | Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The command with pipes, ended when the block ends."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "edgevoice", *map(str, arguments)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment,
-    ) as child:
-        try:
-            yield child
-        finally:
-            child.kill()
 
 
 class TestBroker:

@@ -27,9 +27,9 @@ from edgevoice.events import Interpretation
 from edgevoice.feedback import Feedback
 from edgevoice.testing import Broker, Subscriber
 from tests import schemas
-from tests.conftest import wait_until
+from tests.conftest import running, wait_until
 from tests.results import ACCEPTED
-from tests.test_end_to_end import pcm, room, running, write_config
+from tests.test_end_to_end import pcm, room, write_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
