@@ -285,6 +285,22 @@ def ha_remove(options: argparse.Namespace) -> None:
     print(cli_ha.remove(_config(options)))
 
 
+def doctor(options: argparse.Namespace) -> int:
+    """What of this installation works, what does not, and what to do about it."""
+    from edgevoice import config  # noqa: PLC0415
+    from edgevoice.doctor import Check, examine  # noqa: PLC0415
+
+    found: list[Check] = []
+    for check in examine(config.find_config(options.config)):
+        found.append(check)
+        if not options.json:
+            remedy = f"\n      -> {check.remedy}" if check.remedy else ""
+            print(f"{check.state:5} {check.name}: {check.text}{remedy}", flush=True)
+    if options.json:
+        print(json.dumps([dataclasses.asdict(check) for check in found], ensure_ascii=False))
+    return 1 if any(check.state == "fail" for check in found) else 0
+
+
 def devices(options: argparse.Namespace) -> None:
     """Microphones, with the name to put in the configuration."""
     from edgevoice.portaudio import list_devices  # noqa: PLC0415
@@ -512,6 +528,9 @@ def _parser() -> argparse.ArgumentParser:  # noqa: PLR0915 - a few a command
     sub = add(commands, "devices", devices, "microphones, with the name to put in the configuration")
     sub.add_argument("--json", action="store_true", help="as JSON")
     sub.add_argument("--test", action="store_true", help="record five seconds and say how it sounds")
+
+    sub = add(commands, "doctor", doctor, "checks the installation and says what to do")
+    sub.add_argument("--json", action="store_true", help="as JSON")
 
     def add_group(
         name: str, text: str, to: argparse._SubParsersAction[argparse.ArgumentParser] = commands

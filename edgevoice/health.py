@@ -82,8 +82,8 @@ class Figures:
             "time": datetime.now().astimezone().isoformat(timespec="milliseconds"),
             "uptime_s": round(self._clock() - self._start_s, 3),
             "memory_bytes": _memory_bytes(self._root),
-            "temperature_c": _temperature_c(self._root),
-            "throttled": _throttled(self._root),
+            "temperature_c": temperature_c(self._root),
+            "throttled": throttled(self._root),
             "utterances": utterances,
             "latency_ms": {
                 "count": len(latencies_ms),
@@ -138,7 +138,7 @@ def _memory_bytes(root: Path) -> int | None:
     return int(text.split()[1]) * os.sysconf("SC_PAGE_SIZE") if text else None
 
 
-def _temperature_c(root: Path) -> float | None:
+def temperature_c(root: Path) -> float | None:
     """Of the processor; None where there is no sensor."""
     zones = sorted((root / "sys/class/thermal").glob("thermal_zone*"))
     # A Pi has one, "cpu-thermal"; others have several, of which those of a processor have such names.
@@ -147,7 +147,7 @@ def _temperature_c(root: Path) -> float | None:
     return next((int(text) / 1000 for text in texts if text and text.lstrip("-").isdigit()), None)
 
 
-def _throttled(root: Path) -> dict[str, bool] | None:
+def throttled(root: Path) -> dict[str, bool] | None:
     """Whether the machine is slowed down by heat or a weak power supply; None where it does not tell."""
     text = _read(root / _THROTTLED)
     try:

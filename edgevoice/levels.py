@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 SILENCE_DBFS: Final = -100.0
 """The lowest level; the smallest sound of 16 bits has -90."""
 
-_LOUD_DBFS: Final = -1.0  # above, peaks are cut off
+LOUD_DBFS: Final = -1.0  # above, peaks are cut off
 _QUIET_DBFS: Final = -45.0  # speech in the sample recordings has -25; 16 bits leave little below this
 _CLEAR_DB: Final = (
     15.0  # of speech above the room; with the loudest moments 12 dB apart, 1 in 100 orders was lost
 )
-_DIGITAL_DBFS: Final = -90.0
+DIGITAL_DBFS: Final = -90.0
 _SPEECH: Final = 0.5
 _QUIETER: Final = 10  # percent of the frames; the silence that ends an utterance is more than that
 _LOUDER: Final = 90
@@ -62,11 +62,11 @@ class Levels:
 
     def advice(self) -> str:
         """Say what to do, one sentence."""
-        if self.peak_dbfs <= _DIGITAL_DBFS:
+        if self.peak_dbfs <= DIGITAL_DBFS:
             return "there is no sound at all: is the microphone muted, or is this another device?"
         if self.speech_dbfs is None:
             return "no speech was heard: speak while it listens, and check that this is the right device"
-        if self.peak_dbfs >= _LOUD_DBFS:
+        if self.peak_dbfs >= LOUD_DBFS:
             return "too loud: the peaks are cut off; turn the microphone down"
         if self.speech_dbfs < _QUIET_DBFS:
             return "too quiet: turn the microphone up, or speak closer to it"

@@ -96,7 +96,7 @@ class TestHelp:
         """Those that users have typed once stay."""
         documented = [
             ["run"], ["recognize"], ["devices"], ["models", "list"], ["models", "pull"], ["models", "import"],
-            ["models", "verify"], ["config", "show"], ["config", "check"],
+            ["models", "verify"], ["config", "show"], ["config", "check"], ["doctor"],
         ]  # fmt: skip
         assert [command for command in documented if command not in COMMANDS] == []
 
