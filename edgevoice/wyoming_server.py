@@ -2,6 +2,7 @@
 
     transcribe, audio-start, audio-chunk ..., audio-stop ──> transcript
     recognize or transcript (text) ──> intent or not-recognized
+    detect, audio-start, audio-chunk ... ──> detection (wyoming_wake.py)
     describe ──> info; ping ──> pong
 
 The way of one request:
@@ -34,7 +35,16 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from wyoming.asr import Transcript
 from wyoming.error import Error
 from wyoming.event import Event, async_write_event
-from wyoming.info import AsrModel, AsrProgram, Attribution, Info, IntentModel, IntentProgram
+from wyoming.info import (
+    AsrModel,
+    AsrProgram,
+    Attribution,
+    Info,
+    IntentModel,
+    IntentProgram,
+    WakeModel,
+    WakeProgram,
+)
 from wyoming.intent import Entity, Intent, NotRecognized
 from wyoming.ping import Pong
 
@@ -48,6 +58,7 @@ from edgevoice.recognise import Recogniser
 from edgevoice.repair import differ
 from edgevoice.turns import Job, Turns
 from edgevoice.wyoming_events import MAX_HEADER_BYTES, AudioFormat, Decoder, read_event, text_of
+from edgevoice.wyoming_wake import Watch, check_wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -65,6 +76,9 @@ MAX_CONNECTIONS: Final = 16
 MAX_STREAM_S: Final = 60.0
 """Of one request, silence included. Home Assistant's own limit for a command is 15 s."""
 
+MAX_WATCHES: Final = 4
+"""Streams in which a wake word is listened for: each takes 8 MB, and a tenth of a core while one speaks."""
+
 MAX_TEXT: Final = 500
 """Characters of a typed command; nobody says as much within max_utterance_s."""
 
@@ -79,6 +93,7 @@ _COMPLAIN_S: Final = 1.0  # between two warnings, lest a hostile client fills th
 _STOP_S: Final = 5.0  # a clean end takes less than one
 _EDGEVOICE: Final = Attribution("edgevoice", "")
 _WHISPER: Final = Attribution("OpenAI", "https://github.com/openai/whisper")
+_OPEN_WAKE_WORD: Final = Attribution("openWakeWord", "https://github.com/dscripka/openWakeWord")
 
 
 @contextmanager
@@ -211,6 +226,8 @@ class _Engine:
         self._config = config
         self._recogniser = recogniser
         self._complained_s = -_COMPLAIN_S
+        self.wake_model = config.wake.model if config.wake.mode == "model" else None
+        self.watches = 0  # that are open
 
     @property
     def language(self) -> str:
@@ -225,9 +242,15 @@ class _Engine:
         grammar = self._recogniser.grammar_path.name
         intents = IntentModel(grammar, _EDGEVOICE, True, "Sentences of the grammar", __version__, languages)
         words = "Offline voice commands"
+        wake = []
+        if self.wake_model:
+            phrase = self.wake_model.replace("_", " ")
+            heard = WakeModel(self.wake_model, _OPEN_WAKE_WORD, True, phrase, __version__, ["en"], phrase)
+            wake = [WakeProgram("edgevoice", _EDGEVOICE, True, "Wake word", __version__, [heard])]
         return Info(
             asr=[AsrProgram("edgevoice", _EDGEVOICE, True, words, __version__, [model])],
             intent=[IntentProgram("edgevoice", _EDGEVOICE, True, words, __version__, [intents])],
+            wake=wake,
         )
 
     def transcribe(self, utterance: Utterance) -> str | None:
@@ -313,6 +336,8 @@ class _Client:
         self._ears = ears
         self._request: _Request | None = None
         self._context: dict[str, Any] | None = None  # of the request to come
+        self._detects = False  # whether that is for a wake word
+        self._watch: Watch | None = None
         self._reply: asyncio.Task[None] | None = None
         peer = writer.get_extra_info("peername")
         self._name = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "a client"
@@ -357,7 +382,7 @@ class _Client:
     async def _next(self) -> Event | None:
         """Wait for an event, as long as is fair."""
         waits = self._reply is not None and not self._reply.done()
-        limit_s = _ANSWER_S if waits else _STALL_S if self._request else _IDLE_S
+        limit_s = _ANSWER_S if waits else _STALL_S if self._request or self._watch else _IDLE_S
         async with asyncio.timeout(limit_s):
             return await read_event(self._reader)
 
@@ -368,7 +393,10 @@ class _Client:
             case "ping":
                 await self._send(Pong(event.data.get("text")).event())
             case "transcribe":
-                self._context = _context(event)
+                self._context, self._detects = _context(event), False
+            case "detect" if self._engine.wake_model:
+                check_wanted(event, self._engine.wake_model)
+                self._context, self._detects = _context(event), True
             case "audio-start":
                 await self._begin(AudioFormat.of(event))
             case "audio-chunk":
@@ -412,14 +440,20 @@ class _Client:
 
     async def _begin(self, audio: AudioFormat) -> None:
         self._forget()
+        if self._detects and self._engine.wake_model:
+            await self._begin_watch(audio, self._engine.wake_model)
+            return
         await self._answered()  # a client has one answer at a time
         decoder = Decoder(audio)
         self._request = _Request(audio, decoder, Hearing(self._engine.options), self._context)
 
     async def _hear(self, event: Event) -> None:
         audio = AudioFormat.of(event)
-        if self._request is None:  # clients that do not say audio-start
+        if self._request is None and self._watch is None:  # clients that do not say audio-start
             await self._begin(audio)
+        if self._watch is not None:
+            await self._watch_on(self._watch, audio, event.payload or b"")
+            return
         request = self._request
         if request is None or request.cut:
             return
@@ -439,6 +473,11 @@ class _Client:
                 return
 
     async def _end(self) -> None:
+        if self._watch is not None:
+            for event in self._watch.finish():
+                await self._send(event)
+            self._forget()
+            return
         request, self._request = self._request, None
         if request is None:
             raise ProtocolError("audio-stop without audio-start; send audio first")
@@ -487,8 +526,30 @@ class _Client:
             self._turns.drop(request.guess[1])
             request.guess = None
 
+    async def _begin_watch(self, audio: AudioFormat, model: str) -> None:
+        if self._engine.watches >= MAX_WATCHES:
+            raise ProtocolError(f"{MAX_WATCHES} streams are listened to for a wake word; close one")
+        self._engine.watches += 1
+        try:  # loading the model takes a while, in which others are heard
+            self._watch = await asyncio.to_thread(Watch, audio, model, self._engine.options, self._context)
+        finally:
+            if self._watch is None:
+                self._engine.watches -= 1
+
+    async def _watch_on(self, watch: Watch, audio: AudioFormat, payload: bytes) -> None:
+        if audio != watch.audio:
+            raise ProtocolError(f"audio-chunk: {audio} after {watch.audio}; begin with another audio-start")
+        step = watch.rows_bytes(_PIECE_S)
+        for first in range(0, len(payload), step):
+            for event in await self._in_ear(partial(watch.push, payload[first : first + step])):
+                await self._send(event)
+
     def _forget(self) -> None:
         """Drop a request that does not come to its end."""
+        if self._watch is not None:
+            self._ears.submit(self._watch.close)
+            self._watch = None
+            self._engine.watches -= 1
         request, self._request = self._request, None
         if request is not None and not request.cut:
             self._let_go_of_guess(request)
@@ -501,7 +562,7 @@ class _Client:
         if self._reply is not None:
             await self._reply
 
-    async def _in_ear(self, work: Callable[[], list[Utterance]]) -> list[Utterance]:
+    async def _in_ear(self, work: Callable[[], list[_Part]]) -> list[_Part]:
         return await asyncio.get_running_loop().run_in_executor(self._ears, work)
 
 

@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,16 +31,18 @@ from wyoming.event import Event
 from wyoming.info import Describe, Info
 from wyoming.intent import Recognize
 from wyoming.ping import Ping
+from wyoming.wake import Detect
 
 from edgevoice import announce, wyoming_server
+from edgevoice.audio import read_audio
 from edgevoice.capture import FileSource
-from edgevoice.config import Config, WyomingConfig
+from edgevoice.config import Config, WakeConfig, WyomingConfig
 from edgevoice.errors import NetworkError
 from edgevoice.events import SAMPLE_RATE_HZ
 from edgevoice.recognise import Recogniser
 from edgevoice.reload import Reloader
 from edgevoice.wyoming_events import MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES
-from edgevoice.wyoming_server import MAX_CONNECTIONS, MAX_TEXT, WyomingServer
+from edgevoice.wyoming_server import MAX_CONNECTIONS, MAX_TEXT, MAX_WATCHES, WyomingServer
 from tests.conftest import wait_until
 
 if TYPE_CHECKING:
@@ -462,6 +464,107 @@ class TestInfo:
                 await caller.write_event(AudioStop().event())
                 assert (await ask(caller, Describe().event())).type == "info"  # and only then
                 assert (await read(caller)).type == "transcript"
+
+        run(test())
+
+
+@pytest.fixture(scope="module")
+def waking(model: Model) -> Iterator[WyomingServer]:
+    """A server that listens for a wake word."""
+    pytest.importorskip("pyopen_wakeword")
+    with serving(Config(wake=WakeConfig(mode="model", model="alexa")), model) as opened:
+        yield opened
+
+
+class TestWake:
+    """A wake word is listened for in the sound of a client."""
+
+    async def detect(self, caller: AsyncClient, sound: Sound) -> None:
+        """Send what a satellite sends."""
+        await caller.write_event(Detect(["alexa"], {"room": 1}).event())
+        await caller.write_event(AudioStart(**sound.format).event())
+        for first in range(0, len(sound.data), 2048):
+            await caller.write_event(
+                AudioChunk(audio=sound.data[first : first + 2048], **sound.format).event()
+            )
+
+    @pytest.mark.skipif(DATA is None, reason="EDGEVOICE_EVAL_DATA names no recordings")
+    def test_people(self, waking: WyomingServer, speech: Samples) -> None:
+        """Each time it is said, with its place; then the command is understood on the same connection."""
+        folder = Path(DATA or "") / "wakewords_en"
+        rows = map(json.loads, (folder / "manifest.jsonl").read_text(encoding="utf-8").splitlines())
+        said = [read_audio(folder / row["audio"]) for row in rows if row["keyword"] == "alexa"][:2]
+        silence = np.zeros(2 * SAMPLE_RATE_HZ, np.float32)
+
+        async def test() -> None:
+            async with client(waking) as caller:
+                await self.detect(caller, pcm(np.concatenate([silence, said[0], silence, said[1], silence])))
+                events = [await read(caller), await read(caller)]
+                assert [event.type for event in events] == ["detection"] * 2
+                assert all(event.data["name"] == "alexa" for event in events)
+                assert all(event.data["context"] == {"room": 1} for event in events)
+                first_s = events[0].data["timestamp"] / 1000
+                assert 2 < first_s < 2 + len(said[0]) / SAMPLE_RATE_HZ + 1
+                await caller.write_event(AudioStop().event())  # no answer: it was said
+                await send(caller, pcm(speech))
+                answer = await ask(caller, AudioStop().event())
+                assert words(answer.data["text"]) == "turn on the desk lamp"
+
+        run(test())
+
+    def test_other_speech(self, waking: WyomingServer, speech: Samples) -> None:
+        """What is something else is not detected, and told at the end."""
+
+        async def test() -> None:
+            async with client(waking) as caller:
+                await self.detect(caller, pcm(speech))
+                event = await ask(caller, AudioStop().event())
+                assert (event.type, event.data["context"]) == ("not-detected", {"room": 1})
+
+        run(test())
+
+    def test_offered(self, waking: WyomingServer) -> None:
+        """Home Assistant is told its name."""
+
+        async def test() -> None:
+            async with client(waking) as caller:
+                info = Info.from_event(await ask(caller, Describe().event()))
+            assert [each.name for each in info.wake[0].models] == ["alexa"]
+            assert info.wake[0].installed
+
+        run(test())
+
+    @pytest.mark.parametrize("names", [["hey_jarvis"], "alexa", {"a": 1}, 7])
+    def test_another_one(self, waking: WyomingServer, names: object) -> None:
+        """Who asks for what is not listened for is told so."""
+
+        async def test() -> None:
+            async with client(waking) as caller:
+                event = await ask(caller, Event("detect", {"names": names}))
+                assert event.type == "error"
+                assert "only alexa is listened for" in event.data["text"]
+
+        run(test())
+
+    def test_too_many(self, waking: WyomingServer) -> None:
+        """The next one is told so; when one has gone, there is room again."""
+
+        async def test() -> None:
+            sound = pcm(np.zeros(2048, np.float32))
+            async with AsyncExitStack() as stack:
+                watching = [await stack.enter_async_context(client(waking)) for _ in range(MAX_WATCHES)]
+                for caller in watching:
+                    await self.detect(caller, sound)
+                    await ask(caller, Ping().event())  # so that it has begun
+                async with client(waking) as other:
+                    await self.detect(other, sound)
+                    event = await read(other)
+                assert event.type == "error"
+                assert "listened to for a wake word; close one" in event.data["text"]
+                assert (await ask(watching[0], AudioStop().event())).type == "not-detected"
+                async with client(waking) as other:
+                    await self.detect(other, sound)
+                    assert (await ask(other, AudioStop().event())).type == "not-detected"
 
         run(test())
 
