@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -151,3 +152,12 @@ class TestInstaller:
         program = Path(sys.executable).with_name("shellcheck")
         done = subprocess.run([program, INSTALLER], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_package_is_whole() -> None:
+    """What lies beside the Python files is installed with them, and so found outside of a checkout."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["edgevoice"]
+    data = [path for path in (ROOT / "edgevoice").iterdir() if path.suffix not in (".py", ".so", "")]
+    assert data != []
+    assert [path.name for path in data if not any(map(path.match, patterns))] == []
