@@ -135,7 +135,9 @@ class TestInstaller:
         assert "rm -rf /etc/systemd/system/edgevoice.service /usr/local/bin/edgevoice /opt/edgevoice" in said
         assert "rm -rf /etc/edgevoice" not in said
         assert "kept: /etc/edgevoice, /var/lib/edgevoice" in said
-        assert "rm -rf /etc/edgevoice /var/lib/edgevoice" in self.dry_run(machine, "--uninstall", "--purge")
+        purged = self.dry_run(machine, "--uninstall", "--purge")
+        assert "rm -rf /etc/edgevoice /var/lib/edgevoice" in purged
+        assert "userdel edgevoice" in purged
 
     @pytest.mark.parametrize(
         "options", [["--devise", "x"], ["--device"], ["--device", 'a"b'], ["--purge"]], ids=" ".join

@@ -92,7 +92,7 @@ remove() {
     say "kept: $(dirname "$config"), $state and the user edgevoice (--purge removes them)"
   else
     say "removing configuration, models and the user"
-    run rm -rf "$(dirname "$config")" "$state"
+    run rm -rf "$(dirname "$config")" "$state" "$unit.d"
     if [[ -n $dry_run ]] || id edgevoice >/dev/null 2>&1; then run userdel edgevoice; fi
   fi
   say "Debian packages stay: ${packages[*]}"
@@ -139,8 +139,13 @@ install_program() {
   # One compiler at a time where two would not have room.
   local jobs=$cores
   [[ -z $small ]] || jobs=1
+  # From a copy, lest root's files are left in the checkout of somebody else.
+  run rm -rf "$cache/source"
+  run mkdir -p "$cache/source"
+  run cp -r "$source"/{LICENSE,README.md,pyproject.toml,build_native.py,csrc,edgevoice,grammars} "$cache/source"
   run env EDGEVOICE_CACHE="$cache" EDGEVOICE_JOBS="$jobs" \
-    "$home/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade "$source"
+    "$home/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade "$cache/source"
+  run rm -rf "$cache/source"
   write 755 "$command" <<WRAPPER
 #!/bin/sh
 # edgevoice with the models of the service.
