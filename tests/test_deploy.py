@@ -1,10 +1,14 @@
-"""What is put on a Raspberry Pi: the unit, the configuration, the installer."""
+"""What is put on a Raspberry Pi: the unit, the configuration, the installer (dry)."""
 
 from __future__ import annotations
 
 import configparser
+import os
 import shutil
 import subprocess
+import sys
+import tomllib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,12 +17,11 @@ from edgevoice import config
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.conftest import Edgevoice
 
 DEPLOY = ROOT / "deploy" / "raspberrypi"
 UNIT = DEPLOY / "edgevoice.service"
+INSTALLER = DEPLOY / "install.sh"
 
 ANALYZE = shutil.which("systemd-analyze") or ""
 EXPOSURE = 25
@@ -73,3 +76,90 @@ def test_configuration(edgevoice: Edgevoice) -> None:
     path = DEPLOY / "edgevoice.yaml"
     assert edgevoice("config", "check", "--config", path).returncode == 0
     assert config.load(path) == config.Config()
+
+
+class TestInstaller:
+    """What install.sh would do to a machine that is a folder here."""
+
+    @pytest.fixture
+    def machine(self, tmp_path: Path) -> Path:
+        """One with 512 MB and four cores, without edgevoice."""
+        device_tree = tmp_path / "proc" / "device-tree"
+        device_tree.mkdir(parents=True)
+        (device_tree / "model").write_bytes(b"Raspberry Pi Zero 2 W Rev 1.0\0")
+        (tmp_path / "proc" / "meminfo").write_text("MemTotal:         426032 kB\nMemFree: 1 kB\n")
+        (tmp_path / "proc" / "cpuinfo").write_text("processor\t: 0\n" * 4)
+        return tmp_path
+
+    def dry_run(self, machine: Path, *options: str) -> str:
+        """What it prints; nothing of the machine changes."""
+        before = sorted(machine.rglob("*"))
+        done = subprocess.run(
+            [INSTALLER, "--dry-run", *options],
+            env={"PATH": os.environ["PATH"], "DESTDIR": str(machine)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert sorted(machine.rglob("*")) == before
+        assert done.stdout.endswith("nothing was changed\n")
+        return done.stdout
+
+    def test_new(self, machine: Path) -> None:
+        """A small board gets the small model and one compiler at a time; the service starts at the end."""
+        said = self.dry_run(machine, "--device", "USB Mic")
+        assert "Raspberry Pi Zero 2 W Rev 1.0: 416 MB of memory, 4 cores" in said
+        steps = [
+            "apt-get install", "useradd --system", "--groups audio", "EDGEVOICE_JOBS=1",
+            "models pull --quiet tiny.en", "models quantize tiny.en q8_0", "write /usr/local/bin/edgevoice",
+            'name: "tiny.en-q8_0"',
+            'device: "USB Mic"', "config check", "edgevoice.service /etc/systemd/system/edgevoice.service",
+            "edgevoice doctor", "systemctl restart edgevoice",
+        ]  # fmt: skip
+        assert [step for step in steps if step not in said] == []
+
+    def test_again(self, machine: Path) -> None:
+        """A configuration stays; a larger board gets the fastest model."""
+        (machine / "etc" / "edgevoice").mkdir(parents=True)
+        (machine / "etc" / "edgevoice" / "edgevoice.yaml").write_text("site: attic\n")
+        (machine / "proc" / "meminfo").write_text("MemTotal:        3884356 kB\n")
+        said = self.dry_run(machine)
+        assert "/etc/edgevoice/edgevoice.yaml stays as it is" in said
+        assert "sed" not in said
+        assert "models quantize" not in said
+
+    def test_remove(self, machine: Path) -> None:
+        """Configuration and models go only when that is asked for."""
+        said = self.dry_run(machine, "--uninstall")
+        assert "rm -rf /etc/systemd/system/edgevoice.service /usr/local/bin/edgevoice /opt/edgevoice" in said
+        assert "rm -rf /etc/edgevoice" not in said
+        assert "kept: /etc/edgevoice, /var/lib/edgevoice" in said
+        purged = self.dry_run(machine, "--uninstall", "--purge")
+        assert "rm -rf /etc/edgevoice /var/lib/edgevoice" in purged
+        assert "userdel edgevoice" in purged
+
+    @pytest.mark.parametrize(
+        "options", [["--devise", "x"], ["--device"], ["--device", 'a"b'], ["--purge"]], ids=" ".join
+    )
+    def test_wrong_usage(self, options: list[str]) -> None:
+        """It ends with 2 and one line before anything is done."""
+        done = subprocess.run([INSTALLER, "--dry-run", *options], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("install.sh: ")
+        assert done.stderr.count("\n") == 1
+
+    def test_shellcheck(self) -> None:
+        """Nothing to complain about."""
+        program = Path(sys.executable).with_name("shellcheck")
+        done = subprocess.run([program, INSTALLER], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_package_is_whole() -> None:
+    """What lies beside the Python files is installed with them, and so found outside of a checkout."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["edgevoice"]
+    data = [path for path in (ROOT / "edgevoice").iterdir() if path.suffix not in (".py", ".so", "")]
+    assert data != []
+    assert [path.name for path in data if not any(map(path.match, patterns))] == []
