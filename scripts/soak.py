@@ -242,7 +242,7 @@ def _bounded(growth_mb: float, figures: str) -> str:
 
 def _run(command: list[str], variables: dict[str, str]) -> str:
     """Return what a program prints."""
-    done = subprocess.run(  # noqa: S603 - our own arguments
+    done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, **variables}, capture_output=True, text=True, check=False
     )
     if done.returncode:
