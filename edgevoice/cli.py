@@ -278,6 +278,13 @@ def config_check(options: argparse.Namespace) -> None:
     print(f"{path}: in order" if path else "no configuration file: the defaults are in effect")
 
 
+def ha_remove(options: argparse.Namespace) -> None:
+    """Takes the device out of Home Assistant."""
+    from edgevoice import cli_ha  # noqa: PLC0415
+
+    print(cli_ha.remove(_config(options)))
+
+
 def doctor(options: argparse.Namespace) -> int:
     """What of this installation works, what does not, and what to do about it."""
     from edgevoice import config  # noqa: PLC0415
@@ -438,17 +445,20 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
 def _add_tell(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "name",
-        choices=["mute", "playing", "listen", "reload"],
+        choices=["mute", "playing", "listen", "reload", "say-again", "threshold", "grammar"],
         metavar="NAME",
         help="mute: hear nothing; playing: hear nothing of what our own speaker plays; "
-        "listen: to what is said next; reload: read the grammar again",
+        "listen: to what is said next; reload: read the grammar again; "
+        "say-again: what was told of the last command; threshold: how sure a sentence must be; "
+        "grammar: use another one of grammar.choices",
     )
     parser.add_argument(
         "value",
         nargs="?",
         default="",
         metavar="VALUE",
-        help="mute: on, off; playing: on, off, for how many seconds; listen: within how many seconds",
+        help="mute: on, off; playing: on, off, for how many seconds; listen: within how many seconds; "
+        "threshold: 0 to 1, or nothing: as configured; grammar: its name, or nothing: that of the beginning",
     )
 
 
@@ -557,6 +567,9 @@ def _parser() -> argparse.ArgumentParser:  # noqa: PLR0915 - a few a command
     cli_grammar_import.add_commands(
         add_group("import", "from Home Assistant, Rhasspy, or plain sentences", group), add
     )
+
+    group = add_group("ha", "what Home Assistant knows of edgevoice")
+    add(group, "remove", ha_remove, "take the device out of Home Assistant")
 
     group = add_group("config", "show and check the configuration")
     sub = add(group, "show", config_show, "the configuration in effect")

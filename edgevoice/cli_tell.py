@@ -38,7 +38,8 @@ def run(name: str, value: str, config: Config) -> None:
     """
     if config.mqtt.host is None:
         raise ConfigError("mqtt.host is not set; name the broker that edgevoice run uses")
-    commands.parse(name, value.encode("utf-8", "replace"))
+    if name in commands.NAMES:  # others are known to who runs
+        commands.parse(name, value.encode("utf-8", "replace"))
     teller = _Teller(config, name, value)
     try:
         answer = teller.ask()

@@ -15,6 +15,7 @@ import errno
 import logging
 import os
 import re
+import shlex
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -134,6 +135,9 @@ class GrammarConfig:
 
     file: Path | None = None
     """Sentence templates; None is the grammar shipped with edgevoice for the language of the model."""
+
+    choices: Mapping[str, Path] = field(default_factory=dict)
+    """Other files that can be chosen over MQTT, by name."""
 
     context: Mapping[str, str] = field(default_factory=dict)
     """What is known before anything is said, for requires_context and excludes_context of the grammar."""
@@ -290,6 +294,48 @@ class HermesConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class HomeAssistantConfig:
+    """How Home Assistant finds us, over the same broker."""
+
+    discovery: bool = False
+    """Whether it is told of a device with our intents and settings."""
+
+    prefix: Annotated[
+        str,
+        Pattern(r"[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64}){0,4}", "letters, digits, - _, with / between"),
+    ] = "homeassistant"
+    """Where it looks for devices."""
+
+
+class Command(Pattern):
+    """A program and its arguments, as a shell would split them."""
+
+    def accepts(self, value: object) -> bool:
+        """Whether it can be split; other types are not this constraint's business."""
+        try:
+            return not isinstance(value, str) or bool(shlex.split(value))
+        except ValueError:  # a quote that does not end
+            return False
+
+
+_COMMAND: Final = Command("", "a program and its arguments, with every quote ended")
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackConfig:
+    """What people hear of what became of their commands."""
+
+    chime: Annotated[str | None, _COMMAND] = None
+    """Program that plays a sound for {kind}."""
+
+    say: Annotated[str | None, _COMMAND] = None
+    """Program that speaks what it reads from its standard input, in {language}."""
+
+    publish: bool = False
+    """Whether it is told on the topic feedback, too."""
+
+
+@dataclass(frozen=True, slots=True)
 class LogConfig:
     """What is logged."""
 
@@ -313,6 +359,8 @@ class Config:
     mqtt: MqttConfig = field(default_factory=MqttConfig)
     wyoming: WyomingConfig = field(default_factory=WyomingConfig)
     hermes: HermesConfig = field(default_factory=HermesConfig)
+    home_assistant: HomeAssistantConfig = field(default_factory=HomeAssistantConfig)
+    feedback: FeedbackConfig = field(default_factory=FeedbackConfig)
     log: LogConfig = field(default_factory=LogConfig)
 
 
@@ -373,6 +421,16 @@ _RULES: Final = (
         ("hermes.enabled", "mqtt.host"),
         lambda c: not c.hermes.enabled or c.mqtt.host is not None,
         "Hermes is spoken over MQTT; set mqtt.host to your broker",
+    ),
+    _Rule(
+        ("home_assistant.discovery", "mqtt.host"),
+        lambda c: not c.home_assistant.discovery or c.mqtt.host is not None,
+        "Home Assistant is told over MQTT; set mqtt.host to your broker",
+    ),
+    _Rule(
+        ("feedback.publish", "mqtt.host"),
+        lambda c: not c.feedback.publish or c.mqtt.host is not None,
+        "it is published over MQTT; set mqtt.host to your broker",
     ),
     _Rule(
         ("audio.enabled", "wyoming.listen"),
@@ -503,6 +561,7 @@ def check_files(config: Config) -> None:
     problems: list[str] = []
     for key, path in (
         ("grammar.file", config.grammar.file),
+        *((f"grammar.choices.{name}", path) for name, path in config.grammar.choices.items()),
         ("mqtt.password_file", config.mqtt.password_file),
         ("mqtt.tls.ca_file", config.mqtt.tls.ca_file),
         ("mqtt.tls.cert_file", config.mqtt.tls.cert_file),
@@ -532,6 +591,8 @@ def read_regular_file(path: Path, limit_bytes: int) -> bytes:
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
     return str(value) if isinstance(value, Path) else value
 
 
@@ -700,7 +761,10 @@ def _keys(cls: Any, prefix: str = "") -> list[str]:
 def _convert(hint: Any, node: yaml.Node, folder: Path) -> object:
     """The value of a node if it is of the annotated type and within the constraints, else _RefusedError."""
     if get_origin(hint) is Mapping:
-        return _texts(node)
+        texts = _texts(node)
+        if Path in get_args(hint):
+            return {name: _path(text, folder) for name, text in texts.items()}
+        return texts
     base, *limits = get_args(hint) if get_origin(hint) is Annotated else (hint,)
     choices = get_args(base) if get_origin(base) is Literal else ()
     kinds: set[Any] = {str} if choices else set(get_args(base)) if isinstance(base, UnionType) else {base}

@@ -249,5 +249,8 @@ class Result:
     latency_ms: float | None = None
     """From the last speech to this answer; None for a recording."""
 
+    addressed: bool = True
+    """Whether it was known, before it was recognised, that this is meant for us."""
+
     clarity_db: float = 0.0
     """How far the speech is above what else was heard."""

@@ -189,6 +189,7 @@ class Publisher:
         self._failures: dict[str, None] = {}  # why there is no connection, in order, each told once
         self._results: deque[Outgoing] = deque()
         self._retained: dict[str, bytes] = {}  # topic -> latest value
+        self._first: dict[str, bytes] = {}  # topic -> what must be seen before that
         self._due: dict[str, None] = {}  # topics of retained values to send, in order
         self._in_flight: Outgoing | None = None
         self._delivered = self._stale = self._overflowed = self._refused = self._unanswered = 0
@@ -328,10 +329,39 @@ class Publisher:
         """
         self._announce("health", json.dumps(fields, ensure_ascii=False, allow_nan=False))
 
+    def set_settings(self, fields: dict[str, object]) -> None:
+        """Announce what is set over MQTT, as set_state() does a state.
+
+        Raises:
+            BrokerError: the publisher is closed.
+        """
+        self._announce("settings", json.dumps(fields))
+
     def _announce(self, level: str, value: str) -> None:
+        self.retain(self._topic(level), value)
+
+    def retain(self, topic: str, value: str, first: str | None = None) -> None:
+        """Announce a value on any topic, as set_state() does a state.
+
+        Args:
+            topic: where.
+            value: the latest.
+            first: a value that subscribers must see before it, on the connection that stands now.
+
+        Raises:
+            BrokerError: the publisher is closed.
+        """
         with self._changed:
             self._check_open()
-            self._retain(level, value)
+            self._retain(topic, value)
+            if first is not None:
+                self._first[topic] = first.encode("utf-8", "replace")
+
+    def resend(self) -> None:
+        """Announce all latest values again, for who has come after they were sent; returns at once."""
+        with self._changed:
+            self._due = dict.fromkeys(self._retained)
+            self._changed.notify_all()
 
     def bid(self, payload: str) -> None:
         """Send a bid (settle.py) on `edgevoice/<site>/bid`, before everything else that waits; or never."""
@@ -390,7 +420,7 @@ class Publisher:
             self._closed = True
             self._changed.notify_all()
             if self.connected and self._wait_idle(_CLOSE_S):
-                self._retain("availability", "offline")
+                self._retain(self._topic("availability"), "offline")
                 self._farewell = self._wait_idle(_CLOSE_S) and self.connected
             self._ending = True
             self._changed.notify_all()
@@ -455,7 +485,8 @@ class Publisher:
         self._failures.clear()
         self._hurry = False
         self._due = {topic: None for topic in self._retained if topic != self._topic("availability")}
-        self._retain("availability", "offline" if self._closed else "online")
+        self._first.clear()  # of a time that is over
+        self._retain(self._topic("availability"), "offline" if self._closed else "online")
         self._bids.clear()  # of a time that is over
 
     def _next(self, connection: Connection) -> Outgoing | None:
@@ -471,8 +502,11 @@ class Publisher:
                     return self._bids.popleft()  # not in flight: nobody waits for it, and it is not counted
                 if self._due:
                     topic = next(iter(self._due))
-                    del self._due[topic]
-                    self._in_flight = Outgoing(topic, self._retained[topic])
+                    value = self._first.pop(topic, None)
+                    if value is None:
+                        value = self._retained[topic]
+                        del self._due[topic]
+                    self._in_flight = Outgoing(topic, value)
                     return self._in_flight
                 message = self._results.popleft()
                 if message.expires_s is None or clock_s() + _TRANSIT_S < message.expires_s:
@@ -574,10 +608,10 @@ class Publisher:
     def _topic(self, level: str) -> str:
         return f"{self._prefix}/{level}"
 
-    def _retain(self, level: str, value: str) -> None:
+    def _retain(self, topic: str, value: str) -> None:
         """Set a retained value and have it sent, now or on the next connection; call with the lock held."""
-        self._retained[self._topic(level)] = value.encode("utf-8", "replace")  # a lone surrogate has no UTF-8
-        self._due[self._topic(level)] = None
+        self._retained[topic] = value.encode("utf-8", "replace")  # a lone surrogate has no UTF-8
+        self._due[topic] = None
         self._changed.notify_all()
 
     def _wait_idle(self, timeout_s: float) -> bool:

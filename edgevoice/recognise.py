@@ -110,7 +110,8 @@ class Recogniser:
         file = self.load()
         self.model = model or Model(models.find(config.model.name))
         self._owns_model = model is None
-        self._min_confidence = config.recognition.min_confidence
+        self.min_confidence = config.recognition.min_confidence
+        """From which on a sentence is accepted, 0-1; may be set from any thread."""
         self._confidence = confidence_model(Path(config.model.name).name)
         self.active = ActiveIntents()
         self.busy_since_s: float | None = None
@@ -134,13 +135,13 @@ class Recogniser:
         """That is understood, as Whisper's code."""
         return self._decoding.session.options.language
 
-    def load(self) -> GrammarFile:
-        """Read the grammar's file.
+    def load(self, path: Path | None = None) -> GrammarFile:
+        """Read a grammar's file, by default that of the beginning.
 
         Raises:
             GrammarError: it cannot be used.
         """
-        return grammar_file.load(self.grammar_path, self._config.grammar.context)
+        return grammar_file.load(path or self.grammar_path, self._config.grammar.context)
 
     def prepare(self, file: GrammarFile) -> Decoding:
         """Compile a grammar and open a session for it, in any thread; nothing else changes.
@@ -234,7 +235,7 @@ class Recogniser:
             self.grammar,
             sure_s=utterance.sure_s,
             addressed=utterance.addressed,
-            min_confidence=self._min_confidence,
+            min_confidence=self.min_confidence,
             model=self._confidence,
         )
         return decision, replace(transcript.timings, match=(time.perf_counter() - started) * 1000)
@@ -284,6 +285,7 @@ class Recogniser:
             alternatives=tuple(other for other in decision.alternatives if other.intent),
             timings=timings,
             latency_ms=None if since_s is None else (time.monotonic() - since_s) * 1000,
+            addressed=utterance.addressed,
             clarity_db=levels.clarity_db(utterance.samples),
         )
 

@@ -1,6 +1,6 @@
 """A new grammar while the service runs: read and compiled beside it, taken between two commands.
 
-the file has changed, SIGHUP, set/reload, set/lists/<name> -> compiled in a thread of its own
+the file has changed, SIGHUP, set/reload, set/grammar, set/lists/<name> -> compiled in a thread of its own
     -> the recogniser takes it with the next command, or
     -> it is wrong: the one before goes on, and the log and the topic `grammar` say where
 """
@@ -19,7 +19,8 @@ from edgevoice import grammar_file
 from edgevoice.errors import EdgevoiceError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from hassil.intents import SlotList
 
@@ -30,6 +31,9 @@ _log = logging.getLogger(__name__)
 
 WATCH_S: Final = 2.0
 """Between two looks at the file: soon enough for who edits it, and seldom enough to cost nothing."""
+
+MAX_NAME_BYTES: Final = 1_000
+"""Of a name that comes over MQTT: a few words, and no more of it is looked at."""
 
 MAX_LIST_BYTES: Final = 1_000_000
 """Of a list that comes over MQTT: 2,000 devices with their contexts need 200,000."""
@@ -44,6 +48,7 @@ class Reloader:
         recogniser: whose file is watched.
         tell: given the fields of the topic `grammar`, now and at each change, in any thread.
         others: with the same grammar.
+        choices: other files that can take its place, by name.
     """
 
     def __init__(
@@ -51,10 +56,14 @@ class Reloader:
         recogniser: Recogniser,
         tell: Callable[[dict[str, object]], None] = lambda _: None,
         *others: Recogniser,
+        choices: Mapping[str, Path] | None = None,
     ) -> None:
         self._recognisers = (recogniser, *others)
         self._tell = tell
-        self._path = recogniser.grammar_path
+        self._path = self._used = recogniser.grammar_path  # what is wanted, and what could be used
+        self._choices = dict(choices or {})
+        if self._path not in self._choices.values():
+            self._choices = {self._path.stem: self._path, **self._choices}
         self._loaded = _now()
         self._changed = threading.Condition()  # guards what follows
         self._lists: dict[str, SlotList] = {}  # in place of the file's
@@ -90,6 +99,28 @@ class Reloader:
                 self._lists[name] = slot_list
             elif self._lists.pop(name, None) is None:
                 return
+            self._due = True
+            self._changed.notify_all()
+
+    def choose(self, payload: bytes) -> None:
+        """Use the grammar of another file, of which the name is given, as soon as it is compiled.
+
+        Nothing is the name of the one of the beginning.
+
+        Raises:
+            UsageError: there is no such name.
+        """
+        name = payload[:MAX_NAME_BYTES].decode("utf-8", "replace")
+        if name and name not in self._choices:
+            raise UsageError(
+                f"grammar: {name[:60]!r} seen; allowed are {', '.join(self._choices)}; "
+                "add others to grammar.choices"
+            )
+        path = self._choices[name] if name else self._recognisers[0].grammar_path
+        with self._changed:
+            if self._path == path:  # as when a retained message comes again
+                return
+            self._path = path
             self._due = True
             self._changed.notify_all()
 
@@ -130,14 +161,14 @@ class Reloader:
                 seen = self._signature()
                 due = self._due or seen != self._seen
                 self._due, self._seen = False, seen
-                lists = dict(self._lists)
+                path, lists = self._path, dict(self._lists)
             if due:
-                self._renew(lists)
+                self._renew(path, lists)
 
-    def _renew(self, lists: dict[str, SlotList]) -> None:
+    def _renew(self, path: Path, lists: dict[str, SlotList]) -> None:
         started_s = time.monotonic()
         try:
-            file = self._recognisers[0].load()
+            file = self._recognisers[0].load(path)
             listed = _with(file, lists)
             prepared = [recogniser.prepare(listed) for recogniser in self._recognisers]
             for recogniser, decoding in zip(self._recognisers, prepared, strict=True):
@@ -146,9 +177,9 @@ class Reloader:
             self._error = str(problem)
             _log.error("the grammar stays as it was: %s", problem)
         else:
-            self._file = file
+            self._file, self._used = file, path
             self._loaded, self._error = _now(), None
-            _log.info("%s is in use, after %.2f s", self._path, time.monotonic() - started_s)
+            _log.info("%s is in use, after %.2f s", path, time.monotonic() - started_s)
         self._report()
 
     def _signature(self) -> tuple[int, int, int] | None:
@@ -163,7 +194,9 @@ class Reloader:
         file = self._file
         self._tell(
             {
-                "file": self._path.name,
+                "name": next(name for name in self._choices if self._choices[name] == self._used),
+                "names": list(self._choices),
+                "file": self._used.name,
                 "language": file.language,
                 "intents": list(file.intents),
                 "only": self._only,

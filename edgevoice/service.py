@@ -3,7 +3,8 @@
     source -> pipeline.py -> Result -> settle.py, if others may hear the same -> counted, shown, published
 
     beside it: commands in (commands.py), grammar reloads (reload.py), reports (health.py), Wyoming
-    (wyoming_server.py), and what systemd is told (watchdog.py)
+    (wyoming_server.py), Home Assistant (discovery.py), sounds (feedback.py), and what systemd is told
+    (watchdog.py)
 
 What is opened is closed in the opposite order: nothing that could still make a result outlives the publisher.
 """
@@ -14,25 +15,27 @@ import dataclasses
 import logging
 import signal
 import threading
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from edgevoice.broker import mqtt_settings
 from edgevoice.commands import Commands
+from edgevoice.discovery import Discovery
 from edgevoice.errors import BrokerError
+from edgevoice.feedback import Feedback
 from edgevoice.health import Figures, Reporter
 from edgevoice.hermes import speaking
 from edgevoice.microphone import Microphone
 from edgevoice.notify import Notifier
 from edgevoice.pipeline import Pipeline
-from edgevoice.publish import ALL_BIDS, Publisher
+from edgevoice.publish import ALL_BIDS, Publisher, topic_level
 from edgevoice.reload import Reloader
 from edgevoice.settle import Settlement
 from edgevoice.watchdog import Watchdog, progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -42,10 +45,21 @@ if TYPE_CHECKING:
     from edgevoice.publish import State
     from edgevoice.recognise import Recogniser
 
+    OnResult = Callable[[Result], None]
     OnState = Callable[[State], None]
+    OnGrammar = Callable[[dict[str, object]], None]
 
 _log = logging.getLogger(__name__)
-_Told = TypeVar("_Told")
+_What = TypeVar("_What")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Told:
+    """Who is told what happens, in this order."""
+
+    results: list[OnResult]
+    states: list[OnState]
+    grammars: list[OnGrammar]
 
 
 def run(
@@ -67,8 +81,6 @@ def run(
     """
     publisher = _publisher(config)
     figures = Figures()
-    takers = [figures.count, show, *([publisher.publish] if publisher else [])]
-    tell = _each(takers)
     with closing(publisher) if publisher else nullcontext():
         with ExitStack() as stack:
             pipeline = stack.enter_context(closing(Pipeline(config, grammar)))
@@ -76,29 +88,31 @@ def run(
                 _wyoming(config, pipeline.recogniser, grammar, alone=sources is None)
             )
             watchdog = Watchdog(Notifier(), progress(config, pipeline, *others), publisher)
-            tell_grammar = _each([watchdog.reloaded, *([publisher.set_grammar] if publisher else [])])
-            reloader = stack.enter_context(closing(Reloader(pipeline.recogniser, tell_grammar, *others)))
-            _reload_at_hangup(watchdog, reloader)
-            commands = Commands(config.wake.window_s)
-            commands.reloader = reloader
-            offer: Callable[[Result], None] = tell
+            told = _Told([figures.count, show], [watchdog.tell], [watchdog.reloaded])
             if publisher:
-                figures.watch("mqtt", publisher.figures)
-                figures.watch("queues", partial(_queues, pipeline, publisher))
-                if interval_s := config.mqtt.health_interval_s:
-                    stack.enter_context(closing(Reporter(figures, publisher.set_health, interval_s)))
-                takers += stack.enter_context(
-                    speaking(config, publisher, pipeline.recogniser, commands.attention)
-                )
-                if config.mqtt.settle_ms:
-                    offer = stack.enter_context(_settling(config, publisher, tell)).offer
-                publisher.serve(commands.take)
+                _tell_broker(config, publisher, told)
+            reloader = Reloader(
+                pipeline.recogniser, _each(told.grammars), *others, choices=config.grammar.choices
+            )
+            stack.enter_context(closing(reloader))
+            _reload_at_hangup(watchdog, reloader)
+            commands = Commands(
+                config.wake.window_s,
+                (pipeline.recogniser, *others),
+                publisher.set_settings if publisher else lambda _: None,
+            )
+            commands.reloader = reloader
+            commands.feedback = stack.enter_context(_feedback(config, publisher, commands, pipeline, told))
+            offer = _each(told.results)
+            if publisher:
+                stack.enter_context(_reporting(config, publisher, pipeline, figures))
+                offer = stack.enter_context(_serving(config, publisher, pipeline, commands, told))
             stack.enter_context(watchdog)
             if sources is None:
                 watchdog.listens(None)
                 threading.Event().wait()  # until a signal
             else:
-                on_state: OnState = _each([watchdog.tell, *([publisher.set_state] if publisher else [])])
+                on_state = _each(told.states)
                 for source in sources(on_state):
                     watchdog.listens(source)
                     with closing(_results(source, pipeline, on_state, commands, figures)) as results:
@@ -106,6 +120,43 @@ def run(
                             offer(result)
         if publisher:
             _finish(publisher, config.mqtt.connect_timeout_s)
+
+
+def _tell_broker(config: Config, publisher: Publisher, told: _Told) -> None:
+    """Have what happens published."""
+    told.results.append(publisher.publish)
+    told.states.append(publisher.set_state)
+    told.grammars.append(publisher.set_grammar)
+    if config.home_assistant.discovery:
+        discovery = Discovery(config, publisher)
+        told.results.append(discovery.tell)
+        told.grammars.append(discovery.set_grammar)
+
+
+@contextmanager
+def _serving(
+    config: Config, publisher: Publisher, pipeline: Pipeline, commands: Commands, told: _Told
+) -> Iterator[OnResult]:
+    """Speak Hermes, settle and take commands over MQTT while a block runs; it gets who takes results."""
+    offer = _each(told.results)
+    with ExitStack() as stack:
+        told.results.extend(
+            stack.enter_context(speaking(config, publisher, pipeline.recogniser, commands.attention))
+        )
+        if config.mqtt.settle_ms:
+            offer = stack.enter_context(_settling(config, publisher, offer)).offer
+        publisher.serve(commands.take)
+        yield offer
+
+
+def _reporting(
+    config: Config, publisher: Publisher, pipeline: Pipeline, figures: Figures
+) -> AbstractContextManager[object]:
+    """Report how all fares while a block runs, if that is configured."""
+    figures.watch("mqtt", publisher.figures)
+    figures.watch("queues", partial(_queues, pipeline, publisher))
+    interval_s = config.mqtt.health_interval_s
+    return closing(Reporter(figures, publisher.set_health, interval_s)) if interval_s else nullcontext()
 
 
 def _reload_at_hangup(watchdog: Watchdog, reloader: Reloader) -> None:
@@ -116,12 +167,12 @@ def _reload_at_hangup(watchdog: Watchdog, reloader: Reloader) -> None:
     signal.signal(signal.SIGHUP, reload)
 
 
-def _each(takers: Sequence[Callable[[_Told], None]]) -> Callable[[_Told], None]:
-    """Return what tells all of them."""
+def _each(takers: list[Callable[[_What], None]]) -> Callable[[_What], None]:
+    """Return what tells all of them, also those that are still to come."""
 
-    def tell(told: _Told) -> None:
+    def tell(what: _What) -> None:
         for take in takers:
-            take(told)
+            take(what)
 
     return tell
 
@@ -146,6 +197,25 @@ def _wyoming(
     from edgevoice.wyoming_server import serving  # noqa: PLC0415 - with asyncio, a tenth of a second
 
     return serving(config, recogniser, grammar, alone=alone)
+
+
+@contextmanager
+def _feedback(
+    config: Config, publisher: Publisher | None, commands: Commands, pipeline: Pipeline, told: _Told
+) -> Iterator[Feedback | None]:
+    """Tell people what becomes of their commands while a block runs, if that is configured."""
+    options = config.feedback
+    if not (options.chime or options.say or options.publish):
+        yield None
+        return
+    publish = None
+    if publisher and options.publish:
+        publish = partial(publisher.send, f"edgevoice/{topic_level(config.site)}/feedback")
+    feedback = Feedback(config, commands.attention, lambda: pipeline.recogniser.language, publish)
+    told.results.append(feedback.tell)
+    told.states.append(feedback.set_state)
+    with closing(feedback):
+        yield feedback
 
 
 def _settling(

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 from jsonschema import Draft202012Validator
 
+from edgevoice.commands import NAMES
+
 if TYPE_CHECKING:
     from edgevoice.testing import Message
 
 FOLDER: Final = Path(__file__).parents[1] / "docs" / "schemas"
-TEXTS: Final = {"state", "availability", "set-mute", "set-playing", "set-listen", "set-reload"}
+TEXTS: Final = {"state", "availability", *(f"set-{name}" for name in (*NAMES, "grammar"))}
 """Whose payload is text, no JSON."""
 
 
@@ -26,7 +28,9 @@ def validator(name: str) -> Draft202012Validator:
 
 
 def name_of(topic: str) -> str:
-    """Which schema a topic has: that of its level after the site."""
+    """Which schema a topic has: that of its level after the site; the device's is not below a site."""
+    if topic.endswith("/config"):
+        return "device-config"
     level = topic.split("/")[2]
     return f"set-{topic.split('/')[3]}" if level == "set" else level
 
@@ -36,7 +40,7 @@ def accepts(name: str, payload: bytes) -> bool:
     try:
         text = payload.decode()
         value = text if name in TEXTS else json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return bool(validator(name).is_valid(value))
 

@@ -22,6 +22,8 @@ from hypothesis import strategies as st
 import edgevoice.publish
 from edgevoice.broker import MAX_PACKET_BYTES, Dialer, MqttSettings, Outgoing, tls_context
 from edgevoice.commands import Commands
+from edgevoice.config import Config
+from edgevoice.discovery import Discovery
 from edgevoice.errors import BrokerError, ConfigError
 from edgevoice.publish import Publisher, State, topic_level
 from edgevoice.testing import Broker, Front, Subscriber
@@ -209,11 +211,12 @@ class TestAccess:
 
     @pytest.fixture
     def rules(self, tmp_path: Path) -> Path:
-        """The access rules that docs/mqtt.md shows."""
-        text = (ROOT / "docs" / "mqtt.md").read_text("utf-8")
-        (block,) = re.findall(r"```acl\n(.*?)```", text, re.DOTALL)
+        """The access rules that the documents show."""
+        pages = [(ROOT / "docs" / f"{name}.md").read_text("utf-8") for name in ("mqtt", "home-assistant")]
+        blocks = [block for page in pages for block in re.findall(r"```acl\n(.*?)```", page, re.DOTALL)]
+        assert len(blocks) == 2
         path = tmp_path / "acl"
-        path.write_text(block)
+        path.write_text("\n".join(blocks))
         path.chmod(0o600)
         return path
 
@@ -230,15 +233,20 @@ class TestAccess:
             ):
                 served = Commands(5.0)
                 publisher.serve(served.take)
+                home = Discovery(Config(), publisher)
+                home.set_grammar({"intents": ["SetTemperature"], "names": ["home"]})
+                home.tell(ACCEPTED)
+                publisher.set_settings({"muted": False, "threshold": 0.5})
                 publisher.set_state("listening")
                 publisher.set_health({})
                 publisher.set_grammar({})
                 publisher.publish(replace(ACCEPTED, accepted=False, reason="ambiguous"))
                 deliver(publisher, 1)
                 assert publisher.counters.refused == 0
-                seen = {m.topic.split("/", 2)[2] for m in subscriber.wait_for(6)}
+                seen = {m.topic.split("/", 2)[2] for m in subscriber.wait_for(9)}
                 assert seen == {
-                    "state", "health", "grammar", "availability", "rejected", "intent/SetTemperature"
+                    "state", "settings", "health", "grammar", "availability", "rejected",
+                    "intent/SetTemperature", "event", "last",
                 }  # fmt: skip
                 config = tmp_path / "edgevoice.yaml"
                 for user, code in (("house", 0), ("automations", 5)):
@@ -247,6 +255,11 @@ class TestAccess:
                         "tell", "listen", "--config", config, environment={"EDGEVOICE_MQTT_PASSWORD": SECRET}
                     )
                     assert done.returncode == code, done.stderr
+                done = edgevoice(
+                    "ha", "remove", "--config", config, environment={"EDGEVOICE_MQTT_PASSWORD": SECRET}
+                )
+                assert done.returncode == 5
+                assert b"homeassistant/device/edgevoice_default/config: Not authorized" in done.stderr
         assert "refuse" not in caplog.text
 
 

@@ -99,17 +99,22 @@ class TestParse:
             ("listen", b"", None),
             ("listen", b"0", 0.0),
             ("listen", b"10", 10.0),
+            ("mute", b"", None),
+            ("threshold", b"", None),
+            ("threshold", b"0.75", 0.75),
+            ("threshold", b"1", 1.0),
         ],
     )
     def test_good(self, name: str, payload: bytes, value: object) -> None:
-        """Words in any case, decimal seconds, or nothing."""
+        """Words in any case, decimal numbers, or nothing."""
         assert commands.parse(name, payload) == value
 
     @pytest.mark.parametrize(
         ("name", "payload"),
         [
-            ("mute", b""),
             ("mute", b"1"),
+            ("threshold", b"1.01"),
+            ("threshold", b"ON"),
             ("mute", b"\xff\0"),
             ("mute", b"on" + b" " * 100),
             ("playing", b""),

@@ -153,6 +153,19 @@ def test_relative_paths_do_not_depend_on_how_the_file_was_named(
     assert load(file).grammar.file == file.parent / "g.yaml"
 
 
+def test_files_by_name(file: Path) -> None:
+    """Files in a group have paths of the file's folder, too, are checked, and survive being shown."""
+    file.write_text("grammar: {choices: {guests: guests.yaml, kids: /absent/kids.yaml}}\n", encoding="utf-8")
+    read = load(file)
+    assert read.grammar.choices == {"guests": file.parent / "guests.yaml", "kids": Path("/absent/kids.yaml")}
+    with pytest.raises(ConfigError, match=r"grammar\.choices\.guests: .* cannot be read.*\n.*choices\.kids"):
+        check_files(read)
+    file.write_text(dump(read), encoding="utf-8")
+    assert load(file) == read
+    (line,) = problems(file, "grammar: {choices: {guests: 7}}")
+    assert "grammar.choices: 7 seen; allowed are lines" in line
+
+
 def test_home_folders_in_paths(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """~ is the home folder; that of an unknown user is a problem of the option."""
     monkeypatch.setenv("HOME", "/home/someone")

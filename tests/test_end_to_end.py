@@ -170,7 +170,7 @@ class TestRunToBroker:
     def test_only_documented_topics(self, run: Run) -> None:
         """Nothing else is published."""
         levels = {message.topic.removeprefix("edgevoice/flat/").split("/")[0] for message in run.messages}
-        assert levels == {"intent", "rejected", "state", "grammar", "health", "availability"}
+        assert levels == {"intent", "rejected", "state", "settings", "grammar", "health", "availability"}
 
     def test_schemas(self, run: Run) -> None:
         """Every message is as the schema of its topic in the documents says."""
@@ -178,13 +178,13 @@ class TestRunToBroker:
             schemas.check(message)
 
     def test_late_subscriber(self, run: Run, broker: Broker) -> None:
-        """Who comes later sees presence, state, health and grammar, but no command of the past."""
+        """Who comes later sees presence, state, settings, health and grammar, but no command of the past."""
         assert run.done.returncode == 0
         with Subscriber(broker.port, "edgevoice/flat/#") as subscriber:
-            subscriber.wait_for(4)
+            subscriber.wait_for(5)
             time.sleep(0.2)
             late = {message.topic.rsplit("/", 1)[1]: message.payload for message in subscriber.messages}
-        assert set(late) == {"state", "grammar", "health", "availability"}
+        assert set(late) == {"state", "settings", "grammar", "health", "availability"}
         assert late["availability"] == b"offline"
 
     def test_printed_lines(self, run: Run, samples: tuple[Sample, ...]) -> None:

@@ -73,9 +73,9 @@ def recogniser(path: Path, model_path: Path) -> Iterator[Recogniser]:
 
 
 @contextmanager
-def reloading(recogniser: Recogniser) -> Iterator[tuple[Reloader, Told]]:
+def reloading(recogniser: Recogniser, **choices: Path) -> Iterator[tuple[Reloader, Told]]:
     told = Told()
-    reloader = Reloader(recogniser, told)
+    reloader = Reloader(recogniser, told, choices=choices)
     try:
         yield reloader, told
     finally:
@@ -97,6 +97,8 @@ def test_a_changed_file_is_taken_with_the_next_command(
 ) -> None:
     with reloading(recogniser) as (_, told):
         assert told.wait(1) | {"loaded": ""} == {
+            "name": "lamp",
+            "names": ["lamp"],
             "file": "lamp.yaml",
             "language": "en",
             "intents": ["On"],
@@ -184,6 +186,41 @@ def test_a_list_that_is_none_is_refused(recogniser: Recogniser, name: str, paylo
             reloader.set_list(name, payload)
         assert len(str(caught.value)) < 400
         assert len(told.fields) == 1
+
+
+def test_another_grammar_is_chosen(recogniser: Recogniser, path: Path, speech: Samples) -> None:
+    """By its name, with nothing back again; what is set for a list goes on where there is such a list."""
+    guests = path.with_name("guests.yaml")
+    guests.write_text(LAMP.replace("radio", "desk lamp").replace("On:", "Guest:"))
+    with reloading(recogniser, visitors=guests) as (reloader, told):
+        assert told.wait(1)["names"] == ["lamp", "visitors"]
+        with pytest.raises(UsageError, match="grammar: 'guests' seen; allowed are lamp, visitors"):
+            reloader.choose(b"guests")
+        reloader.choose(b"visitors")
+        assert told.wait(2) | {"loaded": ""} == told.wait(1) | {
+            "name": "visitors", "file": "guests.yaml", "intents": ["Guest"], "loaded": "",
+        }  # fmt: skip
+        assert heard(recogniser, speech) == "Turn on the desk lamp."
+        reloader.choose(b"visitors")  # as a retained message does at each connection: nothing to do
+        guests.write_text(LAMP.replace("radio", "desk lamp").replace("On:", "Visitor:"))
+        assert told.wait(3)["intents"] == ["Visitor"]  # it is the one that is watched
+        reloader.choose(b"")
+        assert told.wait(4)["name"] == "lamp"
+        assert heard(recogniser, speech) is None
+
+
+def test_a_bad_one_is_chosen(recogniser: Recogniser, path: Path) -> None:
+    """The one before goes on, and is what is told; when the file is mended, it is taken."""
+    bad = path.with_name("bad.yaml")
+    with reloading(recogniser, lamp=path, bad=bad) as (reloader, told):
+        reloader.choose(b"bad")
+        fields = told.wait(2)
+        assert (fields["name"], fields["file"]) == ("lamp", "lamp.yaml")
+        assert "bad.yaml: cannot be read" in fields["error"]
+        bad.write_text(LAMP)
+        assert told.wait(3) | {"loaded": ""} == fields | {
+            "name": "bad", "file": "bad.yaml", "error": None, "loaded": "",
+        }  # fmt: skip
 
 
 def test_changing_while_recognising(recogniser: Recogniser, path: Path, speech: Samples) -> None:

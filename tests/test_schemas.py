@@ -40,7 +40,8 @@ def test_every_schema_is_one() -> None:
     """Each file is a JSON Schema of draft 2020-12, with a title and a description."""
     names = {path.stem for path in schemas.FOLDER.iterdir()}
     sent = {"intent", "rejected", "state", "availability", "grammar", "health", "answer", "bid"}
-    assert names == sent | {f"set-{name}" for name in (*commands.NAMES, "intents", "lists")}
+    sent |= {"settings", "event", "last", "device-config", "feedback"}
+    assert names == sent | {f"set-{name}" for name in (*commands.NAMES, "grammar", "intents", "lists")}
     for name in names:
         schema = schemas.validator(name).schema
         assert schema["$schema"] == Draft202012Validator.META_SCHEMA["$id"]
@@ -61,6 +62,7 @@ def test_what_is_sent(broker: Broker) -> None:
         for result in results:
             publisher.publish(result)
             figures.count(result)
+        publisher.set_settings({"muted": True, "threshold": 0.5})
         for state in get_args(State):
             publisher.set_state(state)
             assert publisher.flush(5)
@@ -71,7 +73,7 @@ def test_what_is_sent(broker: Broker) -> None:
     for message in subscriber.messages:
         schemas.check(message)
     seen = {schemas.name_of(message.topic) for message in subscriber.messages}
-    assert seen == {"intent", "rejected", "state", "availability", "health"}
+    assert seen == {"intent", "rejected", "state", "settings", "availability", "health"}
     assert sum("/state" in message.topic for message in subscriber.messages) == len(get_args(State))
 
 

@@ -1,0 +1,273 @@
+"""Feedback for people: a sound or a few words for what became of a command, by programs of the house.
+
+    Result, state ─> Feedback ─> edgevoice/<site>/feedback, if wanted
+                        └──────> a program that chimes, then one that speaks; meanwhile nothing is heard
+
+Programs are run without a shell. What they are to say comes to their standard input: it holds names and words
+that somebody has said, which must not become options or commands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import shlex
+import signal
+import subprocess
+import threading
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+import yaml
+
+from edgevoice.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgevoice.attention import Attention
+    from edgevoice.config import Config
+    from edgevoice.events import Result
+    from edgevoice.publish import State
+
+_log = logging.getLogger(__name__)
+
+Kind = Literal["accepted", "refused", "ambiguous", "muted", "unmuted", "lost", "found"]
+"""What happened; lost and found: the microphone."""
+
+LONGEST_S: Final = 10.0
+"""A program that takes longer is ended: nothing is heard meanwhile."""
+
+_END_S: Final = 1.0  # for a program that was killed
+_TEXTS: Final = Path(__file__).with_suffix(".yaml")
+_LANGUAGE: Final = re.compile(r"[A-Za-z0-9]{2,8}([-_][A-Za-z0-9]{1,8})*")
+_AWAY: Final[dict[str, tuple[Kind, Kind]]] = {"muted": ("muted", "unmuted"), "lost": ("lost", "found")}
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One thing that people are told."""
+
+    kind: Kind
+    text: str | None
+    """To be spoken, in the language; None: a sound is enough."""
+
+    language: str
+    utterance_id: str | None
+    """Of the command it is about."""
+
+    again: bool = False
+    """Whether somebody asked to have it repeated."""
+
+
+class Feedback:
+    """Tells people what became of their commands; from any thread, and returns at once.
+
+    Args:
+        config: which programs, and when.
+        attention: told while something sounds.
+        language: in which is spoken now.
+        publish: given each signal's fields, or None.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        attention: Attention,
+        language: Callable[[], str],
+        publish: Callable[[dict[str, object]], None] | None = None,
+    ) -> None:
+        self._config = config
+        self._language = language
+        self._publish = publish
+        self._player = _Player(config, attention)
+        self._away: str | None = None
+        self._last: Signal | None = None  # of what was accepted
+
+    def tell(self, result: Result) -> None:
+        """Take a result."""
+        kind = _kind(result, always=self._config.wake.mode == "always")
+        if kind is None:
+            return
+        text = None if kind == "accepted" else _question(result, self._language())
+        signalled = Signal(kind, text, self._language(), result.utterance_id)
+        if kind == "accepted":
+            self._last = replace(signalled, text=result.text, again=True)
+        self._give(signalled)
+
+    def set_state(self, state: State) -> None:
+        """Take what the engine is doing."""
+        before, self._away = self._away, state if state in _AWAY else None
+        if before != self._away:
+            kind = _AWAY[before][1] if self._away is None else _AWAY[self._away][0]  # type: ignore[index]
+            self._give(Signal(kind, _text(kind, self._language()), self._language(), None))
+
+    def again(self) -> None:
+        """Repeat what was told of the last accepted command, with its words; the command is not given again.
+
+        Raises:
+            UsageError: there was none.
+        """
+        if self._last is None:
+            raise UsageError("say-again: nothing was accepted yet; say a command first")
+        self._give(self._last)
+
+    def close(self) -> None:
+        """End what sounds."""
+        self._player.close()
+
+    def _give(self, signalled: Signal) -> None:
+        if self._publish is not None:
+            self._publish(
+                {
+                    "kind": signalled.kind,
+                    "text": signalled.text,
+                    "language": signalled.language,
+                    "utterance_id": signalled.utterance_id,
+                    "again": signalled.again,
+                    "site": self._config.site,
+                }
+            )
+        self._player.play(signalled)
+
+
+class _Player:
+    """Runs the programs, one after the other, in a thread of its own; what is newer replaces what waits."""
+
+    def __init__(self, config: Config, attention: Attention) -> None:
+        self._chime, self._say = config.feedback.chime, config.feedback.say
+        self._attention = attention
+        self._changed = threading.Condition()  # guards what follows
+        self._waiting: Signal | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._closed = False
+        self._failures: set[str] = set()  # each told once
+        self._thread: threading.Thread | None = None
+        if self._chime or self._say:
+            self._thread = threading.Thread(target=self._run, name="edgevoice-feedback", daemon=True)
+            self._thread.start()
+
+    def play(self, signalled: Signal) -> None:
+        with self._changed:
+            self._waiting = signalled
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._kill()
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(LONGEST_S)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+                if self._closed or self._waiting is None:
+                    return
+                signalled, self._waiting = self._waiting, None
+            self._attention.play()
+            try:
+                if self._chime:
+                    self._do("chime", self._chime, signalled)
+                if self._say and signalled.text:
+                    self._do("say", self._say, signalled)
+            finally:
+                self._attention.stop()
+
+    def _do(self, option: str, command: str, signalled: Signal) -> None:
+        """Run a program to its end, or to ours."""
+        arguments = _arguments(command, signalled)
+        text = f"{signalled.text or ''}\n".encode("utf-8", "replace") if option == "say" else b""
+        try:
+            with self._changed:
+                if self._closed:
+                    return
+                process = self._process = subprocess.Popen(  # noqa: S603 - no shell, and the user's own program
+                    arguments,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,  # so that its children can be ended with it
+                )
+        except OSError as error:
+            self._fail(
+                f"feedback.{option}: {arguments[0]} cannot be run: {error.strerror}; correct the option"
+            )
+            return
+        try:
+            process.communicate(text, LONGEST_S)
+        except subprocess.TimeoutExpired:
+            self._fail(f"feedback.{option}: {arguments[0]} took longer than {LONGEST_S:g} s and was ended")
+            with self._changed:
+                self._kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=_END_S)
+        else:
+            if process.returncode and not self._closed:
+                self._fail(
+                    f"feedback.{option}: {arguments[0]} failed with {process.returncode}; "
+                    f"try in a terminal: {command}"
+                )
+        with self._changed:
+            self._process = None
+
+    def _kill(self) -> None:
+        """End the program, and what it has started; call with the lock held."""
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _fail(self, failure: str) -> None:
+        if failure not in self._failures:
+            self._failures.add(failure)
+            _log.warning("%s", failure)
+
+
+def _kind(result: Result, *, always: bool) -> Kind | None:
+    """Return what people are told of a result; None: nothing, as it may not have been for us at all."""
+    if result.accepted:
+        return "accepted"
+    if result.reason == "ambiguous":
+        return "ambiguous"
+    if result.reason == "low_confidence":
+        return "refused"
+    # With `always`, this is what a television says; and else, what was not addressed to us.
+    if result.reason in ("out_of_grammar", "timeout", "overload") and result.addressed and not always:
+        return "refused"
+    return None
+
+
+def _question(result: Result, language: str) -> str | None:
+    """Return what to say of a refusal."""
+    if result.text is None or result.reason not in ("ambiguous", "low_confidence"):
+        return _text("not_understood", language)
+    others = [other.text for other in result.alternatives]
+    same = result.reason == "ambiguous" and others[:1] in ([], [result.text])
+    return _text("two_meanings" if same else "did_you_mean", language, result.text.rstrip(".?! "))
+
+
+def _text(name: str, language: str, text: str = "") -> str | None:
+    """Return a text of the data file in a language; None: nobody has written it."""
+    found = _texts().get(re.split("[-_]", language)[0].lower(), {}).get(name)
+    return None if found is None else found.replace("{text}", text)
+
+
+@cache
+def _texts() -> dict[str, dict[str, str]]:
+    texts: dict[str, dict[str, str]] = yaml.safe_load(_TEXTS.read_text("utf-8"))
+    return texts
+
+
+def _arguments(command: str, signalled: Signal) -> list[str]:
+    """Return a program and its arguments, with words in their places that are known to be words."""
+    language = signalled.language if _LANGUAGE.fullmatch(signalled.language) else "en"
+    return [
+        argument.replace("{kind}", signalled.kind).replace("{language}", language)
+        for argument in shlex.split(command)
+    ]

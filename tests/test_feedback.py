@@ -1,0 +1,322 @@
+"""People hear what became of their commands, from real programs; what they say is never part of a command."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import shlex
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgevoice import feedback as module
+from edgevoice.attention import Attention
+from edgevoice.commands import Commands
+from edgevoice.config import Config, FeedbackConfig, WakeConfig, load
+from edgevoice.errors import ConfigError, UsageError
+from edgevoice.events import Interpretation
+from edgevoice.feedback import Feedback
+from edgevoice.testing import Broker, Subscriber
+from tests import schemas
+from tests.conftest import running, wait_until
+from tests.results import ACCEPTED
+from tests.test_end_to_end import pcm, room, write_config
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from edgevoice.events import Samples
+
+WRITE: Final = "import sys; open(sys.argv[1], 'a').write(repr((sys.argv[2:], sys.stdin.read())) + '\\n')"
+LANGUAGES: Final = ("de", "en", "es", "fr", "it", "nl", "pt")
+UNSURE = replace(ACCEPTED, accepted=False, reason="low_confidence")
+
+
+def command(script: str, *arguments: object) -> str:
+    """A program as the configuration names it."""
+    return shlex.join([sys.executable, "-c", script, *map(str, arguments)])
+
+
+class House:
+    """Feedback whose programs write down what they are told."""
+
+    def __init__(self, folder: Path, language: str = "en", **more: Any) -> None:
+        self.log = folder / "log"
+        self.log.touch()
+        self.attention = Attention()
+        self.published: list[dict[str, Any]] = []
+        options = FeedbackConfig(
+            chime=command(WRITE, self.log, "chime", "{kind}"),
+            say=command(WRITE, self.log, "say", "{language}"),
+        )
+        self.feedback = Feedback(
+            Config(**{"feedback": options, **more}), self.attention, lambda: language, self.published.append
+        )
+
+    @property
+    def told(self) -> list[tuple[list[str], str]]:
+        """Arguments and standard input of the programs that have run."""
+        return [eval(line) for line in self.log.read_text("utf-8").splitlines()]  # noqa: S307 - our own
+
+    def wait(self, count: int) -> list[tuple[list[str], str]]:
+        """Wait until so many have run."""
+        wait_until(lambda: len(self.told) >= count)
+        return self.told
+
+
+@contextmanager
+def house(folder: Path, language: str = "en", **more: Any) -> Iterator[House]:
+    made = House(folder, language, **more)
+    try:
+        yield made
+    finally:
+        made.feedback.close()
+
+
+class TestWhat:
+    """What is told of what."""
+
+    def test_accepted_and_again(self, tmp_path: Path) -> None:
+        """A sound; the words only when somebody wants them again."""
+        with house(tmp_path) as it:
+            with pytest.raises(UsageError, match="nothing was accepted yet"):
+                it.feedback.again()
+            it.feedback.tell(ACCEPTED)
+            assert it.wait(1) == [(["chime", "accepted"], "")]
+            it.feedback.tell(UNSURE)
+            it.wait(3)
+            it.feedback.again()
+            assert it.wait(5)[3:] == [
+                (["chime", "accepted"], ""),
+                (["say", "en"], "Küche auf zwanzig Grad\n"),
+            ]
+        assert [fields["again"] for fields in it.published] == [False, False, True]
+        for fields in it.published:
+            schemas.validator("feedback").validate(fields)
+
+    @pytest.mark.parametrize("language", LANGUAGES)
+    def test_unsure(self, tmp_path: Path, language: str) -> None:
+        """Whether that was meant, in the language of the grammar."""
+        with house(tmp_path, f"{language}-XX") as it:
+            it.feedback.tell(replace(UNSURE, text="Turn it on."))
+            chime, (arguments, said) = it.wait(2)
+        assert chime[0] == ["chime", "refused"]
+        assert arguments == ["say", f"{language}-XX"]
+        assert "Turn it on?" in said.replace(" ?", "?")
+
+    def test_ambiguous(self, tmp_path: Path) -> None:
+        """Of the same words that mean two things, that; else the likelier one is asked for."""
+        two = replace(UNSURE, reason="ambiguous", text="Stop.")
+        other = Interpretation("Stop.", "Other", {}, {})
+        with house(tmp_path) as it:
+            it.feedback.tell(replace(two, alternatives=(other,)))
+            assert it.wait(2)[1][1] == "That can mean two things: Stop\n"
+            it.feedback.tell(replace(two, alternatives=(replace(other, text="Top."),)))
+            assert it.wait(4)[3][1] == "Did you mean: Stop?\n"
+
+    @pytest.mark.parametrize(
+        ("reason", "mode", "addressed", "told"),
+        [
+            ("out_of_grammar", "always", True, False),
+            ("out_of_grammar", "phrase", True, True),
+            ("out_of_grammar", "phrase", False, False),
+            ("timeout", "model", True, True),
+            ("no_speech", "model", True, False),
+            ("too_long", "always", True, False),
+            ("elsewhere", "model", True, False),
+        ],
+    )
+    def test_others(self, tmp_path: Path, reason: Any, mode: Any, addressed: bool, told: bool) -> None:
+        """What may not have been meant for us, or what another one has answered, makes no sound."""
+        refused = replace(UNSURE, reason=reason, addressed=addressed)
+        with house(tmp_path, wake=WakeConfig(mode=mode, phrase="computer")) as it:
+            it.feedback.tell(refused)
+            it.feedback.tell(ACCEPTED)
+            wait_until(lambda: (["chime", "accepted"], "") in it.told)
+        kinds = [fields["kind"] for fields in it.published]
+        assert kinds == (["refused", "accepted"] if told else ["accepted"])
+
+    def test_states(self, tmp_path: Path) -> None:
+        """Muted and heard again, lost and found; nothing else."""
+        with house(tmp_path, "de") as it:
+            for state in ("listening", "muted", "muted", "listening", "speech", "lost", "listening"):
+                it.feedback.set_state(state)
+        assert [fields["kind"] for fields in it.published] == ["muted", "unmuted", "lost", "found"]
+        assert it.published[0]["text"] == "Ich höre nicht mehr zu."
+
+    def test_a_language_without_texts(self, tmp_path: Path) -> None:
+        """There is only the sound."""
+        with house(tmp_path, "xx") as it:
+            it.feedback.tell(UNSURE)
+            it.feedback.tell(ACCEPTED)
+            wait_until(lambda: (["chime", "accepted"], "") in it.told)
+        assert it.published[0]["text"] is None
+        assert all(arguments[0] == "chime" for arguments, _ in it.told)
+
+    def test_texts_are_whole(self) -> None:
+        """Each language has each text, with a place for the sentence where one belongs."""
+        texts = yaml.safe_load(module._TEXTS.read_text("utf-8"))
+        assert tuple(texts) == LANGUAGES
+        for of_language in texts.values():
+            assert set(of_language) == set(texts["en"])
+            with_place = {name for name in of_language if "{text}" in of_language[name]}
+            assert with_place == {"did_you_mean", "two_meanings"}
+
+
+class TestPrograms:
+    """Programs that are not as they should be."""
+
+    def test_nothing_is_heard_meanwhile(self, tmp_path: Path) -> None:
+        """From before the sound until it has died away."""
+        slow = FeedbackConfig(
+            chime=command(f"import time; open({str(tmp_path / 'on')!r}, 'w'); time.sleep(0.5)")
+        )
+        with house(tmp_path, feedback=slow) as it:
+            assert it.attention.hears(0.0)
+            it.feedback.tell(ACCEPTED)
+            wait_until((tmp_path / "on").exists)
+            assert not it.attention.hears(1.0)
+            times_s = itertools.count(1.4, 0.4)  # as the stream goes on
+            wait_until(lambda: it.attention.hears(next(times_s)))
+
+    def test_what_is_said_is_no_option(self, tmp_path: Path) -> None:
+        """Nor a command, nor a program."""
+        hostile = "--version; $(touch /tmp/x) `id` {kind} {language}"
+        with house(tmp_path, "-rf /") as it:
+            it.feedback.tell(replace(ACCEPTED, text=hostile))
+            it.feedback.again()
+            wait_until(lambda: any(arguments[0] == "say" for arguments, _ in it.told))
+        assert it.told[-1] == (["say", "en"], f"{hostile}\n")
+
+    def test_one_that_hangs(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It is ended with its children, told once, and the next one has its turn."""
+        monkeypatch.setattr(module, "LONGEST_S", 0.3)
+        child = f"import time; time.sleep(1); open({str(tmp_path / 'alive')!r}, 'w')"
+        hanging = FeedbackConfig(
+            chime=command(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"),
+            say=command(WRITE, tmp_path / "log", "say"),
+        )
+        with house(tmp_path, feedback=hanging) as it:
+            for count in (1, 2):
+                it.feedback.tell(UNSURE)
+                it.wait(count)
+        time.sleep(1.2)
+        assert not (tmp_path / "alive").exists()
+        assert [record.message.count("took longer than 0.3 s") for record in caplog.records] == [1]
+
+    @pytest.mark.parametrize(
+        ("chime", "said"),
+        [
+            ("/absent/program {kind}", "feedback.chime: /absent/program cannot be run: No such file"),
+            (command("raise SystemExit(3)"), "failed with 3; try in a terminal: "),
+        ],
+    )
+    def test_one_that_fails(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture, chime: str, said: str
+    ) -> None:
+        """It is told once, and what is to be said is said."""
+        broken = FeedbackConfig(chime=chime, say=command(WRITE, tmp_path / "log", "say"))
+        with house(tmp_path, feedback=broken) as it:
+            for count in (1, 2):
+                it.feedback.tell(UNSURE)
+                it.wait(count)
+        assert [said in record.message for record in caplog.records] == [True]
+
+    def test_a_flood(self, tmp_path: Path) -> None:
+        """Of many at once, the last one is told, and those between are not; nobody waits."""
+        slow = FeedbackConfig(
+            chime=command("import time; time.sleep(0.2)"), say=command(WRITE, tmp_path / "log", "say")
+        )
+        with house(tmp_path, feedback=slow) as it:
+            started_s = time.monotonic()
+            for i in range(1000):
+                it.feedback.tell(replace(UNSURE, text=f"Sentence {i}."))
+            assert time.monotonic() - started_s < 0.2
+            wait_until(lambda: any("999" in said for _, said in it.told))
+            assert len(it.told) <= 2
+
+    def test_closed_in_the_middle(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """What sounds is ended at once."""
+        slow = FeedbackConfig(
+            chime=command(f"import time; open({str(tmp_path / 'on')!r}, 'w'); time.sleep(9)")
+        )
+        with house(tmp_path, feedback=slow) as it:
+            it.feedback.tell(ACCEPTED)
+            wait_until((tmp_path / "on").exists)
+            started_s = time.monotonic()
+        assert time.monotonic() - started_s < 1
+        assert caplog.records == []
+        with caplog.at_level(logging.WARNING), house(tmp_path) as it:
+            it.feedback.close()
+            it.feedback.tell(ACCEPTED)  # does no harm
+
+
+@given(st.text(), st.text())
+def test_arguments_are_ours(text: str, language: str) -> None:
+    """Whatever is said, the arguments are those of the configuration, and two known words."""
+    signalled = module.Signal("refused", text, language, None)
+    arguments = module._arguments("play --volume {kind} '{language} x'", signalled)
+    assert arguments[:3] == ["play", "--volume", "refused"]
+    word = arguments[3].removesuffix(" x")
+    assert word in (language, "en")
+    assert word[0].isalnum()
+    assert len(arguments) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("chime: 'aplay \"x'", "allowed is a program and its arguments, with every quote ended"),
+        ("say: [espeak-ng]", "a list seen"),
+        ("publish: true", "set mqtt.host"),
+    ],
+)
+def test_options(tmp_path: Path, options: str, said: str) -> None:
+    """What cannot work is refused at once."""
+    path = tmp_path / "edgevoice.yaml"
+    path.write_text(f"feedback: {{{options}}}\n")
+    with pytest.raises(ConfigError, match=said):
+        load(path)
+
+
+def test_nobody_speaks() -> None:
+    """say-again says what to set."""
+    with pytest.raises(UsageError, match=r"set feedback\.say, chime or publish"):
+        Commands(5.0).take("say-again", b"")
+
+
+def test_service(child_environment: dict[str, str], tmp_path: Path, speech: Samples) -> None:
+    """`edgevoice run` tells it on the topic and by its program, and again when asked; the intent is once."""
+    log = tmp_path / "log"
+    say = json.dumps(command(WRITE, log, "say"))
+    with Broker() as broker, Subscriber(broker.port, "edgevoice/flat/#") as subscriber:
+        config = write_config(tmp_path, broker.port, more=f"feedback: {{publish: true, say: {say}}}\n")
+        with running(child_environment, "run", "--config", config, "--input", "-") as run:
+            assert run.stdin is not None
+            run.stdin.write(pcm(np.concatenate([speech, room(1)])))
+            run.stdin.flush()
+            subscriber.wait_for(lambda m: m.topic.endswith("/feedback"), 30)
+            subscriber.publish("edgevoice/flat/set/say-again", "")
+            wait_until(lambda: log.exists() and "desk lamp" in log.read_text())
+            run.stdin.close()
+            assert run.wait(20) == 0
+        told = [message for message in subscriber.messages if message.topic.endswith("/feedback")]
+        intents = [message.json() for message in subscriber.messages if "/intent/" in message.topic]
+    for message in told:
+        schemas.check(message)
+        assert not message.retain
+    assert [message.json()["again"] for message in told] == [False, True]
+    assert [message.json()["utterance_id"] for message in told] == [intents[0]["utterance_id"]] * 2
+    assert len(intents) == 1
