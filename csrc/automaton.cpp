@@ -351,7 +351,7 @@ std::vector<ev_label> Automaton::match(const char *text, size_t length) const {
                 }
                 current.push_back(item);
                 const size_t mark = stack.size();
-                follow(*this, stacks, item.config, [&](const Config &next, const Arc &arc) {
+                const auto reach = [&](const Config &next, const Arc &arc) {
                     if (seen.contains(next.key()) || !goes_on(next, ahead))
                         return;
                     Item reached{next, item.cost, item.passed};
@@ -368,6 +368,11 @@ std::vector<ev_label> Automaton::match(const char *text, size_t length) const {
                         return;
                     }
                     stack.push_back(reached);
+                };
+                // Most of what could be called reads nothing of this: no stack is made for it.
+                follow(*this, stacks, item.config, reach, [&](uint32_t node) {
+                    const Next &callee = next(node);
+                    return callee.returns || (callee.bytes & ahead.bytes).any();
                 });
                 std::reverse(stack.begin() + int64_t(mark), stack.end());
             }

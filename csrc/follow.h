@@ -19,9 +19,10 @@ inline uint8_t low_byte(const Arc &arc) { return uint8_t(arc.value & 0xFF); }
 inline uint8_t high_byte(const Arc &arc) { return uint8_t(arc.value >> 8); }
 
 // Successors of a configuration without reading a byte: calls `emit(Config, const Arc &)`, twice
-// for a separator at which words may be skipped.
-template <typename Emit>
-void follow(const Automaton &automaton, CallStacks &stacks, const Config &config, Emit emit) {
+// for a separator at which words may be skipped. What `enter(node)` refuses is not called.
+template <typename Emit, typename Enter>
+void follow(const Automaton &automaton, CallStacks &stacks, const Config &config, Emit emit,
+            Enter enter) {
     if (config.mode == Mode::end || config.mode == Mode::comma)
         return;
     const auto call = [&](Config &next, const Arc &arc) {
@@ -42,10 +43,14 @@ void follow(const Automaton &automaton, CallStacks &stacks, const Config &config
                 next.mode = Mode::pending;
             if (arc->value != 0) {
                 emit(next, *arc);
+                if (!enter(arc->value))
+                    continue;
                 call(next, *arc);
             }
             break;
         case EV_ARC_CALL:
+            if (!enter(arc->value))
+                continue;
             call(next, *arc);
             break;
         case EV_ARC_RETURN:
@@ -59,6 +64,11 @@ void follow(const Automaton &automaton, CallStacks &stacks, const Config &config
         }
         emit(next, *arc);
     }
+}
+
+template <typename Emit>
+void follow(const Automaton &automaton, CallStacks &stacks, const Config &config, Emit emit) {
+    follow(automaton, stacks, config, emit, [](uint32_t) { return true; });
 }
 
 // Whether a step of follow() is into words that may be skipped.

@@ -64,7 +64,9 @@ def with_blocks(
     if not meanings or meanings[0].free_texts:
         # Punctuation may be all that keeps a text from its literal meaning.
         bare = " ".join(normalize_text(remove_punctuation(as_written)).split())
-        others = _meanings(grammar, bare, score)
+        # One at the end is no part of a sentence anyway.
+        same = bare in (as_written, re.sub("[.?!]$", "", as_written))
+        others = [] if same else _meanings(grammar, bare, score)
         if others and (not meanings or _freedom(others[0]) < _freedom(meanings[0])):
             meanings = others
     return [
