@@ -510,14 +510,15 @@ class _Client:
                 self._let_go_of_guess(request)
                 request.guess = utterance, self._turns.guess(work)
                 continue
+            # Who sends faster than is recognised has to wait, before more of it is read: so it has one
+            # answer to come, and others their turn after that.
+            await asyncio.gather(*(each.done for each in request.answers))
             if request.guess is not None and utterance.is_end_of(request.guess[0]):
                 job = request.guess[1]
                 request.guess = None
                 self._turns.want(job)
             else:
                 self._let_go_of_guess(request)
-                # Who sends faster than is recognised has to wait, before more of it is read.
-                await asyncio.gather(*(each.done for each in request.answers))
                 job = self._turns.answer(work)
             request.answers.append(job)
 
