@@ -346,7 +346,7 @@ class Publisher:
         Args:
             topic: where.
             value: the latest.
-            first: a value that subscribers must see before it, on the connection that stands now.
+            first: a value that subscribers are sent before it, once; it may get lost with a connection.
 
         Raises:
             BrokerError: the publisher is closed.
@@ -485,7 +485,6 @@ class Publisher:
         self._failures.clear()
         self._hurry = False
         self._due = {topic: None for topic in self._retained if topic != self._topic("availability")}
-        self._first.clear()  # of a time that is over
         self._retain(self._topic("availability"), "offline" if self._closed else "online")
         self._bids.clear()  # of a time that is over
 

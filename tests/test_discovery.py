@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgevoice import cli_ha, discovery
-from edgevoice.broker import MqttSettings, mqtt_settings
+from edgevoice.broker import Connection, MqttSettings, mqtt_settings
 from edgevoice.commands import Commands
 from edgevoice.config import Config, HomeAssistantConfig, MqttConfig, WakeConfig
 from edgevoice.discovery import Discovery, components, config_topic, configuration, device_id
@@ -31,7 +31,7 @@ from tests.results import ACCEPTED
 from tests.test_end_to_end import pcm, room, write_config
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
 
     from edgevoice.events import Samples
@@ -206,8 +206,22 @@ class TestGone:
             home.wait_for(lambda it: it.components["command"]["event_types"] == ["Licht an", "Neu"])
             assert home.problems == []
 
-    def test_intents_of_an_earlier_run(self, broker: Broker) -> None:
-        """Home Assistant goes on while edgevoice is started anew with another grammar."""
+    @pytest.mark.parametrize("late", [False, True], ids=["soon", "late"])
+    def test_intents_of_an_earlier_run(
+        self, broker: Broker, monkeypatch: pytest.MonkeyPatch, late: bool
+    ) -> None:
+        """Home Assistant goes on while edgevoice is started anew with another grammar.
+
+        The configuration of before comes while it subscribes, or when it has begun to send.
+        """
+        if not late:
+            subscribe = Connection.subscribe
+
+            def subscribe_and_wait(connection: Connection, topics: Collection[str]) -> None:
+                subscribe(connection, topics)
+                time.sleep(0.2)
+
+            monkeypatch.setattr(Connection, "subscribe", subscribe_and_wait)
         with HomeAssistant(broker.port) as home:
             first = Edge(broker, "restart")
             home.wait_for(lambda it: it.triggers == set(INTENTS))
