@@ -9,7 +9,7 @@ whatever was announced ends by itself as long as anything is heard.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from edgevoice.events import SAMPLE_RATE_HZ
 
@@ -29,13 +29,17 @@ MAX_LISTEN_S: Final = 60.0
 """Who has asked to be heard and says nothing for so long has gone."""
 
 
+Whose = Literal["house", "hermes", "feedback"]
+"""Whose sound plays: the end of one is not that of another."""
+
+
 class Attention:
     """What others tell: that a sound of ours is playing, and that somebody wants to be heard; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards what follows
         self._now_s = 0.0
-        self._playing_until_s = 0.0
+        self._playing_until_s: dict[Whose, float] = {}
         self._window: tuple[float, float] | None = None
         self.only_asked = False
         """Whether nothing is meant for us unless listen() asked for it, whatever the gate lets in."""
@@ -44,20 +48,22 @@ class Attention:
         """Begin a stream, at its moment 0; what was announced goes on."""
         with self._lock:
             passed_s, self._now_s = self._now_s, 0.0
-            self._playing_until_s -= passed_s
+            for whose in self._playing_until_s:
+                self._playing_until_s[whose] -= passed_s
             if self._window is not None:
                 opened_s, closes_s = self._window
                 self._window = (opened_s - passed_s, closes_s - passed_s)
 
-    def play(self, duration_s: float = MAX_PLAYING_S) -> None:
+    def play(self, duration_s: float = MAX_PLAYING_S, whose: Whose = "house") -> None:
         """Say that a sound of ours plays from now on, for so long at the most."""
         with self._lock:
-            self._playing_until_s = self._now_s + min(duration_s, MAX_PLAYING_S) + DECAY_S
+            self._playing_until_s[whose] = self._now_s + min(duration_s, MAX_PLAYING_S) + DECAY_S
 
-    def stop(self) -> None:
+    def stop(self, whose: Whose = "house") -> None:
         """Say that it does not play any more."""
         with self._lock:
-            self._playing_until_s = min(self._playing_until_s, self._now_s + DECAY_S)
+            until_s = self._playing_until_s.get(whose, 0.0)
+            self._playing_until_s[whose] = min(until_s, self._now_s + DECAY_S)
 
     def listen(self, duration_s: float, since_s: float | None = None) -> None:
         """Open the window for one utterance, from now on or since a moment of the stream; 0 closes it."""
@@ -69,7 +75,7 @@ class Attention:
         """Whether sound from this moment of the stream on is not our own; time goes on to it."""
         with self._lock:
             self._now_s = start_s
-            return start_s >= self._playing_until_s
+            return start_s >= max(self._playing_until_s.values(), default=0.0)
 
     def take(self, speech_start_s: float, speech_end_s: float) -> bool:
         """Whether speech falls into the window, which it closes: it began there, or was under way."""

@@ -171,14 +171,14 @@ class _Player:
                 if self._closed or self._waiting is None:
                     return
                 signalled, self._waiting = self._waiting, None
-            self._attention.play()
+            self._attention.play(whose="feedback")
             try:
                 if self._chime:
                     self._do("chime", self._chime, signalled)
                 if self._say and signalled.text:
                     self._do("say", self._say, signalled)
             finally:
-                self._attention.stop()
+                self._attention.stop("feedback")
 
     def _do(self, option: str, command: str, signalled: Signal) -> None:
         """Run a program to its end, or to ours."""

@@ -290,7 +290,7 @@ class Hermes:
             return
         session.state, session.say_id = "saying", str(uuid.uuid4())
         session.due_s = time.monotonic() + SAY_S
-        self._attention.play(SAY_S)
+        self._attention.play(SAY_S, "hermes")
         self._tell(
             "tts/say",
             text=text,
@@ -301,7 +301,7 @@ class Hermes:
 
     def _said(self, session: _Session) -> None:
         if session.state == "saying":
-            self._attention.stop()
+            self._attention.stop("hermes")
         if session.ends is not None:
             self._end(session, session.ends)
             return

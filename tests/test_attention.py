@@ -41,6 +41,18 @@ class TestAttention:
         attention.play(1)
         assert attention.hears(5 + DECAY_S)
 
+    def test_two_sounds(self) -> None:
+        """The end of a chime is not that of the house's reply, nor the other way round."""
+        attention = Attention()
+        attention.play(whose="feedback")
+        attention.play(10)
+        attention.stop("feedback")
+        assert not attention.hears(9)
+        assert attention.hears(10 + DECAY_S)
+        attention.play(whose="feedback")
+        attention.stop()
+        assert not attention.hears(20)
+
     @pytest.mark.parametrize("duration_s", [MAX_PLAYING_S, 1e9])
     def test_an_end_that_is_lost(self, duration_s: float) -> None:
         """Nothing deafens for ever."""
