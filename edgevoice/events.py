@@ -235,6 +235,9 @@ class Result:
 
     accepted: bool
     reason: Reason | None
+    order: str | None = None
+    """The text without the wake phrase; None: it does not begin with one."""
+
     heard: str | None = None
     """What Whisper would have written without the grammar, of what was refused."""
 

@@ -107,6 +107,12 @@ def wake_phrase(grammar: Grammar, text: str) -> list[tuple[int, int]]:
     ]
 
 
+def without_wake_phrase(grammar: Grammar, text: str) -> str:
+    """Return a text of the grammar without the wake phrase: what somebody else may say aloud."""
+    data = text.encode()
+    return data[max((end for _, end in wake_phrase(grammar, text)), default=0) :].decode().lstrip(" ,.?!")
+
+
 def _freedom(meaning: _Meaning) -> tuple[int, int]:
     return meaning.free_texts, meaning.free_letters
 

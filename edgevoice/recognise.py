@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypedDict
 
 from edgevoice import grammar as grammar_compiler
-from edgevoice import grammar_file, levels, models, prompt, wake
+from edgevoice import grammar_file, levels, match, models, prompt, wake
 from edgevoice.active import ActiveIntents
 from edgevoice.confidence import confidence_model
 from edgevoice.decide import Decision, decide
@@ -264,6 +264,9 @@ class Recogniser:
             with contextlib.suppress(CancelledError):
                 heard = self.heard()
             timings = replace(timings, explain=(time.perf_counter() - started) * 1000)
+        order = None
+        if decision.meaning is not None and decision.meaning.woken:
+            order = match.without_wake_phrase(self.grammar, decision.meaning.text)
         since_s = utterance.speech_end_clock_s
         identity = _identity(utterance.speech_start_samples, utterance.speech_end_samples)
         follows = None
@@ -279,6 +282,7 @@ class Recogniser:
             confidence=decision.confidence,
             accepted=decision.reason is None,
             reason=decision.reason,
+            order=order,
             heard=heard,
             confirm=decision.meaning.confirm if decision.meaning else False,
             follows=follows,

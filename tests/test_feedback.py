@@ -59,8 +59,12 @@ class House:
             chime=command(WRITE, self.log, "chime", "{kind}"),
             say=command(WRITE, self.log, "say", "{language}"),
         )
+        wake = WakeConfig(mode="phrase", phrase="computer")
         self.feedback = Feedback(
-            Config(**{"feedback": options, **more}), self.attention, lambda: language, self.published.append
+            Config(**{"feedback": options, "wake": wake, **more}),
+            self.attention,
+            lambda: language,
+            self.published.append,
         )
 
     @property
@@ -128,6 +132,10 @@ class TestWhat:
         ("reason", "mode", "addressed", "told"),
         [
             ("out_of_grammar", "always", True, False),
+            ("low_confidence", "always", True, False),
+            ("low_confidence", "phrase", False, True),
+            ("ambiguous", "always", True, True),
+            ("elsewhere", "phrase", True, False),
             ("out_of_grammar", "phrase", True, True),
             ("out_of_grammar", "phrase", False, False),
             ("timeout", "model", True, True),
@@ -137,14 +145,28 @@ class TestWhat:
         ],
     )
     def test_others(self, tmp_path: Path, reason: Any, mode: Any, addressed: bool, told: bool) -> None:
-        """What may not have been meant for us, or what another one has answered, makes no sound."""
+        """What may not have been meant for us, or what another one has answered, makes no sound.
+
+        With `always`, what nearly fits is mostly a television.
+        """
         refused = replace(UNSURE, reason=reason, addressed=addressed)
         with house(tmp_path, wake=WakeConfig(mode=mode, phrase="computer")) as it:
             it.feedback.tell(refused)
             it.feedback.tell(ACCEPTED)
             wait_until(lambda: (["chime", "accepted"], "") in it.told)
+        kind = "ambiguous" if reason == "ambiguous" else "refused"
         kinds = [fields["kind"] for fields in it.published]
-        assert kinds == (["refused", "accepted"] if told else ["accepted"])
+        assert kinds == ([kind, "accepted"] if told else ["accepted"])
+
+    def test_the_wake_phrase(self, tmp_path: Path) -> None:
+        """It is not said, lest another edgevoice obeys; and what is nearly it alone is no command."""
+        called: dict[str, Any] = {"text": "Hey Jarvis, stop.", "order": "stop."}
+        with house(tmp_path) as it:
+            it.feedback.tell(replace(UNSURE, **called))
+            it.feedback.tell(replace(UNSURE, text="Hey Jarvis.", order="", intent=None))
+            it.feedback.tell(replace(ACCEPTED, **called))
+            it.feedback.again()
+        assert [fields["text"] for fields in it.published] == ["Did you mean: stop?", None, "stop."]
 
     def test_states(self, tmp_path: Path) -> None:
         """Muted and heard again, lost and found; nothing else."""
@@ -216,11 +238,39 @@ class TestPrograms:
         assert not (tmp_path / "alive").exists()
         assert [record.message.count("took longer than 0.3 s") for record in caplog.records] == [1]
 
+    def test_what_it_leaves(self, tmp_path: Path) -> None:
+        """What a program has started ends with it: nothing sounds that we would hear."""
+        child = f"import time; time.sleep(0.5); open({str(tmp_path / 'alive')!r}, 'w')"
+        leaving = FeedbackConfig(
+            chime=command(f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {child!r}])"),
+            say=command(WRITE, tmp_path / "log", "say"),
+        )
+        with house(tmp_path, feedback=leaving) as it:
+            it.feedback.tell(UNSURE)
+            it.wait(1)
+            time.sleep(0.7)
+        assert not (tmp_path / "alive").exists()
+
+    def test_secrets(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A program has our environment, but not the broker's password."""
+        monkeypatch.setenv("EDGEVOICE_MQTT_PASSWORD", "geheim")
+        monkeypatch.setenv("ALSA_CARD", "Headset")
+        script = f"import os; open({str(tmp_path / 'seen')!r}, 'w').write(repr(dict(os.environ)))"
+        with house(tmp_path, feedback=FeedbackConfig(chime=command(script))) as it:
+            it.feedback.tell(ACCEPTED)
+            wait_until(lambda: (tmp_path / "seen").exists() and "Headset" in (tmp_path / "seen").read_text())
+        assert "geheim" not in (tmp_path / "seen").read_text()
+
     @pytest.mark.parametrize(
         ("chime", "said"),
         [
             ("/absent/program {kind}", "feedback.chime: /absent/program cannot be run: No such file"),
-            (command("raise SystemExit(3)"), "failed with 3; try in a terminal: "),
+            (command("raise SystemExit(3)"), "failed with 3; try as the user that runs edgevoice: "),
+            (command("import sys; sys.exit('no\\ncard')"), "failed with 1, saying 'card'; try as"),
+            (
+                command("import os\nwhile os.write(2, b'x'): pass"),
+                f"failed with 1, saying '{'x' * module._MAX_COMPLAINT}'; try as",
+            ),
         ],
     )
     def test_one_that_fails(

@@ -115,6 +115,10 @@ class TestPhrase:
         assert (meaning.intent, meaning.slots, meaning.woken) == (intent, slots, True)
         ((start, end),) = match.wake_phrase(grammar, text)
         assert text[start:end].lower().rstrip().endswith("jarvis")
+        order = match.without_wake_phrase(grammar, text)
+        assert "jarvis" not in order.lower()
+        assert text.endswith(order)
+        assert order[:1].isalnum() or not order
 
     def test_not_said(self, grammar: Grammar) -> None:
         """Sentences have their meaning without it, and say so; half of it is nothing."""
@@ -139,6 +143,7 @@ class TestPhrase:
                 if accepted:
                     assert (result.intent, result.slots) == ("Lamp", {"what": "desk"})
                     assert (result.text or "").lower().startswith("turn on")
+                    assert (result.order or "").rstrip(".") == "the desk lamp"
             finally:
                 pipeline.close()
 
