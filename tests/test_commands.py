@@ -172,7 +172,7 @@ class TestCommands:
         """Only muting is still meant."""
         taken = Commands(WINDOW_S)
         taken.microphone = microphone = no_microphone()
-        for name, payload in (("mute", b"ON"), ("listen", b""), ("playing", b"ON")):
+        for name, payload in (("mute", b"ON"), ("listen", b""), ("playing", b"ON"), ("say-again", b"")):
             taken.take(name, payload, retained=True)
         assert microphone.muted
         assert taken.attention.hears(1)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgevoice.events import Samples
+    from tests.conftest import Edgevoice
 
 WRITE: Final = "import sys; open(sys.argv[1], 'a').write(repr((sys.argv[2:], sys.stdin.read())) + '\\n')"
 LANGUAGES: Final = ("de", "en", "es", "fr", "it", "nl", "pt")
@@ -347,7 +348,9 @@ def test_nobody_speaks() -> None:
         Commands(5.0).take("say-again", b"")
 
 
-def test_service(child_environment: dict[str, str], tmp_path: Path, speech: Samples) -> None:
+def test_service(
+    child_environment: dict[str, str], edgevoice: Edgevoice, tmp_path: Path, speech: Samples
+) -> None:
     """`edgevoice run` tells it on the topic and by its program, and again when asked; the intent is once."""
     log = tmp_path / "log"
     say = json.dumps(command(WRITE, log, "say"))
@@ -355,10 +358,15 @@ def test_service(child_environment: dict[str, str], tmp_path: Path, speech: Samp
         config = write_config(tmp_path, broker.port, more=f"feedback: {{publish: true, say: {say}}}\n")
         with running(child_environment, "run", "--config", config, "--input", "-") as run:
             assert run.stdin is not None
+            run.stdin.write(pcm(room(0.5)))
+            run.stdin.flush()
+            subscriber.wait_for(lambda m: m.topic.endswith("/state"), 30)
+            none = edgevoice("tell", "say-again", "--config", config)
+            assert (none.returncode, b"nothing was accepted yet" in none.stderr) == (2, True)
             run.stdin.write(pcm(np.concatenate([speech, room(1)])))
             run.stdin.flush()
             subscriber.wait_for(lambda m: m.topic.endswith("/feedback"), 30)
-            subscriber.publish("edgevoice/flat/set/say-again", "")
+            assert edgevoice("tell", "say-again", "--config", config).returncode == 0
             wait_until(lambda: log.exists() and "desk lamp" in log.read_text())
             run.stdin.close()
             assert run.wait(20) == 0
