@@ -5,6 +5,7 @@
     python build_native.py --whisper-source DIR     use an unpacked whisper.cpp tree instead of fetching
     python build_native.py --sanitize               also the C++ tests, under ASan and UBSan, and run them
     python build_native.py --clean                  forget what was built in this tree
+    python build_native.py --target aarch64-linux-gnu --out DIR     cross build for 64-bit ARM, into DIR
 
 Environment (an option wins over its variable):
 
@@ -39,6 +40,7 @@ import sysconfig
 import tarfile
 import tempfile
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -78,6 +80,30 @@ GGML_FLAGS: Final = (
 )
 
 
+# The processors of the Raspberry Pi that a cross build can be for. Without dotprod and fp16, so for
+# Zero 2 W, 3 and anything newer; the same tuned for the 4; with both, for the 5 and not for the others.
+CROSS_CPUS: Final = ("cortex-a53", "cortex-a72", "cortex-a76")
+
+
+@dataclass(frozen=True)
+class Cross:
+    """What a cross build is for."""
+
+    target: str  # the prefix of the compiler's name
+    cpu: str  # one of CROSS_CPUS
+
+    def flags(self) -> list[str]:
+        """Return what CMake needs to be told; ggml and csrc/ both take the processor from here."""
+        return [
+            "-DCMAKE_SYSTEM_NAME=Linux",
+            f"-DCMAKE_SYSTEM_PROCESSOR={self.target.partition('-')[0]}",
+            f"-DCMAKE_C_COMPILER={self.target}-gcc",
+            f"-DCMAKE_CXX_COMPILER={self.target}-g++",
+            f"-DCMAKE_C_FLAGS=-mcpu={self.cpu}",
+            f"-DCMAKE_CXX_FLAGS=-mcpu={self.cpu}",
+        ]
+
+
 class BuildError(Exception):
     """The build cannot go on; the text says what happened and what to do."""
 
@@ -92,14 +118,23 @@ def main() -> int:
         "--sanitize", action="store_true", help="build and run the C++ tests under sanitizers"
     )
     parser.add_argument("--clean", action="store_true", help="remove what was built in this tree")
+    parser.add_argument("--target", choices=["aarch64-linux-gnu"], help="cross build; needs --out")
+    parser.add_argument("--cpu", choices=CROSS_CPUS, help=f"of a cross build; default {CROSS_CPUS[0]}")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for what a cross build makes")
     options = parser.parse_args()
+    if bool(options.target) != bool(options.out) or (options.cpu and not options.target):
+        parser.error("--target and --out need each other, and --cpu needs both")
+    if options.target and (options.clean or options.sanitize):
+        parser.error("--target goes neither with --clean nor with --sanitize")
+    cross = Cross(options.target, options.cpu or CROSS_CPUS[0]) if options.target else None
     try:
         if options.clean:
             clean()
         elif options.sanitize:
             run_sanitized_tests(whisper_source(options.whisper_source))
         else:
-            build(ROOT / "edgevoice", whisper_source(options.whisper_source))
+            package = options.out.expanduser().resolve() if cross else ROOT / "edgevoice"
+            build(package, whisper_source(options.whisper_source), cross)
     except BuildError as error:
         print(f"build_native: {error}", file=sys.stderr)
         return 3
@@ -126,16 +161,17 @@ class BuildExt(build_ext):
         return {}
 
 
-def build(package: Path, source: Path) -> None:
+def build(package: Path, source: Path, cross: Cross | None = None) -> None:
     """Compile the module into `package`, a folder; `source` is the whisper.cpp tree."""
-    require_tools()
+    require_tools(cross)
     say(f"whisper.cpp {WHISPER_VERSION} from {source}")
-    ggml = build_ggml(source, GGML_FLAGS)
-    work = ROOT / "build" / platform.machine()
+    ggml = build_ggml(source, GGML_FLAGS, cross)
+    work = ROOT / "build" / (f"{cross.target}-{cross.cpu}" if cross else platform.machine())
+    flags = core_flags(source, ggml, write_cffi_source(work), cross)
     configure_and_build(
         ROOT / "csrc",
         work,
-        [*core_flags(source, ggml, write_cffi_source(work)), "-DCMAKE_BUILD_TYPE=Release"],
+        [*flags, "-DCMAKE_BUILD_TYPE=Release"],
         target="_native",
     )
     package.mkdir(parents=True, exist_ok=True)
@@ -237,14 +273,18 @@ def fetch_source(home: Path) -> None:
 # ---- compilation ----
 
 
-def require_tools() -> None:
+def require_tools(cross: Cross | None = None) -> None:
     """Fail with the remedy when a tool is missing or its setting is wrong."""
     parallel_jobs()
+    cross_tools = (
+        [(f"{cross.target}-{name}", f"g++-{cross.target}") for name in ("gcc", "g++")] if cross else []
+    )
     for tool, package in (
         ("cmake", "cmake"),
         ("make", "make"),
         ("cc", "build-essential"),
         ("c++", "build-essential"),
+        *cross_tools,
     ):
         if shutil.which(tool) is None:
             raise BuildError(f"{tool} is not installed; on Debian: sudo apt-get install {package}")
@@ -255,16 +295,17 @@ def require_tools() -> None:
         )
 
 
-def build_ggml(source: Path, flags: tuple[str, ...]) -> Path:
+def build_ggml(source: Path, flags: tuple[str, ...], cross: Cross | None = None) -> Path:
     """Compile ggml once for this source, flags, compiler and processor; return its install folder."""
-    flags = (*flags, f"-DGGML_NATIVE={'OFF' if portable() else 'ON'}")
-    if platform.machine() == "x86_64" and not portable():
+    native = not (portable() or cross)
+    flags = (*flags, f"-DGGML_NATIVE={'ON' if native else 'OFF'}", *(cross.flags() if cross else ()))
+    if platform.machine() == "x86_64" and native:
         # ggml's AMX path needs a permission that virtual machines and sandboxes deny: SIGSEGV at ldtilecfg.
         no_amx = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
         flags = (*flags, f"-DCMAKE_C_FLAGS={no_amx}", f"-DCMAKE_CXX_FLAGS={no_amx}")
     key = digest(
-        tree_digest(source / "ggml"), *flags, output(["cc", "--version"]), platform.machine(),
-        "" if portable() else processor_features(),
+        tree_digest(source / "ggml"), *flags, output([f"{cross.target}-gcc" if cross else "cc", "--version"]),
+        platform.machine(), processor_features() if native else "",
     )  # fmt: skip
     prefix = cache_folder() / f"ggml-{key}"
     with locked(prefix):
@@ -282,15 +323,21 @@ def build_ggml(source: Path, flags: tuple[str, ...]) -> Path:
     return prefix
 
 
-def core_flags(source: Path, ggml: Path, cffi_source: Path) -> list[str]:
-    """Return the CMake variables that csrc/CMakeLists.txt asks for."""
+def core_flags(source: Path, ggml: Path, cffi_source: Path, cross: Cross | None = None) -> list[str]:
+    """Return the CMake variables that csrc/CMakeLists.txt asks for.
+
+    A cross build takes the Python headers of this machine: the module uses only the limited API, and the
+    sizes of C's types, all that differs between builds of Python, are the same on both (LP64).
+    """
+    headers = [python_include(), *([debian_headers(cffi_source.parent, cross)] if cross else [])]
     return [
         f"-DWHISPER_SOURCE={source}",
         f"-DWHISPER_VERSION={WHISPER_VERSION}",
         f"-DGGML_PREFIX={ggml}",
-        f"-DPYTHON_INCLUDE={python_include()}",
+        f"-DPYTHON_INCLUDE={';'.join(map(str, headers))}",
         f"-DCFFI_SOURCE={cffi_source}",
-        f"-DEDGEVOICE_NATIVE={'OFF' if portable() else 'ON'}",
+        f"-DEDGEVOICE_NATIVE={'OFF' if portable() or cross else 'ON'}",
+        *(cross.flags() if cross else ()),
     ]
 
 
@@ -369,6 +416,21 @@ def processor_features() -> str:
 def python_include() -> Path:
     """Return the folder of Python.h."""
     return Path(sysconfig.get_path("include"))
+
+
+def debian_headers(work: Path, cross: Cross) -> Path:
+    """Return `work`, where the header is that Debian's pyconfig.h includes by the name of the target.
+
+    Debian would have it in a package of the other architecture; this machine's does (core_flags). Other
+    builds of Python do not ask for it.
+    """
+    name = f"{python_include().name}/pyconfig.h"
+    ours = python_include().parent / str(sysconfig.get_config_var("MULTIARCH")) / name
+    if ours.is_file():
+        theirs = work / cross.target / name
+        theirs.parent.mkdir(parents=True, exist_ok=True)
+        theirs.write_text(f'#include "{ours}"\n', encoding="utf-8")
+    return work
 
 
 def cache_folder() -> Path:

@@ -5,7 +5,8 @@
     .venv/bin/python scripts/soak.py memory threads     some parts
 
 Each part prints one line with its figures, and `FAILED` before it where a bound is broken; then the exit code
-is 1. The fuzzers need `make check-native` once before, the emulated ARM two Debian packages.
+is 1. The fuzzers need `make check-native` once before, the emulated ARM three Debian
+packages and a network (scripts/arm.py).
 """
 
 from __future__ import annotations
@@ -195,10 +196,12 @@ def threads(share: float) -> str:
 
 
 def arm(_: float) -> str:
-    """Run the tests of the vector loops as ARM processors would, with NEON, emulated."""
+    """Run the tests of the vector loops, then the whole package, as ARM processors would, emulated."""
     compiler, emulator = shutil.which("aarch64-linux-gnu-g++"), shutil.which("qemu-aarch64-static")
     if compiler is None or emulator is None:
-        raise BrokenBoundError("install the Debian packages g++-aarch64-linux-gnu and qemu-user-static")
+        raise BrokenBoundError(
+            "install the Debian packages g++-aarch64-linux-gnu, qemu-user-static and debootstrap"
+        )
     boards = {"A53 and A72": "armv8-a", "A76": "armv8.2-a+dotprod+fp16"}
     with tempfile.TemporaryDirectory() as folder:
         main, program = Path(folder) / "main.cpp", Path(folder) / "tests"
@@ -208,7 +211,8 @@ def arm(_: float) -> str:
             sources = ["-Icsrc", "-Icsrc/tests", "csrc/tests/test_kernels.cpp", str(main)]
             _run([compiler, *flags, *sources, "-static", "-o", str(program)], {})
             _run([emulator, str(program)], {})
-    return f"vector loops right on {', '.join(boards)}"
+    whole = _run([sys.executable, "scripts/arm.py"], {}).strip().replace("\n", "; ")
+    return f"vector loops right on {', '.join(boards)}; {whole}"
 
 
 @contextmanager
