@@ -17,6 +17,7 @@ import hashlib
 import json
 import logging
 import re
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from edgevoice import __version__
@@ -190,17 +191,20 @@ class Discovery:
         self._base = f"edgevoice/{topic_level(config.site)}"
         self._topic = config_topic(config.site, config.home_assistant.prefix)
         self._birth = f"{config.home_assistant.prefix}/status"
+        self._lock = threading.Lock()  # guards what follows
         self._parts: dict[str, _Component] = {}
+        self._known: dict[str, Any] = {}  # all that were ever announced, as far as we know
         publisher.also_take((self._topic, self._birth), self._take)
 
     def set_grammar(self, fields: dict[str, Any]) -> None:
         """Announce a grammar, given as on the topic `grammar`."""
-        before = self._parts
-        self._parts = components(
+        parts = components(
             self._site, fields["intents"], fields["names"], health=self._health, asked=self._asked
         )
-        if self._parts != before:
-            self._announce(before)
+        with self._lock:
+            if parts != self._parts:
+                self._parts = parts
+                self._announce()
 
     def tell(self, result: Result) -> None:
         """Announce an accepted result."""
@@ -229,9 +233,13 @@ class Discovery:
         }
         self._publisher.retain(f"{self._base}/last", json.dumps(last, ensure_ascii=False))
 
-    def _announce(self, before: dict[str, Any]) -> None:
-        """Send the configuration, after one that takes away what was there before and is not any more."""
-        gone = _gone(before, self._parts)
+    def _announce(self) -> None:
+        """Send the configuration, after one that takes away what is not there any more.
+
+        Call with the lock held.
+        """
+        gone = _gone(self._known, self._parts)
+        self._known |= self._parts
         first = configuration(self._site, self._parts, gone) if gone else None
         self._publisher.retain(self._topic, configuration(self._site, self._parts), first)
 
@@ -241,10 +249,12 @@ class Discovery:
             if payload == _AVAILABLE:
                 _log.info("Home Assistant has started; it is told everything again")
                 self._publisher.resend()
-        elif retained and self._parts:  # of an earlier run; else it is what we have just sent
+        elif retained:  # of an earlier run; else it is what we have just sent
             before = _components_of(payload)
-            if _gone(before, self._parts):
-                self._announce(before)
+            with self._lock:
+                self._known |= before
+                if self._parts and _gone(before, self._parts):
+                    self._announce()
 
 
 def _gone(before: dict[str, Any], now: Collection[str]) -> dict[str, _Component]:

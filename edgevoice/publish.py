@@ -574,7 +574,7 @@ class Publisher:
         answer: dict[str, object] = {"ok": True}
         try:
             self._carry_out(message)
-        except UsageError as error:
+        except (UsageError, BrokerError) as error:  # BrokerError: we are about to end
             _log.warning("a command was not carried out: %s", error)
             answer = {"ok": False, "error": str(error)}
         topic = getattr(message.properties, "ResponseTopic", None)

@@ -63,7 +63,12 @@ class Reloader:
         self._path = self._used = recogniser.grammar_path  # what is wanted, and what could be used
         self._choices = dict(choices or {})
         if self._path not in self._choices.values():
-            self._choices = {self._path.stem: self._path, **self._choices}
+            name = next(
+                each
+                for each in (self._path.stem, self._path.name, str(self._path))
+                if each not in self._choices
+            )
+            self._choices = {name: self._path, **self._choices}
         self._loaded = _now()
         self._changed = threading.Condition()  # guards what follows
         self._lists: dict[str, SlotList] = {}  # in place of the file's

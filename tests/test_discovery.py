@@ -233,6 +233,30 @@ class TestGone:
                 assert not [part for part in kept.values() if set(part) == {"platform"}]
             assert home.problems == []
 
+    def test_connected_before_the_grammar_is_read(self, broker: Broker) -> None:
+        """As in the service: what the broker has kept comes before there is anything to compare it with."""
+        with HomeAssistant(broker.port) as home:
+            first = Edge(broker, "slow")
+            home.wait_for(lambda it: it.triggers == set(INTENTS))
+            first.publisher.close()
+            publisher = Publisher(mqtt_settings(first.config), "slow")
+            publisher.connect()
+            later = Discovery(first.config, publisher)
+            time.sleep(0.2)
+            later.set_grammar(grammar(["Neu"]))
+            home.wait_for(lambda it: it.triggers == {"Neu"})
+            publisher.close()
+            cli_ha.remove(first.config)
+
+    def test_twice_before_anything_is_sent(self, broker: Broker) -> None:
+        """What was there only between two grammars disappears, and what was there before them."""
+        with HomeAssistant(broker.port) as home, edge(broker, "quick", ["A", "B"]) as ours:
+            home.wait_for(lambda it: it.triggers == {"A", "B"})
+            with ours.publisher._changed:  # nothing can be sent
+                ours.set_intents(["B", "C"])
+                ours.set_intents(["D"])
+            home.wait_for(lambda it: it.triggers == {"D"})
+
     @pytest.mark.parametrize(
         "payload",
         ["[", "[]", "{}", '{"components": 1}', '{"components": {"a": 1, "b": {"platform": 2}}}', "[" * 9000],

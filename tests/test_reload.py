@@ -209,6 +209,16 @@ def test_another_grammar_is_chosen(recogniser: Recogniser, path: Path, speech: S
         assert heard(recogniser, speech) is None
 
 
+def test_a_choice_of_the_same_name(recogniser: Recogniser, path: Path) -> None:
+    """The file of the beginning then has its whole name."""
+    other = path.with_name("other.yaml")
+    other.write_text(LAMP)
+    with reloading(recogniser, lamp=other) as (reloader, told):
+        assert (told.wait(1)["name"], told.wait(1)["names"]) == ("lamp.yaml", ["lamp.yaml", "lamp"])
+        reloader.choose(b"lamp")
+        assert told.wait(2)["file"] == "other.yaml"
+
+
 def test_a_bad_one_is_chosen(recogniser: Recogniser, path: Path) -> None:
     """The one before goes on, and is what is told; when the file is mended, it is taken."""
     bad = path.with_name("bad.yaml")
