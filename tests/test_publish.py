@@ -688,8 +688,8 @@ class TestReconnect:
 class TestTls:
     """Encrypted connections."""
 
-    # paho leaves the socket of a failed handshake to the garbage collector
-    @pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")
+    # paho leaves the sockets of a failed handshake to the garbage collector, also those that wake its thread
+    @pytest.mark.filterwarnings("ignore:unclosed <(ssl.SSLSocket|socket.socket):ResourceWarning")
     def test_certificate(self, tmp_path: Path) -> None:
         """The certificate must be of the authority given; a wrong or missing one is explained."""
         command = (
