@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from edgevoice.broker import connect, mqtt_settings, new_client, remedy
 from edgevoice.discovery import config_topic, device_id
 from edgevoice.errors import BrokerError, ConfigError
-from edgevoice.publish import topic_level
+from edgevoice.publish import base_topic
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client, MQTTMessage
@@ -40,7 +40,7 @@ def remove(config: Config) -> str:
         runs = remover.open()
         topic = config_topic(config.site, config.home_assistant.prefix)
         levels = _SET if runs else (*_SET, *_OURS)
-        for each in (topic, *(f"edgevoice/{topic_level(config.site)}/{level}" for level in levels)):
+        for each in (topic, *(f"{base_topic(config.site)}/{level}" for level in levels)):
             remover.clear(each)
     finally:
         remover.close()
@@ -56,7 +56,7 @@ class _Remover:
     """One connection."""
 
     def __init__(self, config: Config) -> None:
-        self._availability = f"edgevoice/{topic_level(config.site)}/availability"
+        self._availability = f"{base_topic(config.site)}/availability"
         self._timeout_s = config.mqtt.connect_timeout_s
         # Not the configured client_id: the broker would disconnect the one that runs.
         self._settings = replace(mqtt_settings(config), client_id=None)

@@ -17,7 +17,7 @@ from paho.mqtt.properties import Properties
 from edgevoice import commands
 from edgevoice.broker import UNSUPPORTED_VERSION, connect, mqtt_settings, new_client, remedy
 from edgevoice.errors import BrokerError, ConfigError, UsageError
-from edgevoice.publish import topic_level
+from edgevoice.publish import base_topic
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client, MQTTMessage
@@ -60,10 +60,10 @@ class _Teller:
     """One command and its answer; each step begins the next, in paho's network thread."""
 
     def __init__(self, config: Config, name: str, value: str) -> None:
-        prefix = f"edgevoice/{topic_level(config.site)}"
-        self.topic = f"{prefix}/set/{name}"
+        base = base_topic(config.site)
+        self.topic = f"{base}/set/{name}"
         self._key = secrets.token_hex(8)
-        self._answer_topic = f"{prefix}/answer/{self._key}"
+        self._answer_topic = f"{base}/answer/{self._key}"
         self._value = value
         self._timeout_s = config.mqtt.connect_timeout_s
         # Not the configured client_id: the broker would disconnect the one we want to reach.

@@ -21,7 +21,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from edgevoice import __version__
-from edgevoice.publish import topic_level
+from edgevoice.publish import base_topic
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -64,7 +64,7 @@ def components(
         health: whether reports are published.
         asked: whether edgevoice can be asked to listen.
     """
-    base, intents = f"edgevoice/{topic_level(site)}", list(intents)
+    base, intents = base_topic(site), list(intents)
     found: dict[str, _Component] = {
         "command": {
             "platform": "event",
@@ -167,7 +167,7 @@ def configuration(site: str, parts: dict[str, _Component], gone: dict[str, _Comp
                 **version,
             },
             "origin": {"name": "edgevoice", **version},
-            "availability_topic": f"edgevoice/{topic_level(site)}/availability",
+            "availability_topic": f"{base_topic(site)}/availability",
             "qos": 1,
             "components": {**parts, **(gone or {})},
         },
@@ -188,7 +188,7 @@ class Discovery:
         self._health = config.mqtt.health_interval_s > 0
         self._asked = config.wake.mode != "always"
         self._publisher = publisher
-        self._base = f"edgevoice/{topic_level(config.site)}"
+        self._base = base_topic(config.site)
         self._topic = config_topic(config.site, config.home_assistant.prefix)
         self._birth = f"{config.home_assistant.prefix}/status"
         self._lock = threading.Lock()  # guards what follows

@@ -64,7 +64,7 @@ def with_blocks(
     if not meanings or meanings[0].free_texts:
         # Punctuation may be all that keeps a text from its literal meaning.
         bare = " ".join(normalize_text(remove_punctuation(as_written)).split())
-        # One at the end is no part of a sentence anyway.
+        # What ends a sentence is no part of it, so without it the text would be read twice.
         same = bare in (as_written, re.sub("[.?!]$", "", as_written))
         others = [] if same else _meanings(grammar, bare, score)
         if others and (not meanings or _freedom(others[0]) < _freedom(meanings[0])):

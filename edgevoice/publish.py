@@ -103,6 +103,11 @@ def topic_level(name: str) -> str:
     return level[:MAX_LEVEL_CHARACTERS] or "_"
 
 
+def base_topic(site: str) -> str:
+    """Return below what all topics of a site are."""
+    return f"edgevoice/{topic_level(site)}"
+
+
 def result_fields(result: Result, site: str = "default") -> dict[str, object]:
     """Everything about a result as JSON types, the same on MQTT and from `edgevoice recognize --json`.
 
@@ -169,7 +174,7 @@ class Publisher:
     def __init__(self, settings: MqttSettings, site: str = "default") -> None:
         self._settings = settings
         self._site = site
-        self._prefix = f"edgevoice/{topic_level(site)}"
+        self._base = base_topic(site)
         client_id = settings.client_id or f"edgevoice-{topic_level(site)}-{secrets.token_hex(4)}"
         self._dialer = Dialer(
             settings,
@@ -605,7 +610,7 @@ class Publisher:
         return own.union(*(topics for topics, _ in self._others))
 
     def _topic(self, level: str) -> str:
-        return f"{self._prefix}/{level}"
+        return f"{self._base}/{level}"
 
     def _retain(self, topic: str, value: str) -> None:
         """Set a retained value and have it sent, now or on the next connection; call with the lock held."""

@@ -29,7 +29,7 @@ from edgevoice.hermes import speaking
 from edgevoice.microphone import Microphone
 from edgevoice.notify import Notifier
 from edgevoice.pipeline import Pipeline
-from edgevoice.publish import ALL_BIDS, Publisher, topic_level
+from edgevoice.publish import ALL_BIDS, Publisher, base_topic
 from edgevoice.reload import Reloader
 from edgevoice.settle import Settlement
 from edgevoice.watchdog import Watchdog, progress
@@ -210,7 +210,7 @@ def _feedback(
         return
     publish = None
     if publisher and options.publish:
-        publish = partial(publisher.send, f"edgevoice/{topic_level(config.site)}/feedback")
+        publish = partial(publisher.send, f"{base_topic(config.site)}/feedback")
     feedback = Feedback(config, commands.attention, lambda: pipeline.recogniser.language, publish)
     told.results.append(feedback.tell)
     told.states.append(feedback.set_state)

@@ -451,26 +451,31 @@ class _Client:
         audio = AudioFormat.of(event)
         if self._request is None and self._watch is None:  # clients that do not say audio-start
             await self._begin(audio)
-        if self._watch is not None:
-            await self._watch_on(self._watch, audio, event.payload or b"")
+        begun = self._watch or self._request
+        if begun is None or begun.cut:
             return
-        request = self._request
-        if request is None or request.cut:
-            return
-        if audio != request.audio:
-            raise ProtocolError(f"audio-chunk: {audio} after {request.audio}; begin with another audio-start")
+        if audio != begun.audio:
+            raise ProtocolError(f"audio-chunk: {audio} after {begun.audio}; begin with another audio-start")
         payload = event.payload or b""
-        step = request.decoder.rows_bytes(_PIECE_S)
+        step = begun.decoder.rows_bytes(_PIECE_S)
         for first in range(0, len(payload), step):
             piece = payload[first : first + step]
-            heard = await self._in_ear(partial(_push, request, piece))
-            await self._found(request, heard)
-            if any(each.end_reason == "too_long" for each in heard) or (
-                request.hearing.length_samples > MAX_STREAM_S * SAMPLE_RATE_HZ
-            ):
-                self._engine.complain("%s: a command without end; the rest of it is not heard", self._name)
-                await self._finish(request)
+            if isinstance(begun, Watch):
+                for detection in await self._in_ear(partial(begun.push, piece)):
+                    await self._send(detection)
+            else:
+                await self._take_in(begun, piece)
+            if begun.cut:
                 return
+
+    async def _take_in(self, request: _Request, piece: bytes) -> None:
+        heard = await self._in_ear(partial(_push, request, piece))
+        await self._found(request, heard)
+        if any(each.end_reason == "too_long" for each in heard) or (
+            request.hearing.length_samples > MAX_STREAM_S * SAMPLE_RATE_HZ
+        ):
+            self._engine.complain("%s: a command without end; the rest of it is not heard", self._name)
+            await self._finish(request)
 
     async def _end(self) -> None:
         if self._watch is not None:
@@ -536,14 +541,6 @@ class _Client:
         finally:
             if self._watch is None:
                 self._engine.watches -= 1
-
-    async def _watch_on(self, watch: Watch, audio: AudioFormat, payload: bytes) -> None:
-        if audio != watch.audio:
-            raise ProtocolError(f"audio-chunk: {audio} after {watch.audio}; begin with another audio-start")
-        step = watch.rows_bytes(_PIECE_S)
-        for first in range(0, len(payload), step):
-            for event in await self._in_ear(partial(watch.push, payload[first : first + step])):
-                await self._send(event)
 
     def _forget(self) -> None:
         """Drop a request that does not come to its end."""

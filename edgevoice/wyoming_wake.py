@@ -7,7 +7,7 @@ audio-stop ──> not-detected, if it never was
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from wyoming.wake import Detection, NotDetected
 
@@ -52,13 +52,16 @@ class Watch:
         ProtocolError: a rate out of range.
     """
 
+    cut: Final = False
+    """Unlike a command, it is never answered before its end."""
+
     def __init__(
         self, audio: AudioFormat, model: str, options: EndpointOptions, context: dict[str, Any] | None
     ) -> None:
         self.audio = audio
         self._model = model
         self._context = context
-        self._decoder = Decoder(audio)
+        self.decoder = Decoder(audio)
         self._framer = Framer()
         self._endpointer = Endpointer(options)
         self._said = self._ever = False
@@ -68,14 +71,10 @@ class Watch:
             self._gate = Gate(detector=word, selective=True, everything=False)
             self._open = stack.pop_all()
 
-    def rows_bytes(self, duration_s: float) -> int:
-        """How many bytes hold so much time, in whole samples of all channels."""
-        return self._decoder.rows_bytes(duration_s)
-
     def push(self, payload: bytes) -> list[Event]:
         """Take what comes next, and return what the client is told."""
         found: list[Event] = []
-        for frame in self._framer.push(self._decoder.decode(payload)):
+        for frame in self._framer.push(self.decoder.decode(payload)):
             self._endpointer.push(self._vad.score(frame))
             said = self._gate.addressed(self._endpointer)
             if said and not self._said:
