@@ -34,6 +34,7 @@ MAX_RATE_HZ: Final = 192_000
 
 _BLOCK_VALUES: Final = 65_536  # read at a time, all channels together: 256 KiB, 4 s of mono at 16 kHz
 
+_STEPS: Final = np.float32(1 << 23)
 _INT16_SCALE: Final = np.float32(1 / 32_768)  # a power of two, so the conversion is exact
 _SAMPLE_TYPES: Final = (np.dtype(np.float32), np.dtype(np.int16))
 
@@ -197,6 +198,9 @@ class Framer:
             yield self._frame()
 
     def _frame(self) -> Frame:
+        # In steps of 24 bits, which is what sound cards have at the most, a frame can be kept as it is.
+        np.rint(self._pending * _STEPS, out=self._pending)
+        self._pending *= 1 / _STEPS
         frame = Frame(self._pending, self.length_samples)
         self.length_samples += FRAME_SAMPLES
         self._pending = np.zeros(FRAME_SAMPLES, np.float32)

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn, cast
 
-from edgevoice import __version__, cli_bench, cli_eval, cli_grammar, cli_grammar_import
+from edgevoice import __version__, cli_bench, cli_eval, cli_grammar, cli_grammar_import, cli_records
 from edgevoice.errors import AudioError, CheckFailedError, EdgevoiceError, ModelError, UsageError
 from edgevoice.notify import JournalFormatter, is_journal
 
@@ -197,6 +197,31 @@ def grammar_sample(options: argparse.Namespace) -> None:
 def grammar_explain(options: argparse.Namespace) -> None:
     """What a grammar makes of a sentence."""
     cli_grammar.explain(options, _config(options))
+
+
+def records_list(options: argparse.Namespace) -> None:
+    """What is kept of utterances."""
+    cli_records.list_records(options, _config(options))
+
+
+def records_show(options: argparse.Namespace) -> None:
+    """One record."""
+    cli_records.show(options, _config(options))
+
+
+def records_label(options: argparse.Namespace) -> None:
+    """What was meant."""
+    cli_records.label(options, _config(options))
+
+
+def records_purge(options: argparse.Namespace) -> None:
+    """Remove records."""
+    cli_records.purge(options, _config(options))
+
+
+def replay(options: argparse.Namespace) -> int:
+    """Records through the recogniser once more, and what has changed."""
+    return cli_records.replay(options, _config(options))
 
 
 def models_list(options: argparse.Namespace) -> None:
@@ -567,6 +592,19 @@ def _parser() -> argparse.ArgumentParser:  # noqa: PLR0915 - a few a command
     cli_grammar_import.add_commands(
         add_group("import", "from Home Assistant, Rhasspy, or plain sentences", group), add
     )
+
+    group = add_group("records", "what was kept of utterances: list, look at, label, remove")
+    for name, command, add_arguments, text in (
+        ("list", records_list, cli_records.add_list, "what is kept, oldest first"),
+        ("show", records_show, cli_records.add_show, "one record: what happened, and why it was decided so"),
+        ("label", records_label, cli_records.add_label, "say what was meant, for `edgevoice eval` to count"),
+        ("purge", records_purge, cli_records.add_purge, "remove records"),
+    ):
+        add_arguments(add(group, name, command, text))
+    sub = add(
+        commands, "replay", replay, "run what was kept again, and say what would be decided now", [engine]
+    )
+    cli_records.add_replay(sub)
 
     group = add_group("ha", "what Home Assistant knows of edgevoice")
     add(group, "remove", ha_remove, "take the device out of Home Assistant")

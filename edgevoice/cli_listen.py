@@ -13,6 +13,7 @@ from rich.text import Text
 
 from edgevoice import levels
 from edgevoice.pipeline import Watcher
+from edgevoice.reasons import REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from edgevoice.capture import FrameSource
-    from edgevoice.events import Reason, Result, ScoredFrame
+    from edgevoice.events import Result, ScoredFrame
     from edgevoice.pipeline import Pipeline
     from edgevoice.publish import State
     from edgevoice.recognise import Answer
@@ -37,17 +38,6 @@ _STATES: Final[dict[State, tuple[str, str]]] = {
     "recognising": ("bold yellow", "recognising"),
     "muted": ("dim", "muted"),
     "lost": ("bold red", "no microphone: waiting for it"),
-}
-
-_REASONS: Final[dict[Reason, str]] = {
-    "no_speech": "no speech",
-    "out_of_grammar": "no sentence of the grammar",
-    "low_confidence": "nearly, but not surely",
-    "ambiguous": "two intents are as likely",
-    "too_long": "too long without a pause",
-    "timeout": "recognition took too long",
-    "overload": "too many commands at once",
-    "elsewhere": "answered by another edgevoice",
 }
 
 
@@ -73,7 +63,7 @@ def line(result: Result) -> Text:
     else:
         reason = result.reason or "out_of_grammar"
         text.append("✗ ", "bold yellow")
-        text.append(f"{reason}: {_REASONS[reason]}", "yellow")
+        text.append(f"{reason}: {REASONS[reason].short}", "yellow")
         if result.heard:
             text.append(f'; sounds like "{result.heard}"')
         if result.text:

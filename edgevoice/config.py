@@ -336,6 +336,22 @@ class FeedbackConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordsConfig:
+    """What is kept of each utterance, on this machine."""
+
+    keep: Annotated[int, Range(0, 100_000)] = 0
+    """How many; 0: nothing."""
+
+    max_mb: Annotated[int, Range(1, 1_000_000)] = 100
+    max_age_days: Annotated[float, Range(0.01, 3650)] = 7
+    audio: bool = True
+    """Whether the sound is kept, too."""
+
+    folder: Path | None = None
+    """None is `records` in the user's folder for state."""
+
+
+@dataclass(frozen=True, slots=True)
 class LogConfig:
     """What is logged."""
 
@@ -361,6 +377,7 @@ class Config:
     hermes: HermesConfig = field(default_factory=HermesConfig)
     home_assistant: HomeAssistantConfig = field(default_factory=HomeAssistantConfig)
     feedback: FeedbackConfig = field(default_factory=FeedbackConfig)
+    records: RecordsConfig = field(default_factory=RecordsConfig)
     log: LogConfig = field(default_factory=LogConfig)
 
 

@@ -9,6 +9,7 @@ says how they are run.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -128,6 +129,17 @@ class CompiledGrammar:
 
     unsayable: tuple[Template, ...] = ()
     """Left out, because what they require is not known, or no value of a list fits."""
+
+    def intents(self) -> frozenset[str]:
+        """Return what can be said."""
+        return frozenset(self.blocks[block].intent for _, block in self.entries)
+
+    def digest(self) -> str:
+        """Return what tells one network from another: equal ones mean the same by every sentence."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.arcs).tobytes())
+        digest.update(np.ascontiguousarray(self.first_arc).tobytes())
+        digest.update(repr((self.labels, [block.intent for block in self.blocks])).encode())
+        return digest.hexdigest()
 
     def only(self, intents: Collection[str]) -> CompiledGrammar:
         """Return the network in which nothing but these intents can be said; cheap, nothing is compiled."""

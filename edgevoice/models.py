@@ -273,6 +273,17 @@ def pull(name: str, *, progress: bool = True) -> Path:
         raise DownloadError(f"no source gave the model {name}: " + "; ".join(answers))
 
 
+def sha256(name_or_path: str) -> str:
+    """Return the hash of the file that `find` gives, from its stamp if there is one.
+
+    Raises:
+        ModelError: as `find`.
+    """
+    path = find(name_or_path)
+    stamp = _read_stamp(name_or_path) if path == _path(name_or_path) else None
+    return stamp.sha256 if stamp else _hash(path, f"checking {path}", progress=False)
+
+
 def verify(name: str, *, progress: bool = False) -> Verification:
     """Compute the hash of an installed model and compare it with the table, or with what was imported.
 

@@ -20,6 +20,7 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
@@ -262,6 +263,11 @@ class Grammar(_Handle):
         self._nearest: Any = None
         self.size_bytes = arcs.nbytes + first.nbytes
         """Memory of the network."""
+
+    @cached_property
+    def digest(self) -> str:
+        """What tells this network from others."""
+        return self.compiled.digest()
 
     def match(self, text: str) -> list[list[tuple[int, int]]]:
         """Return the readings of a text: lists of (label, byte position), the last one the block accepted."""

@@ -76,6 +76,9 @@ class Watcher:
     def cancelled(self) -> None:
         """Take that speech has gone on, and there is no answer."""
 
+    def decided(self, utterance: Utterance, answer: Answer, result: Result) -> None:
+        """Take what is told, with what it was made of, before it is told."""
+
 
 class LastAnswer(Watcher):
     """Keeps the last answer, which is that of the result that comes next."""
@@ -208,7 +211,9 @@ class Pipeline:
                         if meaning is not None and meaning.follow_up and answer.decision.reason is None:
                             ends_s = utterance.speech_end_samples / SAMPLE_RATE_HZ
                             attention.listen(meaning.follow_up.seconds, ends_s)
-                        yield self.recogniser.result(answer, utterance)
+                        result = self.recogniser.result(answer, utterance)
+                        watch.decided(utterance, answer, result)
+                        yield result
             if nothing:
                 yield nothing_said(listener.length_samples, listener.vad_ms)
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from edgevoice.capture import FrameSource
     from edgevoice.config import Config
     from edgevoice.events import Result
+    from edgevoice.pipeline import Watcher
     from edgevoice.publish import State
     from edgevoice.recognise import Recogniser
 
@@ -107,6 +108,7 @@ def run(
             if publisher:
                 stack.enter_context(_reporting(config, publisher, pipeline, figures))
                 offer = stack.enter_context(_serving(config, publisher, pipeline, commands, told))
+            watch = stack.enter_context(_recording(config, pipeline, figures))
             stack.enter_context(watchdog)
             if sources is None:
                 watchdog.listens(None)
@@ -115,7 +117,9 @@ def run(
                 on_state = _each(told.states)
                 for source in sources(on_state):
                     watchdog.listens(source)
-                    with closing(_results(source, pipeline, on_state, commands, figures)) as results:
+                    if isinstance(source, Microphone):
+                        figures.watch("audio", partial(_counters, source))
+                    with closing(_results(source, pipeline, on_state, commands, watch)) as results:
                         for result in results:
                             offer(result)
         if publisher:
@@ -178,14 +182,32 @@ def _each(takers: list[Callable[[_What], None]]) -> Callable[[_What], None]:
 
 
 def _results(
-    source: FrameSource, pipeline: Pipeline, on_state: OnState, commands: Commands, figures: Figures
+    source: FrameSource,
+    pipeline: Pipeline,
+    on_state: OnState,
+    commands: Commands,
+    watch: Watcher | None,
 ) -> Generator[Result]:
     """Yield what a source has to say, until it ends."""
     with closing(source):
         commands.microphone = source if isinstance(source, Microphone) else None
-        if commands.microphone:
-            figures.watch("audio", partial(_counters, commands.microphone))
-        yield from pipeline.results(source, on_state, live=source.live, attention=commands.attention)
+        yield from pipeline.results(
+            source, on_state, live=source.live, watch=watch, attention=commands.attention
+        )
+
+
+@contextmanager
+def _recording(config: Config, pipeline: Pipeline, figures: Figures) -> Iterator[Watcher | None]:
+    """Keep records of what is heard while a block runs, if that is configured."""
+    if not config.records.keep:
+        yield None
+        return
+    from edgevoice.recorder import Recorder  # noqa: PLC0415 - most keep none
+    from edgevoice.records import Keeper  # noqa: PLC0415
+
+    with closing(Keeper(config.records)) as keeper:
+        figures.watch("records", keeper.figures)
+        yield Recorder(config, pipeline.recogniser, keeper.keep)
 
 
 def _wyoming(

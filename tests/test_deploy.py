@@ -72,10 +72,11 @@ class TestUnit:
 
 
 def test_configuration(edgevoice: Edgevoice) -> None:
-    """It is in order, and but for what the comments say it is as the defaults are."""
+    """It is in order, and as the defaults are, but for the one folder that the service may write to."""
     path = DEPLOY / "edgevoice.yaml"
     assert edgevoice("config", "check", "--config", path).returncode == 0
-    assert config.load(path) == config.Config()
+    records = config.RecordsConfig(folder=Path("/var/lib/edgevoice/records"))
+    assert config.load(path) == config.Config(records=records)
 
 
 class TestInstaller:
