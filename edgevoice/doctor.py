@@ -28,6 +28,7 @@ from edgevoice.broker import Dialer, Outgoing, clock_s, mqtt_settings
 from edgevoice.capture import MicrophoneSource
 from edgevoice.errors import AudioError, EdgevoiceError, ModelError
 from edgevoice.events import SAMPLE_RATE_HZ, ScoredFrame
+from edgevoice.publish import base_topic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -107,7 +108,7 @@ def patiently(name: str, check: Callable[[], Check], most_s: float = _MOST_S) ->
     def run() -> None:
         try:
             outcome.set_result(check())
-        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+        except Exception as error:  # noqa: BLE001 - raised again where it is waited for
             outcome.set_exception(error)
 
     threading.Thread(target=run, name=f"edgevoice-doctor-{name}", daemon=True).start()
@@ -120,6 +121,10 @@ def patiently(name: str, check: Callable[[], Check], most_s: float = _MOST_S) ->
         return Check(name, "fail", text or remedy, remedy if text else None)
     except OSError as error:
         return Check(name, "fail", str(error), "check that it is there, and the right to read it")
+    except Exception as error:  # noqa: BLE001 - one check that is at its end must not end the others
+        return Check(
+            name, "fail", f"{type(error).__name__}: {error}", "this is a mistake of edgevoice: report it"
+        )
 
 
 # ---- the machine ----
@@ -273,7 +278,7 @@ def microphone(config: Config, _root: Path, port_audio: PortAudio | None = None)
 
 
 def broker(config: Config, _root: Path) -> Check:
-    """Whether the broker takes us; nothing is published, and nobody is disconnected."""
+    """Whether the broker takes us, and lets us ask for commands; nothing is published."""
     if config.mqtt.host is None:
         return Check("broker", "warn", "none is configured: commands are only printed", "set mqtt.host")
     settings = replace(mqtt_settings(config), connect_timeout_s=min(_BROKER_S, config.mqtt.connect_timeout_s))
@@ -281,7 +286,14 @@ def broker(config: Config, _root: Path) -> Check:
     # A will that nobody listens to and that is not kept, as each connection has one.
     will = Outgoing(f"edgevoice/doctor/{name}", b"", clock_s())
     connection = Dialer(settings, name, will, lambda *_: None, lambda: None).open()
-    connection.close(farewell=True)
+    try:
+        connection.subscribe([f"{base_topic(config.site)}/set/#"])
+        lost = connection.lost_because
+    finally:
+        connection.close(farewell=True)
+    if lost:
+        remedy = "see its log; does it allow what docs/mqtt.md lists?"
+        return Check("broker", "fail", f"{settings.address} takes us, but then {lost}", remedy)
     return Check("broker", "ok", f"{settings.address} takes us, MQTT {connection.version}")
 
 

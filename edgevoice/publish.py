@@ -191,7 +191,11 @@ class Publisher:
         self._farewell = False  # the broker has our offline
         self._hurry = False  # somebody waits for a connection
         self._attempts = 0
-        self._failures: dict[str, None] = {}  # why there is no connection, in order, each told once
+        # Why there is no connection, or was none, in order, each told once; forgotten when one has lasted.
+        self._failures: dict[str, None] = {}
+        self._news = True  # since a connection was told of in the log
+        self._told = False  # of the one that stands
+        self._settles_s: float | None = None  # when it will have lasted; None: it has
         self._results: deque[Outgoing] = deque()
         self._retained: dict[str, bytes] = {}  # topic -> latest value
         self._first: dict[str, bytes] = {}  # topic -> what must be seen before that
@@ -200,6 +204,7 @@ class Publisher:
         self._delivered = self._stale = self._overflowed = self._refused = self._unanswered = 0
         self._connections = 0
         self._failures_reported = 0
+        self._refusing: set[str] = set()  # topics on which the broker took nothing of late
         self._take_command: TakeCommand | None = None
         self._bids: deque[Outgoing] = deque(maxlen=_QUEUE_BIDS)
         self._others: list[tuple[frozenset[str], TakeMessage]] = []
@@ -235,7 +240,7 @@ class Publisher:
     def failure(self) -> str | None:
         """Why there is no connection; None with one, or before the first attempt has failed."""
         with self._changed:
-            return next(reversed(self._failures), None)
+            return None if self.connected else next(reversed(self._failures), None)
 
     def figures(self) -> dict[str, object]:
         """The counters and what is spoken, for health.py."""
@@ -474,7 +479,9 @@ class Publisher:
                 if self._filters() <= subscribed:
                     self._begin(connection)
                     break
-        _log.info("connected to the MQTT broker at %s, MQTT %s", self._settings.address, connection.version)
+        self._told = False
+        if self._news:
+            self._tell(connection)
         while (message := self._next(connection)) is not None:
             failure = connection.send(message)
             with self._changed:
@@ -487,7 +494,7 @@ class Publisher:
         """Have everything sent that a new connection must have; call with the lock held."""
         self._connection = connection
         self._connections += 1
-        self._failures.clear()
+        self._settles_s = clock_s() + _SETTLED_S
         self._hurry = False
         self._due = {topic: None for topic in self._retained if topic != self._topic("availability")}
         self._retain(self._topic("availability"), "offline" if self._closed else "online")
@@ -498,8 +505,10 @@ class Publisher:
         with self._changed:
             while True:
                 self._changed.wait_for(
-                    lambda: self._ending or not connection.alive or self._bids or self._due or self._results
+                    lambda: self._ending or not connection.alive or self._bids or self._due or self._results,
+                    None if self._settles_s is None else max(0.0, self._settles_s - clock_s()),
                 )
+                self._look_whether_settled(connection)
                 if self._ending or not connection.alive:
                     return None
                 if self._bids:
@@ -512,6 +521,8 @@ class Publisher:
                         del self._due[topic]
                     self._in_flight = Outgoing(topic, value)
                     return self._in_flight
+                if not self._results:  # it has only lasted
+                    continue
                 message = self._results.popleft()
                 if message.expires_s is None or clock_s() + _TRANSIT_S < message.expires_s:
                     self._in_flight = message
@@ -528,41 +539,69 @@ class Publisher:
                 self._results.appendleft(message)
         elif failure:
             self._refused += is_result
-            _log.error(
+            level = logging.DEBUG if message.topic in self._refusing else logging.ERROR
+            self._refusing.add(message.topic)
+            _log.log(
+                level,
                 "the broker refused a message on %s: %s; check its access rules and limits",
                 message.topic,
                 failure,
             )
         else:
             self._delivered += is_result
+            self._refusing.discard(message.topic)
+
+    def _look_whether_settled(self, connection: Connection) -> None:
+        """Forget what was before a connection that has lasted; call with the lock held."""
+        if self._settles_s is not None and clock_s() >= self._settles_s:
+            self._settles_s = None
+            self._failures.clear()
+            if not self._told:
+                self._tell(connection)
+
+    def _tell(self, connection: Connection) -> None:
+        self._told, self._news = True, False
+        _log.info("connected to the MQTT broker at %s, MQTT %s", self._settings.address, connection.version)
 
     def _leave(self, connection: Connection) -> None:
         """Note how a connection ended."""
+        why = connection.lost_because
+        if connection.taken_over:
+            why = f"{why}; another client uses client_id {self._dialer.client_id!r}; give each its own"
+        elif why and self._settings.client_id:  # mosquitto 2.0 does not say so, and MQTT 3.1.1 cannot
+            why += f"; if this repeats, does another client use client_id {self._settings.client_id!r}?"
+        failure = f"lost the MQTT broker at {self._settings.address}: {why}"
         with self._changed:
             self._connection = None
             self._unanswered += connection.unanswered
             self._changed.notify_all()
-        why = connection.lost_because
-        if why is None or self._ending:
-            return
-        if connection.taken_over:
-            why += f"; another client uses client_id {self._dialer.client_id!r}; give each its own"
-        elif self._settings.client_id:  # mosquitto 2.0 does not say so, and MQTT 3.1.1 cannot
-            why += f"; if this repeats, does another client use client_id {self._settings.client_id!r}?"
-        _log.warning(
-            "lost the MQTT broker at %s: %s; connecting again in the background", self._settings.address, why
+            if why is None or self._ending:
+                return
+            news = self._note(failure)
+        # With each that was told of goes a line that it is lost: the last one says how it is.
+        _log.log(
+            logging.WARNING if news or self._told else logging.DEBUG,
+            "%s; connecting again in the background",
+            failure,
         )
 
     def _fail(self, failure: str) -> None:
         """Note why there is no connection, and log each reason once an outage."""
         with self._changed:
-            news = failure not in self._failures
-            self._failures[failure] = None
             self._attempts += 1
             self._hurry = False
-            self._changed.notify_all()
+            news = self._note(failure)
         if news and not self._closed:
             _log.warning("%s; trying again until it does", failure)
+
+    def _note(self, failure: str) -> bool:
+        """Note why there is no connection, and return whether that is new; call with the lock held."""
+        news = failure not in self._failures
+        self._failures.pop(failure, None)
+        self._failures[failure] = None  # the last
+        self._news = self._news or news
+        self._changed.notify_all()
+        return news
 
     # -- called by paho's network thread --------------------------------------------------------------------
 

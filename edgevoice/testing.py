@@ -192,6 +192,12 @@ class Front:
         for each in (self._listener, *self._sockets):
             each.close()
 
+    def cut(self) -> None:
+        """End all connections that stand."""
+        for each in list(self._sockets):
+            with contextlib.suppress(OSError):  # it has ended
+                each.shutdown(socket.SHUT_RDWR)
+
     def _run(self, work: Callable[..., None], *arguments: socket.socket) -> None:
         thread = threading.Thread(target=work, args=arguments, daemon=True)
         self._threads.append(thread)

@@ -39,6 +39,10 @@ GRACE_S: Final = 5.0
 """For a recognition beyond its own deadline, which it sees between two steps, and may begin with compiling
 the part of the grammar that can be said now."""
 
+BROKER_S: Final = 5.0
+"""From the start until we are ready without a broker that has not answered yet, the default of
+mqtt.connect_timeout_s. Twice its most, once for each MQTT, is more than TimeoutStartSec= of the unit."""
+
 _LOOK_S: Final = 1.0  # between two looks at what does not tell us
 _START_LOOK_S: Final = 0.05  # until all is ready, which a service that waits for us wants to know soon
 
@@ -124,6 +128,7 @@ class Watchdog:
         self._status = ""  # told last
         self._stuck: str | None = None
         self._fed_s = 0.0
+        self._begin_s = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="edgevoice-watchdog", daemon=True)
 
     def __enter__(self) -> Self:
@@ -197,7 +202,12 @@ class Watchdog:
     def _known(self) -> bool:
         """Whether each part works, or is known not to."""
         broker = self._publisher
-        return self._state is not None and (broker is None or broker.connected or broker.failure is not None)
+        return self._state is not None and (
+            broker is None
+            or broker.connected
+            or broker.failure is not None
+            or time.monotonic() - self._begin_s > BROKER_S
+        )
 
     def _describe(self) -> str:
         state = self._state or "starting"
@@ -205,5 +215,5 @@ class Watchdog:
             state = f"no microphone: {self._source.failure}"
         parts = [f"stuck: {self._stuck}"] if self._stuck else [state]
         if self._publisher and not self._publisher.connected:
-            parts.append(f"no broker: {self._publisher.failure or 'connecting'}")
+            parts.append(f"no broker: {self._publisher.failure or 'no answer yet'}")
         return "; ".join(parts)

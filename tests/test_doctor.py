@@ -18,6 +18,7 @@ from edgevoice.doctor import Check, patiently
 from edgevoice.events import FRAME_SAMPLES
 from edgevoice.testing import Broker, FakeDevice, FakePortAudio, FakeStream, Front, Subscriber
 from tests.conftest import running
+from tests.test_publish import server
 
 if TYPE_CHECKING:
     from tests.conftest import Edgevoice
@@ -108,6 +109,12 @@ class TestTime:
         check = patiently("x", lambda: Check("x", "ok", Path("/nowhere/x").read_text("utf-8")))
         assert check.state == "fail"
         assert "/nowhere/x" in check.text
+
+    def test_breaks(self) -> None:
+        """What nobody has thought of fails this check, and the next one is made."""
+        check = patiently("x", lambda: Check("x", "ok", str(1 // 0)))
+        assert (check.state, check.text) == ("fail", "ZeroDivisionError: integer division or modulo by zero")
+        assert check.remedy is not None
 
 
 class TestMachine:
@@ -287,6 +294,15 @@ class TestBroker:
             check = self.look(broker.port, username="u")
         assert (check.state, check.remedy) == ("fail", "check mqtt username and password")
         assert "wr0ng-s3cret" not in str(check)
+
+    def test_hangs_up(self) -> None:
+        """It says that it takes us, and then ends the connection at what we ask for."""
+        with server(b"\x20\x03\0\0\0") as port:
+            check = self.look(port)
+        assert (check.state, check.text) == (
+            "fail",
+            f"127.0.0.1:{port} takes us, but then the connection broke",
+        )
 
     def test_absent(self) -> None:
         """Nobody there, or somebody who says nothing."""

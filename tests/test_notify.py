@@ -22,6 +22,7 @@ from edgevoice.notify import JournalFormatter, Notifier, is_journal
 from edgevoice.testing import Broker
 from edgevoice.watchdog import AUDIO_S, Progress
 from tests.conftest import running, wait_until
+from tests.test_publish import server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -318,6 +319,47 @@ def test_life(child_environment: dict[str, str], systemd: Systemd, tmp_path: Pat
             systemd.wait_for("^STOPPING=1")
             assert child.wait(20) == 0
         assert child.stdout.read() == b""  # one line an utterance
+
+
+@pytest.mark.parametrize(
+    ("answer", "timeout_s", "patience_s", "why"),
+    [
+        (b"\x20\x03\0\0\0", 5, 20.0, "lost the MQTT broker at .*: the connection broke"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", 0.5, 20.0, "does not take us: no answer within 0.5 s; is it"),
+        (None, 120, 0.5, "no answer yet"),
+    ],
+    ids=["hangs up at the first message", "a web server", "says nothing"],
+)
+def test_no_broker(  # noqa: PLR0917 - fixtures
+    child_environment: dict[str, str],
+    systemd: Systemd,
+    tmp_path: Path,
+    answer: bytes | None,
+    timeout_s: float,
+    patience_s: float,
+    why: str,
+) -> None:
+    """Whatever answers there in place of a broker: it is ready within seconds, and says what is wrong."""
+    config = tmp_path / "edgevoice.yaml"
+    program = (
+        "import sys\nfrom edgevoice import cli, watchdog\n"
+        f"watchdog.BROKER_S = {patience_s}\nsys.exit(cli.main(sys.argv[1:]))"
+    )
+    arguments = ("run", "--config", config, "--input", f"unix:{tmp_path / 'sound'}")
+    with socket.create_server(("127.0.0.1", 0)) as mute, server(answer or b"") as answering:
+        port = answering if answer else mute.getsockname()[1]
+        config.write_text(f"mqtt: {{host: 127.0.0.1, port: {port}, connect_timeout_s: {timeout_s}}}\n")
+        with running(
+            {**child_environment, **systemd.environment}, *arguments, start=("-c", program)
+        ) as child:
+            ready = systemd.wait_for("^READY=1")
+            assert re.search(f"; no broker: .*{why}", ready), ready
+            since = len(systemd.messages)
+            systemd.wait_for("^WATCHDOG=1", since)
+            child.terminate()
+            assert child.wait(20) == 0
+            assert child.stderr is not None
+            assert answer is None or re.search(why, child.stderr.read().decode())
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import math
 import os
 import signal
@@ -46,7 +47,7 @@ def broker() -> Iterator[Broker]:
 
 
 @contextmanager
-def publishing(broker: Broker, site: str = "default", **settings: Any) -> Iterator[Publisher]:
+def publishing(broker: Broker | Front, site: str = "default", **settings: Any) -> Iterator[Publisher]:
     publisher = Publisher(MqttSettings(broker.host, broker.port, **settings), site)
     try:
         publisher.connect()
@@ -90,9 +91,11 @@ def server(answer: bytes | None) -> Iterator[int]:
 
         thread = threading.Thread(target=serve)
         thread.start()
-        yield listener.getsockname()[1]
-        listener.shutdown(socket.SHUT_RDWR)
-    thread.join()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
 def packet_id(publish: bytes) -> bytes:
@@ -503,12 +506,14 @@ class TestRefusal:
         rules = tmp_path / "acl"
         rules.write_text("topic readwrite edgevoice/default/availability\ntopic edgevoice/default/rejected\n")
         with Broker(settings=[f"acl_file {rules}"]) as broker, publishing(broker) as publisher:
-            publisher.publish(ACCEPTED)
-            assert not publisher.flush(5)
+            for _ in range(2):
+                publisher.publish(ACCEPTED)
+                assert not publisher.flush(5)
             publisher.publish(REJECTED)
             assert publisher.flush(5)
-            assert (publisher.counters.refused, publisher.counters.delivered) == (1, 1)
-        assert "refused a message on edgevoice/default/intent/SetTemperature: Not authorized" in caplog.text
+            assert (publisher.counters.refused, publisher.counters.delivered) == (2, 1)
+        why = "refused a message on edgevoice/default/intent/SetTemperature: Not authorized"
+        assert caplog.text.count(why) == 1  # once a topic: it would be said of each command for ever
 
 
 class TestOldBroker:
@@ -628,6 +633,42 @@ class TestReconnect:
             assert publisher.failure is None
             publisher.close()
         assert caplog.text.count("connection refused") == 1
+
+    def test_hung_up_on_at_the_first_message(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A broker that takes us and then hangs up, again and again: it is known why, and seldom told."""
+        caplog.set_level(logging.INFO)
+        monkeypatch.setattr(edgevoice.publish, "_RECONNECT_MIN_S", 0.02)
+        monkeypatch.setattr(edgevoice.publish, "_RECONNECT_MAX_S", 0.02)
+        monkeypatch.setattr(edgevoice.publish, "_SETTLED_S", 0.5)
+        with server(b"\x20\x03\0\0\0") as port:
+            publisher = Publisher(MqttSettings("127.0.0.1", port))
+            publisher.start()
+            wait_until(lambda: publisher.counters.reconnects >= 5)
+            wait_until(lambda: publisher.failure is not None)
+            assert publisher.failure == f"lost the MQTT broker at 127.0.0.1:{port}: the connection broke"
+            publisher.close()
+        assert caplog.text.count("lost the MQTT broker") == 2
+        assert caplog.text.count("connected to the MQTT broker") == 2
+
+    def test_lasts_at_last(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+        """A connection that was quiet in the log, and then has lasted, is told, and so is the next loss."""
+        caplog.set_level(logging.INFO)
+        monkeypatch.setattr(edgevoice.publish, "_RECONNECT_MIN_S", 0.02)
+        monkeypatch.setattr(edgevoice.publish, "_RECONNECT_MAX_S", 0.02)
+        monkeypatch.setattr(edgevoice.publish, "_SETTLED_S", 0.5)
+        with Broker() as broker, Front(broker.port) as front, publishing(front) as publisher:
+            for reconnects in range(1, 5):
+                front.cut()
+                wait_until(lambda reconnects=reconnects: publisher.counters.reconnects == reconnects)  # type: ignore[misc]
+                wait_until(lambda: publisher.connected)
+            assert caplog.text.count("connected to the MQTT broker") == 2
+            wait_until(lambda: caplog.text.count("connected to the MQTT broker") == 3)
+            front.cut()
+            wait_until(lambda: caplog.text.count("lost the MQTT broker") == 3)
+            wait_until(lambda: publisher.connected)
+            assert publisher.failure is None
 
     def test_waits(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Waits between attempts double up to a bound, and differ by chance."""
