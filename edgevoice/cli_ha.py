@@ -31,7 +31,7 @@ def remove(config: Config) -> str:
 
     Raises:
         ConfigError: no broker is configured.
-        BrokerError: the broker cannot be used, or refuses.
+        BrokerError: the broker cannot be used, or has refused some topics; which, and all others are clear.
     """
     if config.mqtt.host is None:
         raise ConfigError("mqtt.host is not set; name the broker that Home Assistant uses")
@@ -40,10 +40,19 @@ def remove(config: Config) -> str:
         runs = remover.open()
         topic = config_topic(config.site, config.home_assistant.prefix)
         levels = _SET if runs else (*_SET, *_OURS)
-        for each in (topic, *(f"{base_topic(config.site)}/{level}" for level in levels)):
-            remover.clear(each)
+        failures = {
+            each: failure
+            for each in (topic, *(f"{base_topic(config.site)}/{level}" for level in levels))
+            if (failure := remover.clear(each))
+        }
     finally:
         remover.close()
+    if failures:
+        refused = "; ".join(f"{each}: {failure}" for each, failure in failures.items())
+        raise BrokerError(
+            f"the MQTT broker at {config.mqtt.host}:{config.mqtt.port} did not take {len(failures)} of "
+            f"{len(levels) + 1} topics, the others are clear: {refused}; check its access rules and try again"
+        )
     done = f"{device_id(config.site)} is removed from Home Assistant"
     if runs:
         done += (
@@ -78,10 +87,14 @@ class _Remover:
         except queue.Empty:
             return False
 
-    def clear(self, topic: str) -> None:
-        """Have the broker forget what is retained on a topic."""
+    def clear(self, topic: str) -> str | None:
+        """Have the broker forget what is retained on a topic, and return why it does not.
+
+        Raises:
+            BrokerError: it is gone.
+        """
         self._client.publish(topic, b"", qos=1, retain=True)
-        self._reply(topic)
+        return self._answer(topic)
 
     def close(self) -> None:
         """Disconnect."""
@@ -89,12 +102,17 @@ class _Remover:
         self._client.loop_stop()
 
     def _reply(self, what: str) -> None:
+        if failure := self._answer(what):
+            raise self._error(what, failure)
+
+    def _answer(self, what: str) -> str | None:
         try:
-            failure = self._replies.get(timeout=self._timeout_s)
+            return self._replies.get(timeout=self._timeout_s)
         except queue.Empty:
-            failure = "no answer in time; is it an MQTT broker?"
-        if failure is not None:
-            raise BrokerError(f"the MQTT broker at {self._settings.address}, {what}: {failure}")
+            raise self._error(what, "no answer in time; is it an MQTT broker?") from None
+
+    def _error(self, what: str, failure: str) -> BrokerError:
+        return BrokerError(f"the MQTT broker at {self._settings.address}, {what}: {failure}")
 
     def _on_connect(self, client: Client, _data: Any, _flags: Any, reason: ReasonCode, _props: Any) -> None:
         if reason.is_failure:
@@ -108,7 +126,7 @@ class _Remover:
         self._replies.put(remedy(str(reasons[0])) if reasons[0].is_failure else None)
 
     def _on_publish(self, _client: Client, _data: Any, _id: int, reason: ReasonCode, _props: Any) -> None:
-        self._replies.put(remedy(str(reason)) if reason.is_failure else None)
+        self._replies.put(str(reason) if reason.is_failure else None)
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
         self._presence.put(bytes(message.payload))

@@ -127,10 +127,10 @@ class Commands:
             UsageError: it cannot be carried out.
         """
         if name.startswith(_LIST):
-            self._grammar.set_list(name.removeprefix(_LIST), payload)
+            self._grammar.set_list(name.removeprefix(_LIST), payload, retained=retained)
             return
         if name == _INTENTS:
-            self._grammar.set_intents(payload)
+            self._grammar.set_intents(payload, retained=retained)
             return
         if name == _GRAMMAR:
             self._grammar.choose(payload)

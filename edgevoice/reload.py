@@ -3,6 +3,7 @@
 the file has changed, SIGHUP, set/reload, set/grammar, set/lists/<name> -> compiled in a thread of its own
     -> the recogniser takes it with the next command, or
     -> it is wrong: the one before goes on, and the log and the topic `grammar` say where
+retained set/lists/<name>, set/intents that do not fit the grammar -> kept, tried again with each grammar
 """
 
 from __future__ import annotations
@@ -25,12 +26,15 @@ if TYPE_CHECKING:
     from hassil.intents import SlotList
 
     from edgevoice.grammar_file import GrammarFile
-    from edgevoice.recognise import Recogniser
+    from edgevoice.recognise import Decoding, Recogniser
 
 _log = logging.getLogger(__name__)
 
 WATCH_S: Final = 2.0
 """Between two looks at the file: soon enough for who edits it, and seldom enough to cost nothing."""
+
+_LIST: Final = "lists/"
+_INTENTS: Final = "intents"
 
 MAX_NAME_BYTES: Final = 1_000
 """Of a name that comes over MQTT: a few words, and no more of it is looked at."""
@@ -38,7 +42,11 @@ MAX_NAME_BYTES: Final = 1_000
 MAX_LIST_BYTES: Final = 1_000_000
 """Of a list that comes over MQTT: 2,000 devices with their contexts need 200,000."""
 
-_CLOSE_S: Final = 5.0  # a grammar that is being compiled takes a second
+MAX_KEPT: Final = 64
+"""Retained messages that may fit another grammar; a house has some ten lists. All together they may be as
+long as one list."""
+
+_CLOSE_S: Final = 0.3  # who ends waits no longer for a grammar that is being compiled, which nobody gets then
 
 
 class Reloader:
@@ -73,6 +81,8 @@ class Reloader:
         self._changed = threading.Condition()  # guards what follows
         self._lists: dict[str, SlotList] = {}  # in place of the file's
         self._only: list[str] | None = None
+        self._kept: dict[str, bytes] = {}  # retained messages that the grammar in use has no place for
+        self._waiting: list[Callable[[], None]] = []  # told when a reading that is to begin has ended
         self._error: str | None = None
         self._due = self._closed = False
         self._file = recogniser.grammar.compiled.file
@@ -81,23 +91,37 @@ class Reloader:
         self._thread = threading.Thread(target=self._run, name="edgevoice-reload", daemon=True)
         self._thread.start()
 
-    def reload(self) -> None:
-        """Read the file again, soon; also in a signal's handler, as the lock may be taken twice."""
+    def reload(self, done: Callable[[], None] = lambda: None) -> None:
+        """Read the file again, soon; also in a signal's handler, as the lock may be taken twice.
+
+        Args:
+            done: told, in any thread, when a reading that began after this has ended, in whatever way.
+        """
         with self._changed:
             self._due = True
+            self._waiting.append(done)
             self._changed.notify_all()
 
-    def set_list(self, name: str, payload: bytes) -> None:
+    def set_list(self, name: str, payload: bytes, *, retained: bool = False) -> None:
         """Put values in place of a list's own; an empty payload gives these back.
+
+        Args:
+            name: of the list.
+            payload: JSON.
+            retained: whoever sent it does not wait for an answer; what fits another grammar is kept for that.
 
         Raises:
             UsageError: it is no JSON list of values, or the grammar has no such list.
         """
-        known = self._file.lists
-        if name not in known:
-            raise UsageError(
-                f"the grammar has no list {name[:60]!r}; its lists are {', '.join(known) or 'none'}"
-            )
+        with self._changed:
+            known = self._file.lists
+            if name not in known:
+                later = self._keep(f"{_LIST}{name}", payload, retained=retained)
+                raise UsageError(
+                    f"the grammar has no list {name[:60]!r}; "
+                    f"its lists are {', '.join(known) or 'none'}{later}"
+                )
+            self._kept.pop(f"{_LIST}{name}", None)
         slot_list = _list(name, payload) if payload.strip() else None
         with self._changed:
             if slot_list is not None:
@@ -129,27 +153,47 @@ class Reloader:
             self._due = True
             self._changed.notify_all()
 
-    def set_intents(self, payload: bytes) -> None:
+    def set_intents(self, payload: bytes, *, retained: bool = False) -> None:
         """Let only some intents be said, from the next command on; an empty payload lets all again.
+
+        Args:
+            payload: JSON.
+            retained: as for set_list().
 
         Raises:
             UsageError: it is no JSON list of names, or the grammar has no such intent.
         """
         names = _json("intents", payload) if payload.strip() else None
-        if names is not None:
-            if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-                raise UsageError('intents: send a list of names, such as ["HassTurnOn"], or nothing for all')
+        if names is not None and (
+            not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names)
+        ):
+            raise UsageError('intents: send a list of names, such as ["HassTurnOn"], or nothing for all')
+        with self._changed:
             known = self._file.intents
-            if unknown := [name for name in names if name not in known]:
-                raise UsageError(f"the grammar has no intent {unknown[0][:60]!r}; it has {', '.join(known)}")
+            if unknown := [name for name in names or () if name not in known]:
+                later = self._keep(_INTENTS, payload, retained=retained)
+                raise UsageError(
+                    f"the grammar has no intent {unknown[0][:60]!r}; it has {', '.join(known)}{later}"
+                )
+            self._kept.pop(_INTENTS, None)
         for recogniser in self._recognisers:
             recogniser.active.choose(names)
         with self._changed:
             self._only = names
         self._report()
 
+    def _keep(self, what: str, payload: bytes, *, retained: bool) -> str:
+        """Keep a retained message for another grammar, and return words for it; call with the lock held."""
+        self._kept.pop(what, None)  # it is over, whatever this one is
+        if not retained or not payload.strip() or len(payload) > MAX_LIST_BYTES:
+            return ""
+        self._kept[what] = payload
+        while len(self._kept) > MAX_KEPT or sum(map(len, self._kept.values())) > MAX_LIST_BYTES:
+            self._kept.pop(next(iter(self._kept)))
+        return "; kept for a grammar that has it"
+
     def close(self) -> None:
-        """Stop watching."""
+        """Stop watching. A grammar that is still being compiled then changes nothing, and nobody is told."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -166,26 +210,57 @@ class Reloader:
                 seen = self._signature()
                 due = self._due or seen != self._seen
                 self._due, self._seen = False, seen
+                waiting, self._waiting = self._waiting, []
                 path, lists = self._path, dict(self._lists)
             if due:
                 self._renew(path, lists)
+            for done in waiting:
+                done()
 
     def _renew(self, path: Path, lists: dict[str, SlotList]) -> None:
         started_s = time.monotonic()
+        prepared: list[Decoding] = []
         try:
             file = self._recognisers[0].load(path)
             listed = _with(file, lists)
-            prepared = [recogniser.prepare(listed) for recogniser in self._recognisers]
-            for recogniser, decoding in zip(self._recognisers, prepared, strict=True):
-                recogniser.use(decoding)
-        except EdgevoiceError as problem:
-            self._error = str(problem)
-            _log.error("the grammar stays as it was: %s", problem)
-        else:
-            self._file, self._used = file, path
-            self._loaded, self._error = _now(), None
+            for recogniser in self._recognisers:  # a list made in one go would lose those before a failure
+                prepared.append(recogniser.prepare(listed))  # noqa: PERF401
+        except (EdgevoiceError, MemoryError) as problem:
+            for decoding in prepared:
+                decoding.close()
+            self._error = str(problem) or "not enough memory; make the grammar smaller"
+            if not self._closed:
+                _log.error("the grammar stays as it was: %s", self._error)
+                self._report()
+            return
+        with self._changed:
+            if not self._closed:
+                for recogniser, decoding in zip(self._recognisers, prepared, strict=True):
+                    recogniser.use(decoding)
+                prepared = []
+                self._file, self._used = file, path
+                self._loaded, self._error = _now(), None
+        for decoding in prepared:  # nobody wants them any more
+            decoding.close()
+        if not self._closed:
             _log.info("%s is in use, after %.2f s", path, time.monotonic() - started_s)
-        self._report()
+            self._report()
+            self._try_kept()
+
+    def _try_kept(self) -> None:
+        """Take what was retained and has a place now; the rest waits on."""
+        with self._changed:
+            kept = dict(self._kept)
+            lists, intents = self._file.lists, self._file.intents
+        for what, payload in kept.items():
+            try:
+                if what == _INTENTS:
+                    if set(json.loads(payload)) <= set(intents):
+                        self.set_intents(payload, retained=True)
+                elif what.removeprefix(_LIST) in lists:
+                    self.set_list(what.removeprefix(_LIST), payload, retained=True)
+            except UsageError as error:
+                _log.warning("a command was not carried out: %s", error)
 
     def _signature(self) -> tuple[int, int, int] | None:
         """Return what tells one state of the file from another; None without the file."""

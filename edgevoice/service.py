@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from edgevoice.pipeline import Watcher
     from edgevoice.publish import State
     from edgevoice.recognise import Recogniser
+    from edgevoice.watchdog import Works
 
     OnResult = Callable[[Result], None]
     OnState = Callable[[State], None]
@@ -85,11 +86,11 @@ def run(
     with closing(publisher) if publisher else nullcontext():
         with ExitStack() as stack:
             pipeline = stack.enter_context(closing(Pipeline(config, grammar)))
-            others = stack.enter_context(
+            others, wyoming = stack.enter_context(
                 _wyoming(config, pipeline.recogniser, grammar, alone=sources is None)
             )
-            watchdog = Watchdog(Notifier(), progress(config, pipeline, *others), publisher)
-            told = _Told([figures.count, show], [watchdog.tell], [watchdog.reloaded])
+            watchdog = Watchdog(Notifier(), progress(config, pipeline, others, wyoming), publisher)
+            told = _Told([figures.count, show], [watchdog.tell], [])
             if publisher:
                 _tell_broker(config, publisher, told)
             reloader = Reloader(
@@ -166,7 +167,7 @@ def _reporting(
 def _reload_at_hangup(watchdog: Watchdog, reloader: Reloader) -> None:
     def reload(*_: object) -> None:
         watchdog.reloads()
-        reloader.reload()
+        reloader.reload(watchdog.reloaded)
 
     signal.signal(signal.SIGHUP, reload)
 
@@ -212,10 +213,10 @@ def _recording(config: Config, pipeline: Pipeline, figures: Figures) -> Iterator
 
 def _wyoming(
     config: Config, recogniser: Recogniser, grammar: Path | None, *, alone: bool
-) -> AbstractContextManager[list[Recogniser]]:
+) -> AbstractContextManager[tuple[list[Recogniser], Works | None]]:
     """Serve while a block runs, if that is configured."""
     if config.wyoming.listen is None:
-        return nullcontext([])
+        return nullcontext(([], None))
     from edgevoice.wyoming_server import serving  # noqa: PLC0415 - with asyncio, a tenth of a second
 
     return serving(config, recogniser, grammar, alone=alone)

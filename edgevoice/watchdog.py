@@ -2,7 +2,8 @@
 
     microphone.beats ── the thread that reads sound goes on ──┐
     recogniser.busy_since_s ── no recognition hangs ──────────┼─> stuck() is None ──> WATCHDOG=1
-    pipeline.busy_since_s ── nor what follows it ─────────────┘
+    pipeline.busy_since_s ── nor what follows it ─────────────┤
+    wyoming_server.busy_since_s ── nor the Wyoming server ────┘
     state, publisher ──> STATUS=..., and READY=1 with the first that says something of all parts
 
 A microphone that is lost goes on trying, and a broker that is away is connected to again: neither is stuck,
@@ -47,6 +48,11 @@ _LOOK_S: Final = 1.0  # between two looks at what does not tell us
 _START_LOOK_S: Final = 0.05  # until all is ready, which a service that waits for us wants to know soon
 
 
+WYOMING_S: Final = 15.0
+"""Between two signs of life of the Wyoming server, every two seconds: its loop does nothing long, and
+the thread that finds speech has half a second of sound of 16 clients before it at the most."""
+
+
 class Works(Protocol):
     """Something that is busy at times."""
 
@@ -71,12 +77,12 @@ class Progress:
     """Knows what must go on.
 
     Args:
-        works: who is busy at times, and for how many seconds at most.
+        works: what it is called, who is busy with it at times, and for how many seconds at most.
         clock: of their times.
     """
 
     def __init__(
-        self, works: Sequence[tuple[Works, float]], clock: Callable[[], float] = time.monotonic
+        self, works: Sequence[tuple[str, Works, float]], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._works = works
         self._clock = clock
@@ -94,18 +100,25 @@ class Progress:
             self._heard, self._heard_s = heard, now_s
         if microphone and now_s - self._heard_s > AUDIO_S:
             return f"no sound was read for {now_s - self._heard_s:.0f} s"
-        for work, most_s in self._works:
+        for what, work, most_s in self._works:
             since_s = work.busy_since_s
             if since_s is not None and now_s - since_s > most_s:
-                return f"a recognition or its result takes {now_s - since_s:.0f} s, and may take {most_s:.0f}"
+                return f"{what} takes {now_s - since_s:.0f} s, and may take {most_s:.0f}"
         return None
 
 
-def progress(config: Config, pipeline: Pipeline, *others: Recogniser) -> Progress:
+def progress(
+    config: Config, pipeline: Pipeline, others: Sequence[Recogniser] = (), wyoming: Works | None = None
+) -> Progress:
     """Return the progress of a service, in which others may recognise beside its pipeline."""
     most_s = config.recognition.timeout_s + GRACE_S
     # A result needs two recognitions: what was said, and of what is refused what Whisper hears.
-    return Progress([(pipeline, 2 * most_s), *((each, most_s) for each in (pipeline.recogniser, *others))])
+    what = "a recognition or its result"
+    works: list[tuple[str, Works, float]] = [(what, pipeline, 2 * most_s)]
+    works += [(what, each, most_s) for each in (pipeline.recogniser, *others)]
+    if wyoming is not None:
+        works.append(("a turn of the Wyoming server", wyoming, WYOMING_S))
+    return Progress(works)
 
 
 class Watchdog:
@@ -123,7 +136,9 @@ class Watchdog:
         self._publisher = publisher
         self._source: FrameSource | None = None
         self._state: str | None = None
-        self._ready = self._reloading = self._closed = False
+        self._ready = self._closed = False
+        self._reloading = 0  # how often it was asked for and has not ended
+        self._reload_lock = threading.RLock()  # guards that; a signal may come in the handler of another
         self._news = threading.Event()
         self._status = ""  # told last
         self._stuck: str | None = None
@@ -159,15 +174,17 @@ class Watchdog:
 
     def reloads(self) -> None:
         """Take that the grammar is about to be read again."""
-        if self._ready:
-            self._reloading = True
-            self._notifier.reloading()
+        with self._reload_lock:
+            self._reloading += 1
+            if self._ready:
+                self._notifier.reloading()
 
-    def reloaded(self, _grammar: dict[str, object]) -> None:
-        """Take that this is done, in whatever way it ended."""
-        if self._reloading:
-            self._reloading = False
-            self._notifier.ready(self._describe())
+    def reloaded(self) -> None:
+        """Take that one of these is done, in whatever way it ended; with the last, it is ready again."""
+        with self._reload_lock:
+            self._reloading -= 1
+            if self._ready and not self._reloading and not self._closed:
+                self._notifier.ready(self._describe())
 
     # ---- in the thread ----
 

@@ -297,6 +297,28 @@ class TestGone:
             config = write_config(tmp_path, gone.port)
         assert edgevoice("ha", "remove", "--config", config).returncode == 5
 
+    def test_some_are_refused(self, edgevoice: Edgevoice, tmp_path: Path) -> None:
+        """What the access rules forbid is named, all of it, and the rest is gone: exit code 5."""
+        ours = ("set/mute", "last", "availability")
+        rules = tmp_path / "acl"
+        rules.write_text(
+            "topic read #\ntopic write homeassistant/#\n"
+            + "".join(f"topic write edgevoice/flat/{level}\n" for level in ours)
+        )
+        with Broker(settings=[f"acl_file {rules}"]) as broker, Subscriber(broker.port) as subscriber:
+            for level in ours:
+                subscriber.publish(f"edgevoice/flat/{level}", "x", retain=True)
+            done = edgevoice("ha", "remove", "--config", write_config(tmp_path, broker.port))
+            with Subscriber(broker.port) as later:
+                time.sleep(0.2)
+                assert later.messages == []
+        assert done.returncode == 5
+        (line,) = done.stderr.decode().splitlines()
+        assert "did not take 6 of 10 topics, the others are clear: " in line
+        assert re.findall(r"edgevoice/flat/(\S+): Not authorized;", line) == [
+            "set/threshold", "set/grammar", "settings", "state", "grammar", "health",
+        ]  # fmt: skip
+
     def test_a_broker_that_refuses(self) -> None:
         """It is told with what to do."""
         with Broker(accounts={"u": "right"}) as strict:

@@ -20,7 +20,7 @@ from edgevoice.events import FRAME_SAMPLES, SAMPLE_RATE_HZ, Frame
 from edgevoice.microphone import Microphone
 from edgevoice.notify import JournalFormatter, Notifier, is_journal
 from edgevoice.testing import Broker
-from edgevoice.watchdog import AUDIO_S, Progress
+from edgevoice.watchdog import AUDIO_S, Progress, Watchdog
 from tests.conftest import running, wait_until
 from tests.test_publish import server
 
@@ -182,7 +182,7 @@ class TestProgress:
 
     def progress(self, *works: FakeWork) -> Progress:
         """Of some who may be busy for 15 s."""
-        return Progress([(work, 15.0) for work in works], lambda: self.now_s)
+        return Progress([("a recognition", work, 15.0) for work in works], lambda: self.now_s)
 
     def test_nothing_to_do(self) -> None:
         """Without a microphone nothing has to come, for days."""
@@ -199,7 +199,7 @@ class TestProgress:
         self.now_s += 14
         assert progress.stuck() is None
         self.now_s += 2
-        assert progress.stuck() == "a recognition or its result takes 16 s, and may take 15"
+        assert progress.stuck() == "a recognition takes 16 s, and may take 15"
         work.busy_since_s = None
         assert progress.stuck() is None
 
@@ -271,6 +271,24 @@ class TestJournal:
             assert not is_journal(stream, {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino + 1}"})
             assert not is_journal(stream, {})
         assert not is_journal(stream, {})
+
+
+def test_reloads(systemd: Systemd) -> None:
+    """Asked for twice, it is ready again with the end of the second; also when it was not ready before."""
+    with Watchdog(Notifier(systemd.environment), Progress([]), None) as watchdog:
+        watchdog.reloads()
+        watchdog.reloaded()
+        watchdog.tell("listening")
+        systemd.wait_for("^READY=1")
+        since = len(systemd.messages)
+        watchdog.reloads()
+        watchdog.reloads()
+        watchdog.reloaded()
+        time.sleep(0.1)
+        told = [text for text in systemd.messages[since:] if not text.startswith(("STATUS=", "WATCHDOG="))]
+        assert [text.partition("\n")[0] for text in told] == ["RELOADING=1", "RELOADING=1"]
+        watchdog.reloaded()
+        systemd.wait_for("^READY=1", since)
 
 
 # ---- the service ----

@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import socket
+import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from edgevoice.config import Config
 from edgevoice.errors import UsageError
 from edgevoice.events import SAMPLE_RATE_HZ, Utterance
 from edgevoice.recognise import Recogniser
-from edgevoice.reload import MAX_LIST_BYTES, WATCH_S, Reloader
+from edgevoice.reload import MAX_KEPT, MAX_LIST_BYTES, WATCH_S, Reloader
 from edgevoice.testing import Broker, Subscriber
 from tests.conftest import wait_until
 from tests.test_network import listening, speak
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgevoice.events import Samples
+    from edgevoice.grammar_file import GrammarFile
+    from edgevoice.recognise import Decoding
     from tests.conftest import Sample
 
 LONG_S = 20.0  # for a busy machine
@@ -231,6 +234,112 @@ def test_a_bad_one_is_chosen(recogniser: Recogniser, path: Path) -> None:
         assert told.wait(3) | {"loaded": ""} == fields | {
             "name": "bad", "file": "bad.yaml", "error": None, "loaded": "",
         }  # fmt: skip
+
+
+@pytest.fixture
+def guests(path: Path) -> Path:
+    """A grammar with a list and an intent that the first one has not."""
+    file = path.with_name("guests.yaml")
+    file.write_text(LAMP.replace("On:", "Guest:").replace("thing", "toy"))
+    return file
+
+
+def test_retained_for_another_grammar(recogniser: Recogniser, guests: Path, speech: Samples) -> None:
+    """What only the chosen grammar has a place for may come before that is there: it is taken then."""
+    with reloading(recogniser, guests=guests) as (reloader, told):
+        with pytest.raises(UsageError, match=r"has no list 'toy'; .*; kept for a grammar that has it"):
+            reloader.set_list("toy", b'["desk lamp"]', retained=True)
+        with pytest.raises(UsageError, match=r"has no intent 'Guest'; .*; kept for a grammar that has it"):
+            reloader.set_intents(b'["Guest"]', retained=True)
+        with pytest.raises(UsageError, match=r"no list 'toys'; its lists are thing$"):
+            reloader.set_list("toys", b'["ball"]')  # whoever sends this waits for the answer
+        reloader.choose(b"guests")
+        assert told.wait(2)["intents"] == ["Guest"]
+        assert told.wait(3)["only"] == ["Guest"]
+        assert told.wait(4)["lists"] == ["toy"]
+        assert heard(recogniser, speech) == "Turn on the desk lamp."
+        reloader.choose(b"")
+        wait_until(lambda: told.fields[-1]["name"] == "lamp", LONG_S)
+    assert "toys" not in str(told.fields)
+
+
+def test_kept_ones_are_bounded_and_replaced(recogniser: Recogniser, guests: Path) -> None:
+    """The newest of each name, some names, and no more of all than one list may have."""
+    with reloading(recogniser, guests=guests) as (reloader, told):
+
+        def send(name: str, payload: bytes, *, retained: bool = True) -> None:
+            with pytest.raises(UsageError):
+                reloader.set_list(name, payload, retained=retained)
+
+        for i in range(MAX_KEPT + 10):
+            send(f"l{i}", b'["x"]')
+        assert next(iter(reloader._kept)) == "lists/l10"
+        send("toy", b"[" + b" " * (MAX_LIST_BYTES - 2) + b"]")
+        assert list(reloader._kept) == ["lists/toy"]
+        send("toy", b'["ball"]')
+        send("toy", b"", retained=False)  # who had it retained takes that back
+        assert reloader._kept == {}
+        reloader.set_list("thing", b'["desk lamp"]')
+        reloader.choose(b"guests")
+        wait_until(lambda: told.fields[-1]["name"] == "guests", LONG_S)
+        assert told.fields[-1]["only"] is None
+
+
+@pytest.fixture
+def slow(
+    recogniser: Recogniser, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[threading.Event, threading.Event]]:
+    """Compiling has begun; it may go on."""
+    begun, go_on = threading.Event(), threading.Event()
+    prepare = recogniser.prepare
+
+    def wait(file: GrammarFile) -> Decoding:
+        begun.set()
+        go_on.wait(LONG_S)
+        return prepare(file)
+
+    monkeypatch.setattr(recogniser, "prepare", wait)
+    yield begun, go_on
+    go_on.set()
+
+
+def test_done_is_told_of_the_reading_that_was_asked_for(
+    recogniser: Recogniser, slow: tuple[threading.Event, threading.Event]
+) -> None:
+    """While another one runs, that one's end is not it, nor is a choice of intents."""
+    begun, go_on = slow
+    done = threading.Event()
+    with reloading(recogniser) as (reloader, told):
+        reloader.reload()
+        assert begun.wait(LONG_S)
+        reloader.reload(done.set)
+        begun.clear()
+        reloader.set_intents(b'["On"]')
+        go_on.set()
+        assert begun.wait(LONG_S)
+        go_on.clear()
+        told.wait(3)
+        assert not done.is_set()
+        go_on.set()
+        assert done.wait(LONG_S)
+        assert len(told.fields) == 4
+
+
+def test_closed_while_it_compiles(
+    recogniser: Recogniser, slow: tuple[threading.Event, threading.Event]
+) -> None:
+    """It ends at once; what was being compiled is taken by nobody, and nobody is told."""
+    begun, go_on = slow
+    with reloading(recogniser) as (reloader, told):
+        reloader.reload()
+        assert begun.wait(LONG_S)
+        started_s = time.monotonic()
+        reloader.close()
+        assert time.monotonic() - started_s < 0.9
+        go_on.set()
+        reloader._thread.join(LONG_S)
+    assert len(told.fields) == 1
+    assert recogniser._next is None
 
 
 def test_changing_while_recognising(recogniser: Recogniser, path: Path, speech: Samples) -> None:
