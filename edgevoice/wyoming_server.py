@@ -85,6 +85,8 @@ MAX_TEXT: Final = 500
 _PIECE_S: Final = (
     0.5  # so that nobody's sound waits long for another's: 1 ms of work, some 16 on a small board
 )
+_AHEAD_S: Final = 10.0  # that a stream may be ahead of the clock: what a satellite has kept for us
+_BEAT_S: Final = 2.0  # between two signs of life
 _IDLE_S: Final = 60.0  # between requests; who needs it again connects again
 _ANSWER_S: Final = 240.0  # until a reply: the turns of all others, and their time-out, may come first
 _STALL_S: Final = 10.0  # within a request, and for an event to be read by the client
@@ -99,8 +101,8 @@ _OPEN_WAKE_WORD: Final = Attribution("openWakeWord", "https://github.com/dscripk
 @contextmanager
 def serving(
     config: Config, recogniser: Recogniser, grammar: Path | None, *, alone: bool
-) -> Iterator[list[Recogniser]]:
-    """Serve while the block runs, and give it the recognisers that were made for it.
+) -> Iterator[tuple[list[Recogniser], WyomingServer]]:
+    """Serve while the block runs, and give it the recognisers that were made for it, and the server.
 
     Args:
         config: with wyoming.listen.
@@ -116,8 +118,8 @@ def serving(
         made: list[Recogniser] = []
         if not alone:
             made.append(stack.enter_context(closing(Recogniser(config, grammar, recogniser.model))))
-        stack.enter_context(closing(WyomingServer(config, made[0] if made else recogniser)))
-        yield made
+        server = stack.enter_context(closing(WyomingServer(config, made[0] if made else recogniser)))
+        yield made, server
 
 
 class WyomingServer:
@@ -148,6 +150,8 @@ class WyomingServer:
         """That is listened on; None for unix://."""
         self._path = Path(address.removeprefix("unix://")) if self.port is None else None
         self._engine = _Engine(config, recogniser)
+        self.busy_since_s = time.monotonic()
+        """When its loop and the thread that finds speech were last seen to go on; they always do."""
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="edgevoice-wyoming", daemon=True)
@@ -172,6 +176,12 @@ class WyomingServer:
             return nullcontext()
         host, port = self._socket.getsockname()[:2]
         return announce.announced(self._config.site, host, port)
+
+    async def _beat(self, ears: ThreadPoolExecutor) -> None:
+        while True:
+            await self._loop.run_in_executor(ears, _go_on)
+            self.busy_since_s = time.monotonic()
+            await asyncio.sleep(_BEAT_S)
 
     async def _serve(self) -> None:
         turns = Turns(self._engine.cancel)
@@ -204,8 +214,10 @@ class WyomingServer:
             _log.warning(
                 "wyoming: whoever reaches this address can use it: there is no password, no encryption"
             )
+        beat = asyncio.create_task(self._beat(ears))
         async with self._announced():
             await self._stop.wait()
+        beat.cancel()
         server.close()
         inside = [task for task in (*clients, *too_many) if task is not None]
         for task in inside:
@@ -461,6 +473,10 @@ class _Client:
         for first in range(0, len(payload), step):
             piece = payload[first : first + step]
             if isinstance(begun, Watch):
+                begun.heard_s += len(piece) / begun.decoder.rows_bytes(1.0)
+                # It has no end, so who sends faster than one speaks would keep a core busy for ever.
+                ahead_s = begun.heard_s - (time.monotonic() - begun.begin_s)
+                await asyncio.sleep(ahead_s - _AHEAD_S)
                 for detection in await self._in_ear(partial(begun.push, piece)):
                     await self._send(detection)
             else:
@@ -562,6 +578,10 @@ class _Client:
 
     async def _in_ear(self, work: Callable[[], list[_Part]]) -> list[_Part]:
         return await asyncio.get_running_loop().run_in_executor(self._ears, work)
+
+
+def _go_on() -> None:
+    """Show that a thread has come so far."""
 
 
 def _push(request: _Request, payload: bytes) -> list[Utterance]:

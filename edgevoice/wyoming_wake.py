@@ -6,6 +6,7 @@ audio-stop ──> not-detected, if it never was
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any, Final
 
@@ -59,6 +60,9 @@ class Watch:
         self, audio: AudioFormat, model: str, options: EndpointOptions, context: dict[str, Any] | None
     ) -> None:
         self.audio = audio
+        self.begin_s = time.monotonic()
+        self.heard_s = 0.0
+        """How much of it has come; counted by who pushes."""
         self._model = model
         self._context = context
         self.decoder = Decoder(audio)

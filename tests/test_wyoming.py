@@ -14,10 +14,12 @@ import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +35,7 @@ from wyoming.intent import Recognize
 from wyoming.ping import Ping
 from wyoming.wake import Detect
 
-from edgevoice import announce, wyoming_server
+from edgevoice import announce, watchdog, wyoming_server, wyoming_wake
 from edgevoice.audio import read_audio
 from edgevoice.capture import FileSource
 from edgevoice.config import Config, WakeConfig, WyomingConfig
@@ -523,6 +525,38 @@ class TestWake:
 
         run(test())
 
+    def test_faster_than_speech(self, waking: WyomingServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A stream without end is heard at its own pace after the first seconds, and others as ever."""
+        monkeypatch.setattr(wyoming_server, "_AHEAD_S", 1.0)
+        chunk = AudioChunk(16_000, 2, 1, bytes(2 * SAMPLE_RATE_HZ)).event()  # a second
+        heard_s = 0.0
+        take = wyoming_wake.Watch.push
+
+        def push(watch: wyoming_wake.Watch, payload: bytes) -> list[Event]:
+            nonlocal heard_s
+            heard_s += len(payload) / 2 / SAMPLE_RATE_HZ
+            return take(watch, payload)
+
+        monkeypatch.setattr(wyoming_wake.Watch, "push", push)
+
+        async def flood(caller: AsyncClient) -> None:
+            while True:
+                await caller.write_event(chunk)
+
+        async def test() -> None:
+            async with client(waking) as caller:
+                await caller.write_event(Detect(["alexa"]).event())
+                await caller.write_event(AudioStart(16_000, 2, 1).event())
+                started_s = time.monotonic()
+                flooding = asyncio.create_task(flood(caller))
+                await asyncio.sleep(2)
+                async with client(waking) as other:
+                    assert (await ask(other, Describe().event())).type == "info"
+                flooding.cancel()
+                assert 1 <= heard_s <= 1.0 + 0.5 + time.monotonic() - started_s
+
+        run(test())
+
     def test_offered(self, waking: WyomingServer) -> None:
         """Home Assistant is told its name."""
 
@@ -766,6 +800,30 @@ def test_announced(model: Model) -> None:
         await network.async_close()
 
     run(test())
+
+
+@pytest.mark.parametrize("what", ["loop", "ears"])
+def test_hangs(model: Model, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """It shows that it goes on, while nobody asks for anything; when a thread of it hangs, it does not."""
+    monkeypatch.setattr(wyoming_server, "_BEAT_S", 0.02)
+    monkeypatch.setattr(watchdog, "WYOMING_S", 0.5)
+    config = Config()
+    go_on = threading.Event()
+    with serving(config, model) as opened:
+        pipeline = SimpleNamespace(busy_since_s=None, recogniser=SimpleNamespace(busy_since_s=None))
+        progress = watchdog.progress(config, pipeline, (), opened)  # type: ignore[arg-type]
+        deadline_s = time.monotonic() + 1
+        while time.monotonic() < deadline_s:
+            assert progress.stuck() is None
+            time.sleep(0.05)
+        if what == "loop":
+            opened._loop.call_soon_threadsafe(go_on.wait)
+        else:
+            monkeypatch.setattr(wyoming_server, "_go_on", go_on.wait)
+        wait_until(lambda: progress.stuck() is not None)
+        assert str(progress.stuck()).startswith("a turn of the Wyoming server takes ")
+        go_on.set()
+        wait_until(lambda: progress.stuck() is None)
 
 
 class TestHostile:
