@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -116,9 +117,21 @@ class TestInstaller:
             "models pull --quiet tiny.en", "models quantize tiny.en q8_0", "write /usr/local/bin/edgevoice",
             'name: "tiny.en-q8_0"',
             'device: "USB Mic"', "config check", "edgevoice.service /etc/systemd/system/edgevoice.service",
-            "edgevoice doctor", "systemctl restart edgevoice",
+            "edgevoice doctor", "samples/turn-on-desk-lamp.flac", "systemctl restart edgevoice",
         ]  # fmt: skip
         assert [step for step in steps if step not in said] == []
+        assert "edgevoice listen" not in said  # nobody is there to speak
+        assert "threads" not in said  # they are edgevoice's own choice
+
+    def test_recording(self, machine: Path, edgevoice: Edgevoice) -> None:
+        """What it plays at the end is understood with the command it prints, in the words it looks for."""
+        said = self.dry_run(machine, "--model", "tiny.en")
+        (line,) = (line for line in said.splitlines() if "turn-on-desk-lamp.flac" in line)
+        done = edgevoice(*line.split()[1:])
+        wanted = re.search(r'== \*"(.*)"\*', INSTALLER.read_text("utf-8"))
+        assert wanted
+        assert done.returncode == 0
+        assert wanted[1] in done.stdout.decode()
 
     def test_again(self, machine: Path) -> None:
         """A configuration stays; a larger board gets the fastest model."""

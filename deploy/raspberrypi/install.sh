@@ -4,6 +4,7 @@
 #   sudo deploy/raspberrypi/install.sh                     install, or bring up to date
 #   sudo deploy/raspberrypi/install.sh --device USB        the microphone whose name contains this
 #   sudo deploy/raspberrypi/install.sh --model base        another model; NAME-q8_0 is NAME, made half as large
+#   sudo deploy/raspberrypi/install.sh --yes               ask nothing: the default microphone, no spoken try
 #   deploy/raspberrypi/install.sh --dry-run                print what would be done, and do nothing
 #   sudo deploy/raspberrypi/install.sh --uninstall         remove it; configuration and models stay
 #   sudo deploy/raspberrypi/install.sh --uninstall --purge     and remove these, and the user
@@ -61,12 +62,13 @@ usage() {
   sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
 }
 
-dry_run='' uninstall='' purge='' device='' model=''
+dry_run='' uninstall='' purge='' device='' model='' yes=''
 while [[ $# -gt 0 ]]; do
   case $1 in
     --dry-run) dry_run=1 ;;
     --uninstall) uninstall=1 ;;
     --purge) purge=1 ;;
+    --yes) yes=1 ;;
     --device | --model)
       [[ -n ${2:-} ]] || die "$1 needs a name" 2
       # They stand in quotes in the configuration, and in a sed expression.
@@ -112,9 +114,9 @@ look() {
   [[ $memory_kb -ge $small_kb ]] || small=1
   # One model for all but the small boards: tiny.en answers soonest; in 8 bits it hears as well (README.md).
   if [[ -n $model ]]; then wanted=$model; elif [[ -n $small ]]; then wanted=tiny.en-q8_0; else wanted=tiny.en; fi
-  threads=$((cores > 1 ? cores - 1 : 1))
+  # Threads stay what edgevoice takes itself, one core less than there are: nothing else was measured on a board.
   say "$board: $((memory_kb / 1024)) MB of memory, $cores cores"
-  say "model $wanted, $threads threads (one core is left for the sound)"
+  say "model $wanted"
 }
 
 install_packages() {
@@ -163,7 +165,7 @@ install_model() {
 }
 
 choose_device() {
-  [[ -z $device && -z $dry_run && -t 0 ]] || return 0
+  [[ -z $device && -z $dry_run && -z $yes && -t 0 ]] || return 0
   say "microphones"
   "$command" devices || true
   read -r -p "   part of the name of yours (nothing: the default): " device
@@ -191,6 +193,25 @@ install_config() {
   run "$command" config check --config "$config"
 }
 
+# The program as it is installed, with the model and the home grammar, whatever is configured.
+try_recording() {
+  say "a recorded command: \"turn on the desk lamp\""
+  local said
+  said=$(run "$command" recognize --config "$here/edgevoice.yaml" --model "$wanted" \
+    --grammar "$source/grammars/home.yaml" "$source/samples/turn-on-desk-lamp.flac")
+  echo "$said"
+  [[ -n $dry_run || $said == *"-> HassTurnOn name=desk lamp"* ]] ||
+    die "the program does not understand its own recording; see what $command doctor --config $config says"
+}
+
+try_speaking() {
+  [[ -z $yes && -z $dry_run && -t 0 && -t 1 ]] && "$command" devices >/dev/null 2>&1 || return 0
+  local answer
+  read -r -p "   try the microphone: say commands for 20 seconds? [Y/n] " answer
+  [[ $answer != [nN]* ]] || return 0
+  run runuser -u edgevoice -- timeout --foreground 20 "$command" listen --config "$config" || true
+}
+
 install_service() {
   say "the service"
   run install -m 644 "$here/edgevoice.service" "$unit"
@@ -200,6 +221,8 @@ install_service() {
   say "what edgevoice doctor says"
   run runuser -u edgevoice -- "$command" doctor --config "$config" ||
     say "the service starts all the same: what is marked 'fail' may come later, as a microphone"
+  try_recording
+  try_speaking
   run systemctl enable edgevoice.service
   run systemctl restart edgevoice.service
   say "say a command and watch: journalctl --follow --unit edgevoice"
