@@ -10,7 +10,7 @@ UPSTREAM := edgevoice/upstream/LICENSE.whisper.cpp
 CSRC := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.txt csrc/CMakeLists.txt)
 FORMATTED := $(wildcard csrc/*.cpp csrc/*.h csrc/tests/*.cpp csrc/tests/*.h)
 
-.PHONY: help setup packages models demo test lint format check-native soak clean
+.PHONY: help setup packages models demo test lint format check-native wheel soak clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -36,6 +36,9 @@ check-native: setup ## the C++ tests under AddressSanitizer and UndefinedBehavio
 
 soak: setup check-native ## run the engine for long: memory, reloads, more random tests, fuzzers, two threads, emulated ARM (20 minutes)
 	@$(RUN)/python scripts/soak.py
+
+wheel: $(VENV)/build-tools ## dist/*.whl for every processor of this architecture; with ARCH=arm64 or ARCH=amd64, of that one
+	@$(RUN)/python build_native.py --wheel $(ARCH)
 
 setup: packages $(VENV)/installed $(NATIVE) $(UPSTREAM) models ## Debian packages, virtual environment, native module, model
 

@@ -4,15 +4,16 @@
     python build_native.py                          fetch, verify, build; does nothing when up to date
     python build_native.py --whisper-source DIR     use an unpacked whisper.cpp tree instead of fetching
     python build_native.py --sanitize               also the C++ tests, under ASan and UBSan, and run them
+    python build_native.py --wheel [arm64]          dist/*.whl for any processor of an architecture
     python build_native.py --clean                  forget what was built in this tree
-    python build_native.py --target aarch64-linux-gnu --out DIR     cross build for 64-bit ARM, into DIR
 
 Environment (an option wins over its variable):
 
     EDGEVOICE_WHISPER_SOURCE   as --whisper-source
     EDGEVOICE_CACHE            where fetched source and compiled ggml are kept
                                (default: XDG_CACHE_HOME or ~/.cache, then edgevoice/)
-    EDGEVOICE_PORTABLE=1       for any processor of this architecture, not only this machine's
+    EDGEVOICE_PORTABLE=1       to pip: for any processor of this architecture, not only this machine's;
+                               in place of 1, the name of another architecture: amd64, arm64
     EDGEVOICE_JOBS             parallel compiler jobs (default: all cores)
 
 What it does, in order:
@@ -23,7 +24,8 @@ What it does, in order:
 3. cffi writes the C of the module from csrc/edgevoice.h; CMake compiles it with csrc/ and links.
 4. The module and upstream's Silero weights, model headers and licence go to edgevoice/.
 
-`pip install .` runs the same steps through the `BuildExt` command below.
+`pip install .` runs the same steps through the `BuildExt` command below. A wheel has the whole module
+several times, for more and less able processors; edgevoice/kernels.py has the list, and chooses.
 """
 
 from __future__ import annotations
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT: Final = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT))  # pip builds from here, but does not look for modules here
+from edgevoice import kernels  # noqa: E402
 
 # The source package that carries upstream's whole whisper.cpp tree, and what it must hash to.
 PACKAGE: Final = "pywhispercpp"
@@ -80,28 +84,59 @@ GGML_FLAGS: Final = (
 )
 
 
-# The processors of the Raspberry Pi that a cross build can be for. Without dotprod and fp16, so for
-# Zero 2 W, 3 and anything newer; the same tuned for the 4; with both, for the 5 and not for the others.
-CROSS_CPUS: Final = ("cortex-a53", "cortex-a72", "cortex-a76")
+# ggml's own choice of x86-64 instructions, which without GGML_NATIVE is AVX2: the compiler's options decide.
+GGML_X86_OFF: Final = tuple(f"-DGGML_{name}=OFF" for name in ("SSE42", "AVX", "AVX2", "BMI2", "FMA", "F16C"))
 
 
 @dataclass(frozen=True)
-class Cross:
-    """What a cross build is for."""
+class Architecture:
+    """What may be built for on another machine."""
 
-    target: str  # the prefix of the compiler's name
-    cpu: str  # one of CROSS_CPUS
+    machine: str  # as `uname -m` says
+    prefix: str  # of the compiler's name, when this machine is another
 
-    def flags(self) -> list[str]:
-        """Return what CMake needs to be told; ggml and csrc/ both take the processor from here."""
-        return [
-            "-DCMAKE_SYSTEM_NAME=Linux",
-            f"-DCMAKE_SYSTEM_PROCESSOR={self.target.partition('-')[0]}",
-            f"-DCMAKE_C_COMPILER={self.target}-gcc",
-            f"-DCMAKE_CXX_COMPILER={self.target}-g++",
-            f"-DCMAKE_C_FLAGS=-mcpu={self.cpu}",
-            f"-DCMAKE_CXX_FLAGS=-mcpu={self.cpu}",
-        ]
+
+ARCHITECTURES: Final = {  # by Debian's names
+    "amd64": Architecture("x86_64", "x86_64-linux-gnu"),
+    "arm64": Architecture("aarch64", "aarch64-linux-gnu"),
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of processor to compile for, other than the one at hand."""
+
+    name: str  # of its folder below build/
+    architecture: Architecture
+    options: tuple[str, ...]  # of the compiler
+
+    @property
+    def prefix(self) -> str | None:
+        """Of the compiler's name; None: this machine's own."""
+        return None if self.architecture.machine == platform.machine() else self.architecture.prefix
+
+    @property
+    def compiler(self) -> str:
+        """The C compiler's name."""
+        return f"{self.prefix}-gcc" if self.prefix else "cc"
+
+    def flags(self, paths: dict[Path, str]) -> list[str]:
+        """Return what CMake needs to be told; ggml and csrc/ both take the processor from here.
+
+        Args:
+            paths: folders of this machine, and what stands in their place in texts of errors: the same is
+                built everywhere.
+        """
+        options = " ".join([*self.options, *(f"-ffile-prefix-map={path}={to}" for path, to in paths.items())])
+        flags = [f"-DCMAKE_C_FLAGS={options}", f"-DCMAKE_CXX_FLAGS={options}"]
+        if self.prefix:
+            flags += [
+                "-DCMAKE_SYSTEM_NAME=Linux",
+                f"-DCMAKE_SYSTEM_PROCESSOR={self.architecture.machine}",
+                f"-DCMAKE_C_COMPILER={self.prefix}-gcc",
+                f"-DCMAKE_CXX_COMPILER={self.prefix}-g++",
+            ]
+        return flags
 
 
 class BuildError(Exception):
@@ -118,23 +153,20 @@ def main() -> int:
         "--sanitize", action="store_true", help="build and run the C++ tests under sanitizers"
     )
     parser.add_argument("--clean", action="store_true", help="remove what was built in this tree")
-    parser.add_argument("--target", choices=["aarch64-linux-gnu"], help="cross build; needs --out")
-    parser.add_argument("--cpu", choices=CROSS_CPUS, help=f"of a cross build; default {CROSS_CPUS[0]}")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for what a cross build makes")
+    parser.add_argument(
+        "--wheel", nargs="?", const="", choices=["", *ARCHITECTURES], metavar="ARCHITECTURE",
+        help=f"make dist/*.whl: {', '.join(ARCHITECTURES)}; default: as this machine",
+    )  # fmt: skip
     options = parser.parse_args()
-    if bool(options.target) != bool(options.out) or (options.cpu and not options.target):
-        parser.error("--target and --out need each other, and --cpu needs both")
-    if options.target and (options.clean or options.sanitize):
-        parser.error("--target goes neither with --clean nor with --sanitize")
-    cross = Cross(options.target, options.cpu or CROSS_CPUS[0]) if options.target else None
     try:
         if options.clean:
             clean()
+        elif options.wheel is not None:
+            build_wheel(architecture(options.wheel), whisper_source(options.whisper_source))
         elif options.sanitize:
             run_sanitized_tests(whisper_source(options.whisper_source))
         else:
-            package = options.out.expanduser().resolve() if cross else ROOT / "edgevoice"
-            build(package, whisper_source(options.whisper_source), cross)
+            build(ROOT / "edgevoice", whisper_source(options.whisper_source))
     except BuildError as error:
         print(f"build_native: {error}", file=sys.stderr)
         return 3
@@ -146,9 +178,16 @@ class BuildExt(build_ext):
 
     def run(self) -> None:
         """Build the module into the build directory, or into the tree for an editable install."""
-        package = ROOT if self.editable_mode or self.inplace else Path(self.build_lib).resolve()
+        in_tree = self.editable_mode or self.inplace
+        package = (ROOT if in_tree else Path(self.build_lib).resolve()) / "edgevoice"
+        portable = os.environ.get("EDGEVOICE_PORTABLE", "")
         try:
-            build(package / "edgevoice", whisper_source(None))
+            if portable in ("", "0") or in_tree:
+                build(package, whisper_source(None))
+            else:
+                build_variants(
+                    package, whisper_source(None), architecture("" if portable == "1" else portable)
+                )
         except BuildError as error:
             raise SystemExit(f"build_native: {error}") from None
 
@@ -161,25 +200,61 @@ class BuildExt(build_ext):
         return {}
 
 
-def build(package: Path, source: Path, cross: Cross | None = None) -> None:
-    """Compile the module into `package`, a folder; `source` is the whisper.cpp tree."""
-    require_tools(cross)
+def build(package: Path, source: Path) -> None:
+    """Compile the module for this machine into `package`, a folder; `source` is the whisper.cpp tree."""
     say(f"whisper.cpp {WHISPER_VERSION} from {source}")
-    ggml = build_ggml(source, GGML_FLAGS, cross)
-    work = ROOT / "build" / (f"{cross.target}-{cross.cpu}" if cross else platform.machine())
-    flags = core_flags(source, ggml, write_cffi_source(work), cross)
-    configure_and_build(
-        ROOT / "csrc",
-        work,
-        [*flags, "-DCMAKE_BUILD_TYPE=Release"],
-        target="_native",
-    )
-    package.mkdir(parents=True, exist_ok=True)
-    replace(work / "_native.abi3.so", package / "_native.abi3.so")
+    replace(build_module(source), package / kernels.FILE)
+    add_upstream(package, source)
+    say(f"native module ready: {package / kernels.FILE}")
+
+
+def build_variants(package: Path, source: Path, name: str) -> None:
+    """Compile the module for each kind of processor of an architecture, a name of ARCHITECTURES."""
+    machine = ARCHITECTURES[name].machine
+    for variant, its in kernels.VARIANTS.items():
+        if its.machine == machine:
+            say(f"whisper.cpp {WHISPER_VERSION} for {name}, {variant}")
+            built = build_module(source, Target(f"{name}-{variant}", ARCHITECTURES[name], its.options))
+            replace(built, package / kernels.FOLDER.name / variant / kernels.FILE)
+    add_upstream(package, source)
+
+
+def build_module(source: Path, target: Target | None = None) -> Path:
+    """Compile the module below build/, for this machine or another, and return its file."""
+    require_tools(target)
+    ggml = build_ggml(source, GGML_FLAGS, target)
+    work = ROOT / "build" / (target.name if target else platform.machine())
+    flags = core_flags(source, ggml, write_cffi_source(work), target)
+    # What is given to others needs no names of functions for a debugger: they are a quarter of it.
+    strip = ["-DCMAKE_MODULE_LINKER_FLAGS=-s"] if target else []
+    configure_and_build(ROOT / "csrc", work, [*flags, *strip, "-DCMAKE_BUILD_TYPE=Release"], target="_native")
+    return work / kernels.FILE
+
+
+def add_upstream(package: Path, source: Path) -> None:
+    """Copy what the package needs of whisper.cpp beside the module."""
     for name, sha256 in UPSTREAM_FILES.items():
         target = package / "upstream" / (Path(name).name if sha256 else "LICENSE.whisper.cpp")
         replace(source / name, target)
-    say(f"native module ready: {package / '_native.abi3.so'}")
+
+
+def build_wheel(name: str, source: Path) -> None:
+    """Make dist/*.whl for an architecture, a name of ARCHITECTURES; the same files give the same wheel."""
+    target = Target(name, ARCHITECTURES[name], ())
+    require_tools(target)
+    tag = f"manylinux_{'_'.join(map(str, glibc(target)))}_{target.architecture.machine}"
+    variables = {
+        "EDGEVOICE_PORTABLE": name,
+        "EDGEVOICE_WHISPER_SOURCE": str(source),
+        "SOURCE_DATE_EPOCH": os.environ.get("SOURCE_DATE_EPOCH") or last_change(),
+    }
+    with tempfile.TemporaryDirectory() as folder:  # what an earlier build left would be packed too
+        command = [
+            sys.executable, "-W", "ignore", "-c", "import setuptools; setuptools.setup()", "--quiet",
+            "egg_info", "--egg-base", folder, "build", "--build-base", folder,
+            "bdist_wheel", "--plat-name", tag, "--dist-dir", str(ROOT / "dist"),
+        ]  # fmt: skip
+        run(command, "setuptools could not make the wheel", quiet=False, **variables)
 
 
 def run_sanitized_tests(source: Path) -> None:
@@ -273,12 +348,11 @@ def fetch_source(home: Path) -> None:
 # ---- compilation ----
 
 
-def require_tools(cross: Cross | None = None) -> None:
+def require_tools(target: Target | None = None) -> None:
     """Fail with the remedy when a tool is missing or its setting is wrong."""
     parallel_jobs()
-    cross_tools = (
-        [(f"{cross.target}-{name}", f"g++-{cross.target}") for name in ("gcc", "g++")] if cross else []
-    )
+    prefix = target.prefix if target else None
+    cross_tools = [(f"{prefix}-{name}", f"g++-{prefix}") for name in ("gcc", "g++")] if prefix else []
     for tool, package in (
         ("cmake", "cmake"),
         ("make", "make"),
@@ -295,17 +369,18 @@ def require_tools(cross: Cross | None = None) -> None:
         )
 
 
-def build_ggml(source: Path, flags: tuple[str, ...], cross: Cross | None = None) -> Path:
+def build_ggml(source: Path, flags: tuple[str, ...], target: Target | None = None) -> Path:
     """Compile ggml once for this source, flags, compiler and processor; return its install folder."""
-    native = not (portable() or cross)
-    flags = (*flags, f"-DGGML_NATIVE={'ON' if native else 'OFF'}", *(cross.flags() if cross else ()))
-    if platform.machine() == "x86_64" and native:
-        # ggml's AMX path needs a permission that virtual machines and sandboxes deny: SIGSEGV at ldtilecfg.
-        no_amx = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
-        flags = (*flags, f"-DCMAKE_C_FLAGS={no_amx}", f"-DCMAKE_CXX_FLAGS={no_amx}")
+    if target:
+        flags = (*flags, "-DGGML_NATIVE=OFF", *GGML_X86_OFF, *target.flags({source: "whisper.cpp"}))
+    else:
+        flags = (*flags, "-DGGML_NATIVE=ON")
+        if platform.machine() == "x86_64":  # without AMX: kernels.VARIANTS says why
+            no_amx = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
+            flags = (*flags, f"-DCMAKE_C_FLAGS={no_amx}", f"-DCMAKE_CXX_FLAGS={no_amx}")
     key = digest(
-        tree_digest(source / "ggml"), *flags, output([f"{cross.target}-gcc" if cross else "cc", "--version"]),
-        platform.machine(), processor_features() if native else "",
+        tree_digest(source / "ggml"), *flags, output([target.compiler if target else "cc", "--version"]),
+        platform.machine(), "" if target else processor_features(),
     )  # fmt: skip
     prefix = cache_folder() / f"ggml-{key}"
     with locked(prefix):
@@ -323,21 +398,22 @@ def build_ggml(source: Path, flags: tuple[str, ...], cross: Cross | None = None)
     return prefix
 
 
-def core_flags(source: Path, ggml: Path, cffi_source: Path, cross: Cross | None = None) -> list[str]:
+def core_flags(source: Path, ggml: Path, cffi_source: Path, target: Target | None = None) -> list[str]:
     """Return the CMake variables that csrc/CMakeLists.txt asks for.
 
     A cross build takes the Python headers of this machine: the module uses only the limited API, and the
     sizes of C's types, all that differs between builds of Python, are the same on both (LP64).
     """
-    headers = [python_include(), *([debian_headers(cffi_source.parent, cross)] if cross else [])]
+    prefix = target.prefix if target else None
+    headers = [python_include(), *([debian_headers(cffi_source.parent, prefix)] if prefix else [])]
     return [
         f"-DWHISPER_SOURCE={source}",
         f"-DWHISPER_VERSION={WHISPER_VERSION}",
         f"-DGGML_PREFIX={ggml}",
         f"-DPYTHON_INCLUDE={';'.join(map(str, headers))}",
         f"-DCFFI_SOURCE={cffi_source}",
-        f"-DEDGEVOICE_NATIVE={'OFF' if portable() or cross else 'ON'}",
-        *(cross.flags() if cross else ()),
+        f"-DEDGEVOICE_NATIVE={'OFF' if target else 'ON'}",
+        *(target.flags({source: "whisper.cpp", ROOT: "edgevoice"}) if target else ()),
     ]
 
 
@@ -374,11 +450,11 @@ def configure_and_build(source: Path, work: Path, flags: list[str], target: str 
 # ---- small helpers ----
 
 
-def run(command: list[str], failure: str, *, quiet: bool = True) -> None:
+def run(command: list[str], failure: str, *, quiet: bool = True, **variables: str) -> None:
     """Run a command; its output is shown only when it fails."""
     done = subprocess.run(  # noqa: S603
         command, stdout=subprocess.PIPE if quiet else None, stderr=subprocess.STDOUT if quiet else None,
-        text=True, check=False,
+        text=True, check=False, cwd=ROOT, env={**os.environ, **variables},
     )  # fmt: skip
     if done.returncode != 0:
         detail = (done.stdout or "").strip().splitlines()[-40:]
@@ -398,9 +474,31 @@ def parallel_jobs() -> int:
     return int(value)
 
 
-def portable() -> bool:
-    """Whether the build must run on any processor of this architecture."""
-    return os.environ.get("EDGEVOICE_PORTABLE", "") not in ("", "0")
+def architecture(name: str) -> str:
+    """Return a name of ARCHITECTURES as it is, and this machine's for ""."""
+    here = [key for key, each in ARCHITECTURES.items() if each.machine == platform.machine()]
+    if not name and here:
+        return here[0]
+    if name not in ARCHITECTURES:
+        raise BuildError(
+            f"{name or platform.machine()} is no architecture that a portable build can be made for; "
+            f"there are {', '.join(ARCHITECTURES)}"
+        )
+    return name
+
+
+def glibc(target: Target) -> tuple[int, int]:
+    """Return the version of the C library that is linked, which is needed at least where it runs."""
+    text = output([target.compiler, "-include", "features.h", "-dM", "-E", "-x", "c", "/dev/null"])
+    numbers = dict(re.findall(r"#define (__GLIBC__|__GLIBC_MINOR__) (\d+)", text))
+    return int(numbers["__GLIBC__"]), int(numbers["__GLIBC_MINOR__"])
+
+
+def last_change() -> str:
+    """Return when the tree last changed, in seconds since 1970; without git 1980, when zip files begin."""
+    command = ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    return done.stdout.strip() or "315532800"
 
 
 def processor_features() -> str:
@@ -418,8 +516,8 @@ def python_include() -> Path:
     return Path(sysconfig.get_path("include"))
 
 
-def debian_headers(work: Path, cross: Cross) -> Path:
-    """Return `work`, where the header is that Debian's pyconfig.h includes by the name of the target.
+def debian_headers(work: Path, prefix: str) -> Path:
+    """Return `work`, where the header is that Debian's pyconfig.h includes by the target's name.
 
     Debian would have it in a package of the other architecture; this machine's does (core_flags). Other
     builds of Python do not ask for it.
@@ -427,7 +525,7 @@ def debian_headers(work: Path, cross: Cross) -> Path:
     name = f"{python_include().name}/pyconfig.h"
     ours = python_include().parent / str(sysconfig.get_config_var("MULTIARCH")) / name
     if ours.is_file():
-        theirs = work / cross.target / name
+        theirs = work / prefix / name
         theirs.parent.mkdir(parents=True, exist_ok=True)
         theirs.write_text(f'#include "{ours}"\n', encoding="utf-8")
     return work
@@ -490,7 +588,7 @@ def clean() -> None:
     """Remove what was built in this tree; the cache stays."""
     shutil.rmtree(ROOT / "build", ignore_errors=True)
     shutil.rmtree(ROOT / "edgevoice" / "upstream", ignore_errors=True)
-    (ROOT / "edgevoice" / "_native.abi3.so").unlink(missing_ok=True)
+    (ROOT / "edgevoice" / kernels.FILE).unlink(missing_ok=True)
 
 
 def say(text: str) -> None:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from edgevoice import config as configuration
 from edgevoice import grammar_file, health, levels, models
+from edgevoice import kernels as builds
 from edgevoice.broker import Dialer, Outgoing, clock_s, mqtt_settings
 from edgevoice.capture import MicrophoneSource
 from edgevoice.errors import AudioError, EdgevoiceError, ModelError
@@ -56,7 +57,7 @@ _HOT_C: Final = 80.0  # from here on a Raspberry Pi slows itself down
 _ROOM_BYTES: Final = 300_000_000  # pulling base takes its 148 MB twice, for the packed and the converted file
 _TIME_ERROR: Final = 5  # adjtimex(2): nobody has set this clock by another
 _FEATURES: Final = {
-    # of ggml's kernels -> how Linux calls what the processor can, the same in /proc/cpuinfo of 32 and 64 bits
+    # of ggml's kernels -> how Linux calls what the processor can
     "DOTPROD": "asimddp",
     "FP16_VA": "asimdhp",
     "MATMUL_INT8": "i8mm",
@@ -139,13 +140,26 @@ def kernels(root: Path) -> Check:
     """Whether the native module is there, and made for what this processor can."""
     from edgevoice import native  # noqa: PLC0415 - it may not be there, which is what is to be found out
 
+    able, chosen = builds.abilities(root), builds.chosen()
     compiled = {name for name, on in re.findall(r"(\w+) = (\d+)", native.kernels()) if on != "0"}
-    text = f"whisper.cpp {native.whisper_version()}, {' '.join(sorted(compiled)) or 'no special kernels'}"
-    try:
-        words = set((root / "proc/cpuinfo").read_text("utf-8", "replace").split())
-    except OSError:
-        words = set()
-    unused = [name for name, word in _FEATURES.items() if word in words and name not in compiled]
+    text = (
+        f"whisper.cpp {native.whisper_version()}, {chosen or 'built for one machine'}: "
+        f"{' '.join(sorted(compiled)) or 'no special kernels'}; "
+        f"the processor has {' '.join(builds.relevant(able)) or 'none of what kernels ask for'}"
+    )
+    if chosen:
+        fitting = [
+            name
+            for name, variant in builds.VARIANTS.items()
+            if variant.machine == platform.machine() and variant.needs <= able
+        ]
+        if chosen == fitting[-1]:
+            return Check("kernels", "ok", text)
+        remedy = f"unset {builds.VARIABLE}"
+        if fitting[-1] not in builds.built():
+            remedy = "install edgevoice again: its wheel has them"
+        return Check("kernels", "warn", f"{text}; {fitting[-1]} would be faster", remedy)
+    unused = [name for name, word in _FEATURES.items() if word in able and name not in compiled]
     if not unused:
         return Check("kernels", "ok", text)
     remedy = "build it on this machine for more speed: python build_native.py"

@@ -41,6 +41,7 @@ from edgevoice.errors import (
     UsageError,
 )
 from edgevoice.events import Hypothesis, Samples, Timings, TokenScore, Transcript
+from edgevoice.kernels import load as load_module
 from edgevoice.mel import BINS, LogMel
 
 if TYPE_CHECKING:
@@ -49,10 +50,8 @@ if TYPE_CHECKING:
 
     from edgevoice.grammar import CompiledGrammar
 
-try:
-    from edgevoice._native import ffi, lib
-except ImportError as error:
-    raise NativeError(f"the native module cannot be loaded ({error}); run: python build_native.py") from None
+_module = load_module()
+ffi, lib = _module.ffi, _module.lib
 
 _log = logging.getLogger(__name__)
 

@@ -1,9 +1,11 @@
-"""Run the whole package as boards with a 64-bit ARM processor would, emulated, against this machine.
+"""Run the wheel for 64-bit ARM as boards with such processors would, emulated, against this machine.
 
     .venv/bin/python scripts/arm.py
 
-Text, intent and slots must be the same, the confidence nearly. `make soak` runs it too. It says nothing about
-speed. Wants the Debian packages debootstrap, g++-aarch64-linux-gnu and qemu-user-static, and a network.
+Each processor must choose its kernels; text, intent and slots must be the same, the confidence nearly. What a
+processor cannot run must be refused, and must end the program if it is loaded all the same: else the others
+would prove nothing. `make soak` runs it too. It says nothing about speed. Wants the Debian packages
+debootstrap, g++-aarch64-linux-gnu and qemu-user-static, and a network.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,10 +21,34 @@ from pathlib import Path
 from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[1]
-SAMPLES: Final = ("samples/turn-on-desk-lamp.flac",)
+COMMAND: Final = "samples/turn-on-desk-lamp.flac"
+SAMPLES: Final = (
+    COMMAND,
+    "samples/set-temperature-twenty-one.flac",
+    "samples/refused-washing-machine.flac",
+)
 
-RUNS: Final = (("cortex-a53", "cortex-a53"), ("cortex-a76", "cortex-a76"))
-"""Processor that is built for, processor that is emulated."""
+RUNS: Final = (
+    ("cortex-a53", "neon", SAMPLES),
+    ("cortex-a72", "neon", (COMMAND,)),
+    ("cortex-a76", "dotprod", (COMMAND,)),
+    ("max,pauth-impdef=on", "i8mm", (COMMAND,)),  # the other way to authenticate pointers is slow to emulate
+)
+"""Processor that is emulated, kernels that it must choose, recordings: each takes most of a minute."""
+
+LOADED: Final = """
+import sys
+from edgevoice import kernels, native
+print(kernels.chosen(), sys.modules[kernels.MODULE].__file__)
+"""
+
+UNCHECKED: Final = """
+import sys
+from edgevoice import cli, kernels
+kernels.load_file(kernels.FOLDER / "dotprod" / kernels.FILE)
+print("loaded", flush=True)
+sys.exit(cli.main(sys.argv[1:]))
+"""
 
 MAX_DIFFERENCE: Final = 0.02
 """Of confidence: the order of sums differs between NEON and AVX2; 0.0009 was seen."""
@@ -41,19 +68,48 @@ def main() -> int:
         folder = Path(name)
         (folder / "slow.yaml").write_text(CONFIGURATION)
         make_root(folder)
-        wanted = recognise([sys.executable], ROOT, folder)
-        for built, emulated in RUNS:
-            package = folder / built
-            shutil.copytree(ROOT / "edgevoice", package / "edgevoice", ignore=shutil.ignore_patterns("*.so"))
-            for place in ("grammars", "samples"):
-                shutil.copytree(ROOT / place, package / place)
-            out = ["--target", "aarch64-linux-gnu", "--cpu", built, "--out", str(package / "edgevoice")]
-            run([sys.executable, "build_native.py", *out], ROOT)
-            python = ["qemu-aarch64-static", "-L", str(folder / "root"), "-cpu", emulated]
-            found = recognise([*python, str(folder / "root/usr/bin/python3.11")], package, folder)
-            for ours, theirs in zip(wanted, found, strict=True):
-                compare(ours, theirs, emulated)
+        run([sys.executable, "build_native.py", "--wheel", "arm64"], ROOT)
+        wheel = max((ROOT / "dist").glob("*_aarch64.whl"), key=lambda path: path.stat().st_mtime)
+        shutil.unpack_archive(wheel, folder / "site", "zip")
+        shutil.copytree(ROOT / "samples", folder / "samples")
+        recognise = ["-m", "edgevoice", "recognize", "--config", str(folder / "slow.yaml"), "--json"]
+        wanted = dict(zip(SAMPLES, answers(run([sys.executable, *recognise, *SAMPLES], ROOT)), strict=True))
+        for processor, kernels, samples in RUNS:
+            python = emulated(folder, processor)
+            loaded = run([*python, "-c", LOADED], folder, PYTHONPATH=str(folder / "site")).split()
+            if loaded[0] != kernels or f"/variants/{kernels}/" not in loaded[1]:
+                sys.exit(f"{processor}: loaded {loaded}, expected {kernels}")
+            found = answers(run([*python, *recognise, *samples], folder, PYTHONPATH=str(folder / "site")))
+            for sample, theirs in zip(samples, found, strict=True):
+                compare(wanted[sample], theirs, f"{processor}, {kernels}")
+        refuse(folder, recognise[2:])
     return 0
+
+
+def emulated(folder: Path, processor: str) -> list[str]:
+    """Return how to start Python."""
+    python = str(folder / "root/usr/bin/python3.11")
+    return ["qemu-aarch64-static", "-L", str(folder / "root"), "-cpu", processor, python]
+
+
+def refuse(folder: Path, recognise: list[str]) -> None:
+    """Have a processor load what it cannot run: asked for it is refused, unchecked it ends the program."""
+    python = emulated(folder, "cortex-a53")
+    variables = {**os.environ, "PYTHONPATH": str(folder / "site"), "EDGEVOICE_KERNELS": "dotprod"}
+    for start, code, text in (
+        (["-m", "edgevoice"], 3, "this processor has no asimddp"),
+        (["-c", UNCHECKED], -signal.SIGILL, "loaded"),
+    ):
+        done = subprocess.run(
+            [*python, *start, *recognise, COMMAND],
+            cwd=folder, env=variables, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode != code or text not in done.stdout + done.stderr:
+            sys.exit(
+                f"cortex-a53 with dotprod: exit code {done.returncode}, expected {code} and {text!r}\n"
+                f"{done.stdout}{done.stderr}"
+            )
+    print("cortex-a53, dotprod: refused; loaded all the same, SIGILL", flush=True)
 
 
 def make_root(folder: Path) -> None:
@@ -82,17 +138,15 @@ def make_root(folder: Path) -> None:
             (shutil.copytree if path.is_dir() else shutil.copy)(path, site / path.name)
 
 
-def recognise(python: list[str], package: Path, folder: Path) -> list[dict[str, Any]]:
-    """Return what `edgevoice recognize` says of the samples."""
-    arguments = ["-m", "edgevoice", "recognize", "--config", str(folder / "slow.yaml"), "--json", *SAMPLES]
-    path = str(folder / "site") if package != ROOT else ""
-    return [json.loads(line) for line in run([*python, *arguments], package, PYTHONPATH=path).splitlines()]
+def answers(lines: str) -> list[dict[str, Any]]:
+    """Return what `edgevoice recognize` says of each sample."""
+    return [json.loads(line) for line in lines.splitlines()]
 
 
-def compare(ours: dict[str, Any], theirs: dict[str, Any], emulated: str) -> None:
+def compare(ours: dict[str, Any], theirs: dict[str, Any], where: str) -> None:
     """Print one line, or end with what differs."""
     difference = abs(ours["confidence"] - theirs["confidence"])
-    figures = f"{emulated}: {theirs['text']!r} {theirs['intent']} confidence {theirs['confidence']:.4f}"
+    figures = f"{where}: {theirs['text']!r} {theirs['intent']} confidence {theirs['confidence']:.4f}"
     same = all(ours[key] == theirs[key] for key in ("text", "intent", "slots", "accepted", "reason"))
     if not same or difference > MAX_DIFFERENCE:
         sys.exit(f"{figures}, but here {ours['text']!r} {ours['intent']} confidence {ours['confidence']:.4f}")

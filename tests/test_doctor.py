@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import resource
 import socket
 import threading
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from edgevoice import doctor, native
+from edgevoice import doctor, kernels, native
 from edgevoice.config import AudioConfig, Config, GrammarConfig, ModelConfig, MqttConfig
 from edgevoice.doctor import Check, patiently
 from edgevoice.events import FRAME_SAMPLES
@@ -121,22 +122,44 @@ class TestMachine:
     """Checks that need no configuration."""
 
     @pytest.mark.parametrize(
-        ("cpu", "kernels", "state"),
+        ("cpu", "compiled", "state"),
         [
             ("fp asimd asimddp", "CPU : NEON = 1 | ARM_FMA = 1 | DOTPROD = 1 |", "ok"),
             ("fp asimd", "CPU : NEON = 1 | ARM_FMA = 1 |", "ok"),
             ("fp asimd asimdhp asimddp", "CPU : NEON = 1 | ARM_FMA = 1 |", "warn"),
         ],
     )
-    def test_kernels(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpu: str, kernels: str, state: str
-    ) -> None:
+    def test_kernels(self, monkeypatch: pytest.MonkeyPatch, cpu: str, compiled: str, state: str) -> None:
         """What the processor can and the build does not use is named."""
-        monkeypatch.setattr(native, "kernels", lambda: kernels)
-        check = doctor.kernels(write(tmp_path, "proc/cpuinfo", f"Features\t: {cpu}\n"))
+        monkeypatch.setattr(native, "kernels", lambda: compiled)
+        monkeypatch.setattr(kernels, "abilities", lambda _root: frozenset(cpu.split()))
+        check = doctor.kernels(Path("/"))
         assert check.state == state
-        assert "NEON" in check.text
+        assert "built for one machine: ARM_FMA" in check.text
+        assert "the processor has asimd" in check.text
         assert ("unused: DOTPROD FP16_VA" in check.text) == (state == "warn")
+
+    @pytest.mark.parametrize(
+        ("there", "chosen", "remedy"),
+        [
+            (["neon", "dotprod"], "dotprod", None),
+            (["neon", "dotprod"], "neon", "unset EDGEVOICE_KERNELS"),
+            (["neon"], "neon", "install edgevoice again: its wheel has them"),
+        ],
+    )
+    def test_variants(
+        self, monkeypatch: pytest.MonkeyPatch, there: list[str], chosen: str, remedy: str | None
+    ) -> None:
+        """A wheel's kernels are named, and better ones that this processor could run."""
+        able = kernels.VARIANTS["dotprod"].needs
+        monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+        monkeypatch.setattr(kernels, "abilities", lambda _root: able)
+        monkeypatch.setattr(kernels, "built", lambda: there)
+        monkeypatch.setattr(kernels, "chosen", lambda: chosen)
+        check = doctor.kernels(Path("/"))
+        assert (check.state, check.remedy) == ("warn" if remedy else "ok", remedy)
+        assert f", {chosen}: " in check.text
+        assert ("dotprod would be faster" in check.text) == (remedy is not None)
 
     def test_kernels_of_this_machine(self) -> None:
         """The build here is for this machine."""
