@@ -34,10 +34,10 @@ format: setup ## put the source in shape
 check-native: setup ## the C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@EDGEVOICE_TEST_MODEL="$$($(RUN)/edgevoice models pull tiny.en)" $(RUN)/python build_native.py --sanitize
 
-soak: setup check-native ## run the engine for long: memory, reloads, more random tests, fuzzers, two threads, emulated ARM (20 minutes)
+soak: setup check-native ## run the engine for long: memory, reloads, more random tests, fuzzers, two threads, wheels, emulated ARM (20 minutes)
 	@$(RUN)/python scripts/soak.py
 
-wheel: $(VENV)/build-tools ## dist/*.whl for every processor of this architecture; with ARCH=arm64 or ARCH=amd64, of that one
+wheel: $(VENV)/build-tools ## dist/*.whl for any processor of this architecture, or of the one named by ARCH=arm64, ARCH=amd64
 	@$(RUN)/python build_native.py --wheel $(ARCH)
 
 setup: packages $(VENV)/installed $(NATIVE) $(UPSTREAM) models ## Debian packages, virtual environment, native module, model

@@ -4,6 +4,7 @@
     python build_native.py                          fetch, verify, build; does nothing when up to date
     python build_native.py --whisper-source DIR     use an unpacked whisper.cpp tree instead of fetching
     python build_native.py --sanitize               also the C++ tests, under ASan and UBSan, and run them
+    python build_native.py --armv7                  also the C++ tests, for 32-bit ARM with NEON, emulated
     python build_native.py --wheel [arm64]          dist/*.whl for any processor of an architecture
     python build_native.py --clean                  forget what was built in this tree
 
@@ -12,8 +13,7 @@ Environment (an option wins over its variable):
     EDGEVOICE_WHISPER_SOURCE   as --whisper-source
     EDGEVOICE_CACHE            where fetched source and compiled ggml are kept
                                (default: XDG_CACHE_HOME or ~/.cache, then edgevoice/)
-    EDGEVOICE_PORTABLE=1       to pip: for any processor of this architecture, not only this machine's;
-                               in place of 1, the name of another architecture: amd64, arm64
+    EDGEVOICE_PORTABLE=1       to pip: for any processor of the wheel's architecture, not only this machine's
     EDGEVOICE_JOBS             parallel compiler jobs (default: all cores)
 
 What it does, in order:
@@ -139,6 +139,12 @@ class Target:
         return flags
 
 
+# 32-bit ARM with NEON: Raspberry Pi 2 and anything newer.
+ARMV7: Final = Target(
+    "armv7", Architecture("armv7l", "arm-linux-gnueabihf"), ("-mcpu=cortex-a7", "-mfpu=neon-vfpv4")
+)
+
+
 class BuildError(Exception):
     """The build cannot go on; the text says what happened and what to do."""
 
@@ -152,6 +158,7 @@ def main() -> int:
     parser.add_argument(
         "--sanitize", action="store_true", help="build and run the C++ tests under sanitizers"
     )
+    parser.add_argument("--armv7", action="store_true", help="build and run the C++ tests for 32-bit ARM")
     parser.add_argument("--clean", action="store_true", help="remove what was built in this tree")
     parser.add_argument(
         "--wheel", nargs="?", const="", choices=["", *ARCHITECTURES], metavar="ARCHITECTURE",
@@ -165,6 +172,8 @@ def main() -> int:
             build_wheel(architecture(options.wheel), whisper_source(options.whisper_source))
         elif options.sanitize:
             run_sanitized_tests(whisper_source(options.whisper_source))
+        elif options.armv7:
+            run_armv7_tests(whisper_source(options.whisper_source))
         else:
             build(ROOT / "edgevoice", whisper_source(options.whisper_source))
     except BuildError as error:
@@ -180,14 +189,13 @@ class BuildExt(build_ext):
         """Build the module into the build directory, or into the tree for an editable install."""
         in_tree = self.editable_mode or self.inplace
         package = (ROOT if in_tree else Path(self.build_lib).resolve()) / "edgevoice"
-        portable = os.environ.get("EDGEVOICE_PORTABLE", "")
         try:
-            if portable in ("", "0") or in_tree:
+            if in_tree or os.environ.get("EDGEVOICE_PORTABLE", "") in ("", "0"):
                 build(package, whisper_source(None))
             else:
-                build_variants(
-                    package, whisper_source(None), architecture("" if portable == "1" else portable)
-                )
+                tag = self.get_finalized_command("bdist_wheel").plat_name  # type: ignore[attr-defined]
+                names = [name for name, each in ARCHITECTURES.items() if tag.endswith(each.machine)]
+                build_variants(package, whisper_source(None), architecture(names[0] if names else tag))
         except BuildError as error:
             raise SystemExit(f"build_native: {error}") from None
 
@@ -244,7 +252,7 @@ def build_wheel(name: str, source: Path) -> None:
     require_tools(target)
     tag = f"manylinux_{'_'.join(map(str, glibc(target)))}_{target.architecture.machine}"
     variables = {
-        "EDGEVOICE_PORTABLE": name,
+        "EDGEVOICE_PORTABLE": "1",
         "EDGEVOICE_WHISPER_SOURCE": str(source),
         "SOURCE_DATE_EPOCH": os.environ.get("SOURCE_DATE_EPOCH") or last_change(),
     }
@@ -270,6 +278,19 @@ def run_sanitized_tests(source: Path) -> None:
         target="native_tests",
     )
     run([str(work / "native_tests"), str(source)], "the C++ tests failed under the sanitizers", quiet=False)
+
+
+def run_armv7_tests(source: Path) -> None:
+    """Compile csrc/ and its C++ tests for 32-bit ARM, without sanitizers, and run them emulated."""
+    require_tools(ARMV7)
+    emulator = "qemu-arm-static"
+    if shutil.which(emulator) is None:
+        raise BuildError(f"{emulator} is not installed; on Debian: sudo apt-get install qemu-user-static")
+    work = ROOT / "build" / ARMV7.name
+    flags = core_flags(source, build_ggml(source, GGML_FLAGS, ARMV7), write_cffi_source(work), ARMV7)
+    configure_and_build(ROOT / "csrc", work, [*flags, "-DCMAKE_BUILD_TYPE=Release"], target="native_tests")
+    command = [emulator, "-L", f"/usr/{ARMV7.prefix}", "-cpu", "cortex-a7", str(work / "native_tests")]
+    run([*command, str(source)], "the C++ tests failed on 32-bit ARM", quiet=False)
 
 
 # ---- source ----

@@ -141,18 +141,15 @@ def kernels(root: Path) -> Check:
     from edgevoice import native  # noqa: PLC0415 - it may not be there, which is what is to be found out
 
     able, chosen = builds.abilities(root), builds.chosen()
+    machine = platform.machine()
+    fitting = [name for name, its in builds.VARIANTS.items() if its.machine == machine and its.needs <= able]
     compiled = {name for name, on in re.findall(r"(\w+) = (\d+)", native.kernels()) if on != "0"}
     text = (
         f"whisper.cpp {native.whisper_version()}, {chosen or 'built for one machine'}: "
         f"{' '.join(sorted(compiled)) or 'no special kernels'}; "
-        f"the processor has {' '.join(builds.relevant(able)) or 'none of what kernels ask for'}"
+        f"this processor can run {', '.join(fitting) or 'none of those in wheels'}"
     )
     if chosen:
-        fitting = [
-            name
-            for name, variant in builds.VARIANTS.items()
-            if variant.machine == platform.machine() and variant.needs <= able
-        ]
         if chosen == fitting[-1]:
             return Check("kernels", "ok", text)
         remedy = f"unset {builds.VARIABLE}"

@@ -1,12 +1,12 @@
-"""Run the engine for long and say whether it holds: memory, reloads, random tests, fuzzers, threads, ARM.
+"""Run the engine for long and say whether it holds: memory, reloads, fuzzers, threads, wheels, emulated ARM.
 
     make soak                                       everything, some 20 minutes on an idle machine
     .venv/bin/python scripts/soak.py --short        everything, a twentieth of it
     .venv/bin/python scripts/soak.py memory threads     some parts
 
 Each part prints one line with its figures, and `FAILED` before it where a bound is broken; then the exit code
-is 1. The fuzzers need `make check-native` once before, the emulated ARM three Debian
-packages and a network (scripts/arm.py).
+is 1. The fuzzers need `make check-native` once before, wheels and emulated ARM four Debian packages and a
+network (scripts/arm.py; g++-arm-linux-gnueabihf).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from edgevoice import grammar, grammar_file, models
+from edgevoice import grammar, grammar_file, kernels, models
 from edgevoice.audio import read_audio
 from edgevoice.errors import EngineBusyError
 from edgevoice.native import Grammar, Model, Session, SessionOptions
@@ -67,6 +68,18 @@ PROPERTY_TESTS: Final = (
 )
 
 
+INSTRUCTIONS: Final = {
+    # of each variant some that it must have, and those that it must not: patterns in what objdump prints.
+    # Of ARM's atomics those of ARMv8.1 are in all of them, in functions of gcc that ask the kernel first.
+    "neon": ("", r"\t[su]dot\t|\tf(add|sub|mul|ml[as]|max|min)\w*\tv\d+\.[48]h|mmla\t|\tz\d+\."),
+    "dotprod": (r"\tsdot\t", r"mmla\t|\tz\d+\."),
+    "i8mm": (r"\tsmmla\t", r"\tbfmmla\t|\tz\d+\."),
+    "x86-64-v2": ("", r"\tv\w+ |%[yz]mm"),
+    "x86-64-v3": (r"\tvfmadd\w+ .*%ymm", r"%zmm|%k[0-7]|%[xy]mm(1[6-9]|2\d|3[01])"),
+    "x86-64-v4": (r"\tvfmadd\w+ .*%zmm", r"\tt(ile|dp)\w+ |%tmm|\tvpdp"),
+}
+
+
 class BrokenBoundError(Exception):
     """A figure is not what it should be."""
 
@@ -80,6 +93,7 @@ def main() -> int:
         "fuzz": fuzz,
         "grammars": grammars,
         "threads": threads,
+        "wheels": wheels,
         "arm": arm,
     }
     parser = argparse.ArgumentParser(
@@ -195,6 +209,65 @@ def threads(share: float) -> str:
     return figures
 
 
+def wheels(_: float) -> str:
+    """Build both wheels, look into their modules, and compare those that run here with the tree's build."""
+    tree, figures = _answers(ROOT, {}), []
+    with tempfile.TemporaryDirectory() as name:
+        for architecture, machine in (("amd64", "x86_64"), ("arm64", "aarch64")):
+            # The second time is quick, as all is compiled: the wheel must be the same.
+            built = []
+            for _again in range(2):
+                _run([sys.executable, "build_native.py", "--wheel", architecture], {})
+                wheel = max((ROOT / "dist").glob(f"*_{machine}.whl"), key=lambda path: path.stat().st_mtime)
+                built.append(wheel.read_bytes())
+            if built[0] != built[1]:
+                raise BrokenBoundError(f"{wheel.name} is another each time it is built")
+            folder = Path(name) / architecture
+            shutil.unpack_archive(wheel, folder, "zip")
+            names = kernels.built(folder / "edgevoice" / "variants", machine)
+            for variant in names:
+                _look_into(folder / "edgevoice" / "variants" / variant / kernels.FILE, variant, wheel.name)
+            figures.append(f"{wheel.name} {len(built[0]) / 1e6:.1f} MB: {' '.join(names)}")
+        able = kernels.abilities()
+        here = [
+            each.name
+            for each in (Path(name) / "amd64" / "edgevoice" / "variants").iterdir()
+            if platform.machine() == "x86_64" and kernels.VARIANTS[each.name].needs <= able
+        ]
+        for variant in here:
+            if (found := _answers(Path(name) / "amd64", {kernels.VARIABLE: variant})) != tree:
+                raise BrokenBoundError(f"{variant} understands {found}, the build of the tree {tree}")
+    return f"{'; '.join(figures)}; the same answers as the tree's build: {' '.join(sorted(here))}"
+
+
+def _answers(folder: Path, variables: dict[str, str]) -> list[tuple[object, ...]]:
+    """What an edgevoice in a folder makes of some recordings."""
+    names = ("set-temperature-twenty-one", "turn-on-desk-lamp", "refused-washing-machine")
+    samples = [str(ROOT / f"samples/{name}.flac") for name in names]
+    command = [sys.executable, "-m", "edgevoice", "recognize", "--json", *samples]
+    lines = _run(command, variables, folder).splitlines()
+    return [
+        tuple(json.loads(line)[key] for key in ("text", "intent", "slots", "accepted", "reason"))
+        for line in lines
+    ]
+
+
+def _look_into(module: Path, variant: str, wheel: str) -> None:
+    """See that a module has the instructions that it is made for and none beyond, and its glibc is named."""
+    tool = "objdump" if "x86" in variant else "aarch64-linux-gnu-objdump"
+    code = _run([tool, "-d", "--no-show-raw-insn", str(module)], {})
+    has, has_not = INSTRUCTIONS[variant]
+    if has and not re.search(has, code):
+        raise BrokenBoundError(f"{variant} uses nothing of {has}")
+    if found := re.search(f".*({has_not}).*", code):
+        raise BrokenBoundError(f"{variant} has an instruction that its processors may not have: {found[0]}")
+    symbols = _run([tool, "-T", str(module)], {})
+    needed = max((int(major), int(minor)) for major, minor in re.findall(r"GLIBC_(\d+)\.(\d+)", symbols))
+    named = re.search(r"manylinux_(\d+)_(\d+)", wheel)
+    if named is None or needed > (int(named[1]), int(named[2])):
+        raise BrokenBoundError(f"{variant} needs glibc {needed}, but the wheel is {wheel}")
+
+
 def arm(_: float) -> str:
     """Run the tests of the vector loops, then the whole package, as ARM processors would, emulated."""
     compiler, emulator = shutil.which("aarch64-linux-gnu-g++"), shutil.which("qemu-aarch64-static")
@@ -211,8 +284,9 @@ def arm(_: float) -> str:
             sources = ["-Icsrc", "-Icsrc/tests", "csrc/tests/test_kernels.cpp", str(main)]
             _run([compiler, *flags, *sources, "-static", "-o", str(program)], {})
             _run([emulator, str(program)], {})
+    _run([sys.executable, "build_native.py", "--armv7"], {})
     whole = _run([sys.executable, "scripts/arm.py"], {}).strip().replace("\n", "; ")
-    return f"vector loops right on {', '.join(boards)}; {whole}"
+    return f"vector loops right on {', '.join(boards)}; the C++ tests on ARMv7; {whole}"
 
 
 @contextmanager
@@ -244,10 +318,10 @@ def _bounded(growth_mb: float, figures: str) -> str:
     return figures
 
 
-def _run(command: list[str], variables: dict[str, str]) -> str:
+def _run(command: list[str], variables: dict[str, str], folder: Path = ROOT) -> str:
     """Return what a program prints."""
     done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **variables}, capture_output=True, text=True, check=False
+        command, cwd=folder, env={**os.environ, **variables}, capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise BrokenBoundError(f"exit code {done.returncode}\n{done.stdout}{done.stderr}")
