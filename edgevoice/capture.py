@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 _log = logging.getLogger(__name__)
+_told: set[str] = set()  # devices that were listened to, in the log; a machine has a few
 
 STALL_S: Final = 3.0
 """A live device delivers every 32 ms; a sleeping USB microphone wakes within 2 s."""
@@ -225,12 +226,10 @@ class MicrophoneSource:
         except AudioError:
             self.close()
             raise
-        _log.info(
-            "listening to %s at %d Hz, %d channels",
-            self.device.name,
-            self._stream.rate_hz,
-            self._stream.channels,
-        )
+        what = f"{self.device.name} at {self._stream.rate_hz} Hz, {self._stream.channels} channels"
+        # A loose plug opens it again and again; that it was lost and works again is told by microphone.py.
+        _log.log(logging.DEBUG if what in _told else logging.INFO, "listening to %s", what)
+        _told.add(what)
 
     @property
     def counters(self) -> CaptureCounters:

@@ -23,7 +23,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn, cast
 
 from edgevoice import __version__, cli_bench, cli_eval, cli_grammar, cli_grammar_import, cli_records
-from edgevoice.errors import AudioError, CheckFailedError, EdgevoiceError, ModelError, UsageError
+from edgevoice.errors import (
+    AudioError,
+    CheckFailedError,
+    EdgevoiceError,
+    ModelError,
+    NativeError,
+    UsageError,
+)
 from edgevoice.notify import JournalFormatter, is_journal
 
 if TYPE_CHECKING:
@@ -93,6 +100,16 @@ def _command(arguments: Sequence[str] | None) -> int:
     except EdgevoiceError as error:
         print(f"edgevoice: {error}", file=sys.stderr)
         return error.exit_code
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "can't start new thread" not in str(error):
+            raise
+        _log.debug("not done", exc_info=True)
+        print(
+            f"edgevoice: out of memory ({error or 'Python had none'}); take a smaller model, end other "
+            "programs, or raise the limit (MemoryMax=, LimitAS=, TasksMax= of the unit)",
+            file=sys.stderr,
+        )
+        return NativeError.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
 
@@ -112,8 +129,35 @@ def run(options: argparse.Namespace) -> int:
     if not options.verbose:
         logging.getLogger().setLevel(config.log.level.upper())
     sources = None if alone else partial(_sources, options, config)
-    service.run(config, options.grammar, sources, lambda result: print(_line(result), flush=True))
+    show = _Printer(needed=config.mqtt.host is None and config.wyoming.listen is None)
+    try:
+        service.run(config, options.grammar, sources, show)
+    finally:
+        if show.failed:
+            _discard_output()
     return 0
+
+
+class _Printer:
+    """Prints results, which others get, too; where nobody else does, a failure ends the command."""
+
+    def __init__(self, *, needed: bool) -> None:
+        self._needed = needed
+        self.failed = False
+
+    def __call__(self, result: Result) -> None:
+        try:
+            print(_line(result), flush=True)
+        except OSError as error:
+            if self._needed:
+                raise
+            if not self.failed:
+                _log.warning("results cannot be printed, and go only to others: %s", error)
+            self.failed = True
+        else:
+            if self.failed:
+                _log.warning("results can be printed again")
+            self.failed = False
 
 
 def listen(options: argparse.Namespace) -> int:

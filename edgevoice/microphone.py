@@ -73,6 +73,10 @@ class Microphone:
         self._begin_s = clock()
         self._end_samples = 0
         self._failure: str | None = None
+        self._told: set[str] = set()  # failures in the log; forgotten when it has worked for a while
+        self._news = False  # whether a reason was told since it was told to work
+        self._told_lost = False  # whether the last line of the log says so
+        self._found_s: float | None = None  # when it was found, until it has worked for a while
 
     @property
     def counters(self) -> CaptureCounters:
@@ -133,6 +137,8 @@ class Microphone:
             self.beats += 1
             if first_samples is None:
                 first_samples = self._find()
+            if self._found_s is not None and self._clock() - self._found_s > _SETTLED_S:
+                self._settle()
             start_samples = first_samples + frame.start_samples
             self._end_samples = start_samples + FRAME_SAMPLES
             if self._muted:
@@ -147,17 +153,39 @@ class Microphone:
         """Note that it delivers, and return the position of its first frame."""
         if self._failure is None:
             return 0
-        _log.info("the microphone works again")
+        if self._news:
+            self._tell_works()
         self._failure = None
+        self._found_s = self._clock()
         elapsed_samples = round((self._clock() - self._begin_s) * SAMPLE_RATE_HZ)
         return max(elapsed_samples, self._end_samples + FRAME_SAMPLES)
 
+    def _settle(self) -> None:
+        """Note that it has worked for a while: what comes now is another outage."""
+        self._found_s = None
+        self._told.clear()
+        if self._told_lost:
+            self._tell_works()
+
+    def _tell_works(self) -> None:
+        self._news = self._told_lost = False
+        _log.info("the microphone works again")
+
     def _lose(self, failure: str) -> None:
-        level = logging.DEBUG if failure == self._failure else logging.WARNING
-        _log.log(level, "%s; trying again until it works", failure)
-        news = self._failure is None
+        """Note why it is lost, and log each reason once an outage; a loose plug makes one of it."""
+        news = failure not in self._told
+        # What was told to work again and does not is told, too: the last line says how it is.
+        wrong = self._failure is None and not self._told_lost
+        _log.log(
+            logging.WARNING if news or wrong else logging.DEBUG, "%s; trying again until it works", failure
+        )
+        self._told.add(failure)
+        self._told_lost = self._told_lost or news or wrong
+        self._news = self._news or news
+        self._found_s = None
+        lost = self._failure is None
         self._failure = failure
-        if news:
+        if lost:
             self._past += CaptureCounters(losses=1)
             self._on_state("lost")
 

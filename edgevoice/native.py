@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import math
+import mmap
 import os
 import threading
 import time
@@ -160,6 +161,33 @@ class _Handle:
         self.close()
 
 
+SESSION_BYTES: Final = 700_000_000
+"""Of address space that a session of a model of tiny's layers takes, and hardly uses: 615 MB with tiny.en on
+x86-64."""
+
+DETECTOR_BYTES: Final = 350_000_000
+"""Of address space for the detector (85 MB) and what comes then: recognition (80 MB), stacks of threads."""
+
+MODEL_BYTES: Final = 30_000_000
+"""Of address space that a model takes beside what is in its file: 10 MB with tiny.en."""
+
+
+def check_room(size_bytes: int, what: str) -> None:
+    """Check that there is address space for what ggml is about to take: without, it aborts or crashes.
+
+    Raises:
+        NativeError: a limit stands in the way; says which.
+    """
+    try:
+        # Only to be read, it counts for no limit but that of addresses, as on a board with less memory.
+        mmap.mmap(-1, size_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ).close()
+    except OSError:
+        raise NativeError(
+            f"out of memory: {what} needs {size_bytes / 1e6:.0f} MB of address space, which are not there; "
+            "raise the limit (ulimit -v, or LimitAS= of the unit), or take a smaller model"
+        ) from None
+
+
 QUANTISATIONS: Final = {"q4_0": 2, "q4_1": 3, "q5_0": 8, "q5_1": 9, "q8_0": 7}
 """ggml's file types that tiny and base run in; names as upstream's."""
 
@@ -199,6 +227,8 @@ class Model(_Handle):
 
     def __init__(self, path: Path) -> None:
         out = ffi.new("ev_model **")
+        if path.is_file():
+            check_room(path.stat().st_size + MODEL_BYTES, str(path))
         check(
             lib.ev_model_open(os.fsencode(path), out),
             f"{path} is no usable model",
@@ -384,6 +414,7 @@ class Grammar(_Handle):
         self._nearest = None
 
 
+_TINY_LAYERS: Final = 4
 _COST_UNITS: Final = 100
 """Of a letter, in csrc/nearest.h."""
 
@@ -504,6 +535,7 @@ class Session(_Handle):
         except (OverflowError, TypeError, ValueError) as error:  # too large for C, no number, NaN
             raise UsageError(f"an option is out of range ({error}): {options}") from None
         out = ffi.new("ev_session **")
+        check_room(SESSION_BYTES * model.info.n_audio_layer // _TINY_LAYERS, "a recogniser")
         with model._use() as c_model, grammar._use() as c_grammar:  # noqa: SLF001
             check(lib.ev_session_open(c_model, c_grammar, c_options, out))
         super().__init__(out[0], lib.ev_session_free)
@@ -614,6 +646,7 @@ class VoiceDetector(_Handle):
 
     def __init__(self, path: Path | None = None) -> None:
         path = models.vad_model(path)
+        check_room(DETECTOR_BYTES, "the voice detector")
         out = ffi.new("ev_vad **")
         check(lib.ev_vad_open(os.fsencode(path), out), str(path))
         super().__init__(out[0], lib.ev_vad_free)

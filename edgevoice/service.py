@@ -32,6 +32,7 @@ from edgevoice.pipeline import Pipeline
 from edgevoice.publish import ALL_BIDS, Publisher, base_topic
 from edgevoice.reload import Reloader
 from edgevoice.settle import Settlement
+from edgevoice.signals import heard
 from edgevoice.watchdog import Watchdog, progress
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def run(
     """
     publisher = _publisher(config)
     figures = Figures()
-    with closing(publisher) if publisher else nullcontext():
+    with heard(), closing(publisher) if publisher else nullcontext():
         with ExitStack() as stack:
             pipeline = stack.enter_context(closing(Pipeline(config, grammar)))
             others, wyoming = stack.enter_context(

@@ -97,6 +97,23 @@ def test_lost_and_found(caplog: pytest.LogCaptureFixture) -> None:
     assert world.card.stream.closed
 
 
+@pytest.mark.parametrize(
+    ("script", "lines"),
+    [
+        (["Device unavailable", "Invalid device"] * 20, 3),  # one more when the script ends
+        ([2] * 20, 4),
+    ],
+    ids=["by turns", "a loose plug"],
+)
+def test_seldom_told(script: list[Step], lines: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Reasons that come again and again are told once an outage, however long that lasts."""
+    caplog.set_level(logging.INFO)
+    World(*script).run()
+    told = [record for record in caplog.records if record.name == "edgevoice.microphone"]
+    assert len(told) == lines, caplog.text
+    assert caplog.text.count("listening to") <= 1
+
+
 def test_patience() -> None:
     """It is tried soon at first, then less often, but always so often that it is back within 3 s."""
     world = World(*["Device unavailable"] * 50)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tests.conftest import Sample
 
 WATCHDOG_S = 0.4
+LONG_S = 20.0  # for a busy machine
 
 
 class Systemd:
@@ -64,7 +65,7 @@ class Systemd:
             return bool(found)
 
         try:
-            wait_until(came)
+            wait_until(came, LONG_S)
         except AssertionError:
             pytest.fail(f"{pattern!r} did not come; came: {self.messages}")
         return found[0]
