@@ -19,7 +19,7 @@ import mmap
 import os
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -172,15 +172,21 @@ MODEL_BYTES: Final = 30_000_000
 """Of address space that a model takes beside what is in its file: 10 MB with tiny.en."""
 
 
+_PIECE_BYTES: Final = 32_000_000  # ggml takes it in pieces, too, and 32-bit systems have few large holes
+
+
 def check_room(size_bytes: int, what: str) -> None:
     """Check that there is address space for what ggml is about to take: without, it aborts or crashes.
 
     Raises:
         NativeError: a limit stands in the way; says which.
     """
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     try:
-        # Only to be read, it counts for no limit but that of addresses, as on a board with less memory.
-        mmap.mmap(-1, size_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ).close()
+        with ExitStack() as pieces:
+            for _ in range(math.ceil(size_bytes / _PIECE_BYTES)):
+                # Only to be read, it counts for no limit but that of addresses, on a small board, too.
+                pieces.enter_context(mmap.mmap(-1, _PIECE_BYTES, flags, mmap.PROT_READ))
     except OSError:
         raise NativeError(
             f"out of memory: {what} needs {size_bytes / 1e6:.0f} MB of address space, which are not there; "
