@@ -35,6 +35,7 @@ import hashlib
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -127,7 +128,8 @@ class Target:
             paths: folders of this machine, and what stands in their place in texts of errors: the same is
                 built everywhere.
         """
-        options = " ".join([*self.options, *(f"-ffile-prefix-map={path}={to}" for path, to in paths.items())])
+        maps = [f"-ffile-prefix-map={path}={to}" for path, to in paths.items()]
+        options = shlex.join([*self.options, *maps])
         flags = [f"-DCMAKE_C_FLAGS={options}", f"-DCMAKE_CXX_FLAGS={options}"]
         if self.prefix:
             flags += [
