@@ -281,11 +281,33 @@ def models_list(options: argparse.Namespace) -> None:
 
 
 def models_pull(options: argparse.Namespace) -> None:
-    """Fetch models by name."""
+    """Fetch models by name; without a name the one of the configuration, unless it is here."""
     from edgevoice import models  # noqa: PLC0415
 
-    for name in options.names:
-        print(models.pull(name, progress=not options.quiet))
+    progress = not options.quiet
+    if options.names:
+        for name in options.names:
+            print(_pull(name, progress))
+        return
+    name = _config(options).model.name
+    try:
+        print(models.find(name))
+    except ModelError:
+        print(_pull(name, progress))
+
+
+def _pull(name: str, progress: bool) -> Path:
+    """Fetch a known model; `NAME-q8_0` is made of NAME, which is fetched first."""
+    from edgevoice import models, native  # noqa: PLC0415
+
+    of, _, kind = name.rpartition("-")
+    if kind not in native.QUANTISATIONS or of not in {model.name for model in models.known()}:
+        return models.pull(name, progress=progress)
+    try:
+        return models.find(name)
+    except ModelError:
+        models.pull(of, progress=progress)
+        return _quantize(of, kind, progress)
 
 
 def models_import(options: argparse.Namespace) -> None:
@@ -297,9 +319,14 @@ def models_import(options: argparse.Namespace) -> None:
 
 def models_quantize(options: argparse.Namespace) -> None:
     """Make a smaller and faster model of an installed one."""
+    print(_quantize(options.name, options.kind, progress=True))
+
+
+def _quantize(name: str, kind: str, progress: bool) -> Path:
+    """Make NAME-KIND of an installed model."""
     from edgevoice import models, native  # noqa: PLC0415
 
-    source = models.find(options.name)
+    source = models.find(name)
     try:
         models.models_dir().mkdir(parents=True, exist_ok=True)
         temporary = tempfile.TemporaryDirectory(dir=models.models_dir())
@@ -310,8 +337,8 @@ def models_quantize(options: argparse.Namespace) -> None:
         ) from None
     with temporary as folder:
         target = Path(folder) / "quantized.bin"
-        native.quantize(source, target, options.kind)
-        print(models.import_file(target, f"{options.name}-{options.kind}"))
+        native.quantize(source, target, kind)
+        return models.import_file(target, f"{name}-{kind}", progress=progress)
 
 
 def models_verify(options: argparse.Namespace) -> int:
@@ -611,7 +638,12 @@ def _parser() -> argparse.ArgumentParser:  # noqa: PLR0915 - a few a command
     sub = add(group, "list", models_list, "known and installed models")
     sub.add_argument("--json", action="store_true", help="as JSON")
     sub = add(group, "pull", models_pull, "fetch models; nothing to do when they are there")
-    sub.add_argument("names", nargs="+", metavar="NAME", help="such as tiny.en or base")
+    sub.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="such as tiny.en, base or tiny.en-q8_0; default: the configured one",
+    )
     sub.add_argument("--quiet", action="store_true", help="no progress bars")
     sub = add(group, "import", models_import, "take a model file of your own (ggml, or CTranslate2 float16)")
     sub.add_argument("file", type=Path, metavar="FILE")

@@ -103,7 +103,7 @@ class TestHelp:
     @pytest.mark.parametrize(
         "arguments",
         [
-            [], ["nosuch"], ["models"], ["config"], ["recognize"], ["run", "--nosuch"], ["models", "pull"],
+            [], ["nosuch"], ["models"], ["config"], ["recognize"], ["run", "--nosuch"],
             ["run", "--input"], ["recognize", "-", "--rate", "many"], ["recognize", "-", "--rate", "100"],
             ["recognize", "-", "--rate", "9" * 5000],
         ],
@@ -166,6 +166,25 @@ class TestModels:
         done = edgevoice("models", *command, environment={"EDGEVOICE_MODELS": str(tmp_path)})
         assert done.returncode in {2, 3}
         assert "nosuch" in one_sentence(done.stderr)
+
+    def test_pull_what_is_configured(self, edgevoice: Edgevoice, tmp_path: Path, model_path: Path) -> None:
+        """Without a name the configured model; one in 8 bits is made of the one it is called after."""
+        folder, settings = tmp_path / "models", tmp_path / "edgevoice.yaml"
+        folder.mkdir()
+        (folder / model_path.name).symlink_to(model_path)  # nothing is fetched
+        settings.write_text("model: {name: tiny.en-q8_0}\n")
+        made = folder / "ggml-tiny.en-q8_0.bin"
+        for _ in range(2):  # the second time it is there
+            done = edgevoice(
+                "models",
+                "pull",
+                "--quiet",
+                "--config",
+                settings,
+                environment={"EDGEVOICE_MODELS": str(folder)},
+            )
+            assert (done.returncode, done.stdout.decode(), done.stderr) == (0, f"{made}\n", b"")
+        assert 0.5 < made.stat().st_size / model_path.stat().st_size < 0.6
 
     def test_import_of_what_is_no_model(self, edgevoice: Edgevoice, tmp_path: Path) -> None:
         """Refused, and nothing is left in the folder."""
