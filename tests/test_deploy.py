@@ -44,7 +44,10 @@ class TestUnit:
         """It is notified, watched, restarted within limits, and no root."""
         service = read_unit()["Service"]
         assert (service["Type"], service["NotifyAccess"]) == ("notify", "main")
-        assert service["ExecStart"].endswith("run --config /etc/edgevoice/edgevoice.yaml")
+        assert (
+            service["ExecStart"] == "edgevoice run --config /etc/edgevoice/edgevoice.yaml"
+        )  # found by systemd
+        assert service["ExecStartPre"].startswith("-edgevoice models pull ")  # offline it starts all the same
         assert (service["User"], service["SupplementaryGroups"]) == ("edgevoice", "audio")
         assert service["Restart"] == "on-failure"
         assert service["RestartPreventExitStatus"] == "2"  # wrong configuration or grammar
@@ -63,7 +66,9 @@ class TestUnit:
         """Systemd understands each line, and finds little that the service may do."""
         unit = tmp_path / UNIT.name
         program = "/bin/true"  # verify wants it to be there
-        unit.write_text(UNIT.read_text("utf-8").replace("/opt/edgevoice/bin/edgevoice", program), "utf-8")
+        unit.write_text(
+            re.sub(r"(?m)^(Exec\w+=-?)edgevoice", rf"\1{program}", UNIT.read_text("utf-8")), "utf-8"
+        )
         for command in (
             ["verify", str(unit)],
             ["security", "--offline=true", f"--threshold={EXPOSURE}", str(unit)],
@@ -77,7 +82,8 @@ def test_configuration(edgevoice: Edgevoice) -> None:
     path = DEPLOY / "edgevoice.yaml"
     assert edgevoice("config", "check", "--config", path).returncode == 0
     records = config.RecordsConfig(folder=Path("/var/lib/edgevoice/records"))
-    assert config.load(path) == config.Config(records=records)
+    model = config.ModelConfig(name="tiny.en-q8_0")
+    assert config.load(path) == config.Config(model=model, records=records)
 
 
 class TestInstaller:
@@ -114,7 +120,7 @@ class TestInstaller:
         assert "Raspberry Pi Zero 2 W Rev 1.0: 416 MB of memory, 4 cores" in said
         steps = [
             "apt-get install", "useradd --system", "--groups audio", "EDGEVOICE_JOBS=1",
-            "models pull --quiet tiny.en", "models quantize tiny.en q8_0", "write /usr/local/bin/edgevoice",
+            "models pull --quiet tiny.en-q8_0", "write /usr/local/bin/edgevoice",
             'name: "tiny.en-q8_0"',
             'device: "USB Mic"', "config check", "edgevoice.service /etc/systemd/system/edgevoice.service",
             "edgevoice doctor", "samples/turn-on-desk-lamp.flac", "systemctl restart edgevoice",
@@ -141,7 +147,28 @@ class TestInstaller:
         said = self.dry_run(machine)
         assert "/etc/edgevoice/edgevoice.yaml stays as it is" in said
         assert "sed" not in said
-        assert "models quantize" not in said
+        assert "models pull --quiet tiny.en\n" in said
+
+    @pytest.mark.skipif(not shutil.which("dpkg-query"), reason="no Debian")
+    @pytest.mark.parametrize("state", ["install ok installed", "deinstall ok config-files"])
+    @pytest.mark.parametrize("options", [[], ["--uninstall"]], ids=" ".join)
+    def test_beside_the_package(self, machine: Path, state: str, options: list[str]) -> None:
+        """Where the Debian package is, or what is left of it, it does nothing and names the way out."""
+        status = machine / "var" / "lib" / "dpkg" / "status"
+        status.parent.mkdir(parents=True)
+        status.write_text(
+            f"Package: edgevoice\nStatus: {state}\nVersion: 0.1.0\nArchitecture: amd64\n"
+            "Maintainer: x\nDescription: x\n"
+        )
+        done = subprocess.run(
+            [INSTALLER, "--dry-run", *options],
+            env={"PATH": os.environ["PATH"], "DESTDIR": str(machine)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "sudo apt purge edgevoice" in done.stderr
 
     def test_remove(self, machine: Path) -> None:
         """Configuration and models go only when that is asked for."""

@@ -83,6 +83,11 @@ while [[ $# -gt 0 ]]; do
 done
 [[ -z $purge || -n $uninstall ]] || die "--purge goes with --uninstall only" 2
 [[ -z $root || -n $dry_run ]] || die "DESTDIR goes with --dry-run only" 2
+# The Debian package (deploy/debian) has the same unit, user and configuration; what is left of it counts, too.
+if package=$(dpkg-query --admindir="$root/var/lib/dpkg" --show --showformat='${db:Status-Status}' edgevoice 2>/dev/null) &&
+  [[ $package != not-installed ]]; then
+  die "edgevoice is here as a Debian package ($package); keep that, or remove it first: sudo apt purge edgevoice (configuration and models go, too)"
+fi
 [[ -n $dry_run || $EUID -eq 0 ]] || die "root is needed; try: sudo $0 (or --dry-run to see what it would do)" 2
 
 remove() {
@@ -158,10 +163,7 @@ WRAPPER
 
 install_model() {
   say "the model $wanted"
-  local of=${wanted%-q[0-9]_[0-9]}
-  [[ $wanted == "$of" || ! -e $root$state/models/ggml-$wanted.bin ]] || return 0
-  run "$command" models pull --quiet "$of"
-  [[ $wanted == "$of" ]] || run "$command" models quantize "$of" "${wanted#"$of"-}"
+  run "$command" models pull --quiet "$wanted"
 }
 
 choose_device() {
