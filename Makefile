@@ -10,7 +10,7 @@ UPSTREAM := edgevoice/upstream/LICENSE.whisper.cpp
 CSRC := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.txt csrc/CMakeLists.txt)
 FORMATTED := $(wildcard csrc/*.cpp csrc/*.h csrc/tests/*.cpp csrc/tests/*.h)
 
-.PHONY: help setup packages models demo test lint format check-native wheel soak clean
+.PHONY: help setup packages models demo test lint format check-native wheel deb soak clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -39,6 +39,9 @@ soak: setup check-native ## run the engine for long: memory, reloads, more rando
 
 wheel: $(VENV)/build-tools ## dist/*.whl for any processor of this architecture, or of the one named by ARCH=arm64, ARCH=amd64
 	@$(RUN)/python build_native.py --wheel $(ARCH)
+
+deb: setup ## dist/*.deb, the program and the model as Debian packages; ARCH=arm64 for 64-bit ARM
+	@$(RUN)/python deploy/debian/build.py $(ARCH)
 
 setup: packages $(VENV)/installed $(NATIVE) $(UPSTREAM) models ## Debian packages, virtual environment, native module, model
 
