@@ -408,7 +408,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _installed(name: str) -> Path:
-    if _known(name) is not None:
+    if _known(re.sub(r"-q\d_\d$", "", name)) is not None:  # the command also makes the smaller ones
         cure = f"run `edgevoice models pull {name}`"
     else:
         cure = "`edgevoice models list` shows what there is"

@@ -1,12 +1,12 @@
-"""Run the engine for long and say whether it holds: memory, reloads, fuzzers, threads, wheels, emulated ARM.
+"""Run the engine for long: memory, reloads, random tests, fuzzers, threads, wheels, emulated ARM, packages.
 
     make soak                                       everything, some 20 minutes on an idle machine
     .venv/bin/python scripts/soak.py --short        everything, a twentieth of it
     .venv/bin/python scripts/soak.py memory threads     some parts
 
 Each part prints one line with its figures, and `FAILED` before it where a bound is broken; then the exit code
-is 1. The fuzzers need `make check-native` once before, wheels and emulated ARM four Debian packages and a
-network (scripts/arm.py; g++-arm-linux-gnueabihf).
+is 1. The fuzzers need `make check-native` once before; wheels, emulated ARM and Debian packages want other Debian
+packages and a network (scripts/arm.py, g++-arm-linux-gnueabihf, scripts/deb.py), the last also root.
 """
 
 from __future__ import annotations
@@ -95,6 +95,7 @@ def main() -> int:
         "threads": threads,
         "wheels": wheels,
         "arm": arm,
+        "deb": deb,
     }
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -290,6 +291,11 @@ def arm(_: float) -> str:
     _run([sys.executable, "build_native.py", "--armv7"], {})
     whole = _run([sys.executable, "scripts/arm.py"], {}).strip().replace("\n", "; ")
     return f"vector loops right on {', '.join(boards)}; the C++ tests on ARMv7; {whole}"
+
+
+def deb(_: float) -> str:
+    """Build the Debian packages, and try them in clean roots."""
+    return _run([sys.executable, "scripts/deb.py"], {}).strip().replace("\n", "; ")
 
 
 @contextmanager

@@ -174,6 +174,8 @@ class TestModels:
         (folder / model_path.name).symlink_to(model_path)  # nothing is fetched
         settings.write_text("model: {name: tiny.en-q8_0}\n")
         made = folder / "ggml-tiny.en-q8_0.bin"
+        absent = edgevoice("models", "verify", "tiny.en-q8_0", environment={"EDGEVOICE_MODELS": str(folder)})
+        assert "edgevoice models pull tiny.en-q8_0" in one_sentence(absent.stderr)
         for _ in range(2):  # the second time it is there
             done = edgevoice(
                 "models",

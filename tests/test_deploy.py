@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from packaging.requirements import Requirement
 
 from edgevoice import config
 from tests.conftest import ROOT
@@ -21,10 +22,13 @@ if TYPE_CHECKING:
     from tests.conftest import Edgevoice
 
 DEPLOY = ROOT / "deploy" / "raspberrypi"
+DEBIAN = ROOT / "deploy" / "debian"
 UNIT = DEPLOY / "edgevoice.service"
 INSTALLER = DEPLOY / "install.sh"
 
 ANALYZE = shutil.which("systemd-analyze") or ""
+DEBIAN_NAMES = {"cffi-backend": "cffi", "pyaudio": "PyAudio", "yaml": "PyYAML"}
+
 EXPOSURE = 25
 """Tenths: what `systemd-analyze security` may find, of 100."""
 
@@ -194,6 +198,38 @@ class TestInstaller:
         """Nothing to complain about."""
         program = Path(sys.executable).with_name("shellcheck")
         done = subprocess.run([program, INSTALLER], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, "")
+
+
+class TestDebianPackage:
+    """What deploy/debian says; scripts/deb.py tries what is built of it."""
+
+    def test_python_packages(self) -> None:
+        """Each that pyproject.toml wants is inside or Debian's, in a version that it allows."""
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+        wanted = {each.name: each.specifier for each in map(Requirement, project["dependencies"])}
+        control = (DEBIAN / "control").read_text("utf-8")
+        found = dict(re.findall(r"python3-(\S+) \(>= (?:1:)?([\d.]+)\)", control))
+        found = {DEBIAN_NAMES.get(name, name): version for name, version in found.items()}
+        inside = dict(
+            re.findall(r"^(\S+)==(\S+)", (DEBIAN / "requirements.txt").read_text("utf-8"), re.MULTILINE)
+        )
+        assert inside.keys().isdisjoint(found)
+        assert (inside | found).keys() == wanted.keys()
+        assert [name for name, version in (inside | found).items() if version not in wanted[name]] == []
+
+    def test_version(self) -> None:
+        """The newest entry of the changelog is this version."""
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+        assert (DEBIAN / "changelog").read_text("utf-8").startswith(f"edgevoice ({project['version']})")
+
+    def test_shellcheck(self) -> None:
+        """Nothing to complain about in what runs as root."""
+        scripts = [
+            DEBIAN / f"edgevoice.{name}" for name in ("preinst", "postinst", "prerm", "postrm", "rtupdate")
+        ]
+        program = Path(sys.executable).with_name("shellcheck")
+        done = subprocess.run([program, *scripts], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout) == (0, "")
 
 

@@ -37,8 +37,11 @@ TOOLS: Final = ("debhelper", "dpkg-dev")
 PYTHONS: Final = ("3.11", "3.13")
 """Of Debian 12 and 13."""
 
-GLIBC: Final = ("manylinux2014", "manylinux_2_17", "manylinux_2_28", "manylinux_2_34")
-"""Tags of wheels that run with the glibc of Debian 12, 2.36."""
+GLIBC: Final = 36
+"""Of Debian 12: 2.36, as control says."""
+
+TAGS: Final = ("manylinux2014", "manylinux_2_17", "manylinux_2_28", "manylinux_2_34")
+"""Wheels that run with it and are to be had."""
 
 MODEL: Final = ("tiny.en", "q8_0")
 """For every board, and half the size to fetch; what deploy/raspberrypi/edgevoice.yaml names."""
@@ -94,8 +97,13 @@ def lay_program(folder: Path, arch: str, version: str) -> None:
     with tempfile.TemporaryDirectory() as name:
         wheels = Path(name)
         for wheel in (ROOT / "dist").glob(f"edgevoice-{version}-*_{MACHINES[arch]}.whl"):
+            needed = int(wheel.stem.partition("manylinux_2_")[2].partition("_")[0])
+            if needed > GLIBC:
+                sys.exit(
+                    f"build.py: {wheel.name} needs glibc 2.{needed}; build on Debian 12, which has 2.{GLIBC}"
+                )
             shutil.copy(wheel, wheels)
-        tags = [f"--platform={tag}_{MACHINES[arch]}" for tag in GLIBC]
+        tags = [f"--platform={tag}_{MACHINES[arch]}" for tag in TAGS]
         for python in PYTHONS:
             run(
                 sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
