@@ -7,90 +7,42 @@
 // 0.55 to 0.7 of the time (x86-64 with AVX2, one thread).
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
-
-#if defined(__AVX2__) && defined(__F16C__) && defined(__FMA__)
-#include <immintrin.h>
-#define EV_HALF_MATRIX 1
-#elif defined(__aarch64__)
-#include <arm_neon.h>
-#define EV_HALF_MATRIX 1
-#else
-#define EV_HALF_MATRIX 0 // no vectors of float: ggml's own product is taken
-#endif
+#include "vectors.h"
 
 namespace ev {
-
-#if EV_HALF_MATRIX
-
+inline namespace EV_FORM {
 namespace half_matrix {
-
-// Eight floats.
-#if defined(__aarch64__)
-struct Vec {
-    float32x4_t low, high;
-};
-inline Vec zero() { return {vdupq_n_f32(0.0f), vdupq_n_f32(0.0f)}; }
-inline Vec load(const float *p) { return {vld1q_f32(p), vld1q_f32(p + 4)}; }
-inline Vec widen(const uint16_t *p) {
-    const float16x8_t halves = vreinterpretq_f16_u16(vld1q_u16(p));
-    return {vcvt_f32_f16(vget_low_f16(halves)), vcvt_high_f32_f16(halves)};
-}
-inline Vec add_product(Vec a, Vec b, Vec sum) {
-    return {vfmaq_f32(sum.low, a.low, b.low), vfmaq_f32(sum.high, a.high, b.high)};
-}
-inline float total(Vec v) { return vaddvq_f32(vaddq_f32(v.low, v.high)); }
-#else
-using Vec = __m256;
-inline Vec zero() { return _mm256_setzero_ps(); }
-inline Vec load(const float *p) {
-    Vec value = _mm256_loadu_ps(p);
-    // Kept in a register: gcc would load it again for each row.
-    __asm__("" : "+x"(value));
-    return value;
-}
-inline Vec widen(const uint16_t *p) {
-    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
-}
-inline Vec add_product(Vec a, Vec b, Vec sum) { return _mm256_fmadd_ps(a, b, sum); }
-inline float total(Vec v) {
-    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
-}
-#endif
-
-constexpr size_t lanes = 8;
 
 // `rows` rows from `weights` on against `columns` columns from `x` on.
 template <size_t rows, size_t columns>
 void tile(const uint16_t *weights, size_t width, const float *x, float *out, size_t height) {
     // Four rows on is 3 kB with tiny and 6 kB with small: soon needed, and not yet too much.
     const uint16_t *soon = weights + 4 * width;
-    Vec sums[rows][columns];
-    for (auto &row : sums) {
-        for (Vec &sum : row)
-            sum = zero();
-    }
+    // All loops over it are unrolled: gcc keeps an array in memory that is indexed in a loop.
+    Vec sums[rows * columns];
+#pragma GCC unroll 8
+    for (size_t i = 0; i < rows * columns; ++i)
+        sums[i] = all(0.0f);
     for (size_t k = 0; k < width; k += lanes) {
         if (k % 32 == 0) { // a cache line
             for (size_t r = 0; r < rows; ++r)
                 __builtin_prefetch(soon + r * width + k);
         }
         Vec wide[rows];
+#pragma GCC unroll 8
         for (size_t r = 0; r < rows; ++r)
             wide[r] = widen(weights + r * width + k);
+#pragma GCC unroll 8
         for (size_t c = 0; c < columns; ++c) {
             const Vec value = load(x + c * width + k);
+#pragma GCC unroll 8
             for (size_t r = 0; r < rows; ++r)
-                sums[r][c] = add_product(wide[r], value, sums[r][c]);
+                sums[c * rows + r] = add_product(wide[r], value, sums[c * rows + r]);
         }
     }
-    for (size_t c = 0; c < columns; ++c) {
-        for (size_t r = 0; r < rows; ++r)
-            out[c * height + r] = total(sums[r][c]);
-    }
+#pragma GCC unroll 8
+    for (size_t i = 0; i < rows * columns; ++i)
+        out[i / rows * height + i % rows] = total(sums[i]);
 }
 
 template <size_t rows>
@@ -127,6 +79,5 @@ inline void multiply_half(const uint16_t *weights, size_t width, const float *x,
         half_matrix::all_columns<1>(weights + r * width, width, x, n_columns, out + r, height);
 }
 
-#endif
-
+} // namespace EV_FORM
 } // namespace ev

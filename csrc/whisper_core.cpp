@@ -155,7 +155,7 @@ bool Decoder::encode(const float *mel, int32_t audio_ctx, bool (*stopped)(void *
 
 namespace {
 
-#if EV_HALF_MATRIX
+#ifndef EV_SCALAR // without vectors ggml's own product is taken
 void compute_product(ggml_tensor *dst, int part, int parts, void *) {
     const ggml_tensor *weight = dst->src[0], *x = dst->src[1];
     const size_t height = size_t(weight->ne[1]);
@@ -168,8 +168,8 @@ void compute_product(ggml_tensor *dst, int part, int parts, void *) {
 
 // Weight (width, height) times x (width, n).
 ggml_tensor *product(ggml_context *ctx, ggml_tensor *weight, ggml_tensor *x) {
-#if EV_HALF_MATRIX
-    if (weight->type == GGML_TYPE_F16 && weight->ne[0] % int64_t(half_matrix::lanes) == 0 &&
+#ifndef EV_SCALAR
+    if (weight->type == GGML_TYPE_F16 && weight->ne[0] % int64_t(lanes) == 0 &&
         ggml_is_contiguous(weight) && ggml_is_contiguous(x)) {
         ggml_tensor *sources[] = {weight, x};
         return ggml_custom_4d(ctx, GGML_TYPE_F32, weight->ne[1], x->ne[1], 1, 1, sources, 2,
