@@ -5,8 +5,8 @@
     .venv/bin/python scripts/soak.py memory threads     some parts
 
 Each part prints one line with its figures, and `FAILED` before it where a bound is broken; then the exit code
-is 1. The fuzzers need `make check-native` once before; wheels, emulated ARM and Debian packages want other Debian
-packages and a network (scripts/arm.py, g++-arm-linux-gnueabihf, scripts/deb.py), the last also root.
+is 1. The fuzzers need `make check-native` once before; wheels, emulated ARM and Debian packages want other
+Debian packages and a network (scripts/arm.py, g++-arm-linux-gnueabihf, scripts/deb.py), the last also root.
 """
 
 from __future__ import annotations
