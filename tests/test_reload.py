@@ -335,7 +335,7 @@ def test_closed_while_it_compiles(
         assert begun.wait(LONG_S)
         started_s = time.monotonic()
         reloader.close()
-        assert time.monotonic() - started_s < 0.9
+        assert time.monotonic() - started_s < 3  # 0.3, and a busy machine
         go_on.set()
         reloader._thread.join(LONG_S)
     assert len(told.fields) == 1
