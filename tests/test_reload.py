@@ -303,6 +303,23 @@ def slow(
     go_on.set()
 
 
+def test_no_room(recogniser: Recogniser, monkeypatch: pytest.MonkeyPatch, speech: Samples) -> None:
+    """A grammar for which there is no memory is told, and the one before goes on."""
+
+    def prepare(_: GrammarFile) -> Decoding:
+        raise MemoryError
+
+    with reloading(recogniser) as (reloader, told):
+        with monkeypatch.context() as patch:
+            patch.setattr(recogniser, "prepare", prepare)
+            reloader.reload()
+            assert told.wait(2)["error"] == "not enough memory; make the grammar smaller"
+            assert heard(recogniser, speech) is None
+        reloader.set_list("thing", b'["desk lamp"]')
+        assert told.wait(3)["error"] is None
+        assert heard(recogniser, speech) == "Turn on the desk lamp."
+
+
 def test_done_is_told_of_the_reading_that_was_asked_for(
     recogniser: Recogniser, slow: tuple[threading.Event, threading.Event]
 ) -> None:
