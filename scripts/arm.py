@@ -53,7 +53,8 @@ sys.exit(cli.main(sys.argv[1:]))
 MAX_DIFFERENCE: Final = 0.02
 """Of confidence: the order of sums differs between NEON and AVX2; 0.0009 was seen."""
 
-CONFIGURATION: Final = "recognition:\n  timeout_s: 300\n"  # emulated, one sample takes most of a minute
+CONFIGURATION: Final = "recognition:\n  timeout_s: 300\n"
+"""As long as there is; emulated, one sample takes most of a minute, more beside other work."""
 
 BINARY: Final = ("cffi", "numpy", "PyYAML", "soundfile", "soxr")  # wheels for ARM; the others are copied
 PURE: Final = (
@@ -146,7 +147,8 @@ def answers(lines: str) -> list[dict[str, Any]]:
 def compare(ours: dict[str, Any], theirs: dict[str, Any], where: str) -> None:
     """Print one line, or end with what differs."""
     difference = abs(ours["confidence"] - theirs["confidence"])
-    figures = f"{where}: {theirs['text']!r} {theirs['intent']} confidence {theirs['confidence']:.4f}"
+    what = f"{theirs['text']!r} {theirs['intent'] or theirs['reason']}"
+    figures = f"{where}: {what} confidence {theirs['confidence']:.4f}"
     same = all(ours[key] == theirs[key] for key in ("text", "intent", "slots", "accepted", "reason"))
     if not same or difference > MAX_DIFFERENCE:
         sys.exit(f"{figures}, but here {ours['text']!r} {ours['intent']} confidence {ours['confidence']:.4f}")
