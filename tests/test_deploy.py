@@ -103,16 +103,20 @@ class TestInstaller:
         (tmp_path / "proc" / "cpuinfo").write_text("processor\t: 0\n" * 4)
         return tmp_path
 
-    def dry_run(self, machine: Path, *options: str) -> str:
-        """What it prints; nothing of the machine changes."""
-        before = sorted(machine.rglob("*"))
-        done = subprocess.run(
+    def installer(self, machine: Path, *options: str) -> subprocess.CompletedProcess[str]:
+        """Run it, dry."""
+        return subprocess.run(
             [INSTALLER, "--dry-run", *options],
             env={"PATH": os.environ["PATH"], "DESTDIR": str(machine)},
             capture_output=True,
             text=True,
             check=False,
         )
+
+    def dry_run(self, machine: Path, *options: str) -> str:
+        """What it prints; nothing of the machine changes."""
+        before = sorted(machine.rglob("*"))
+        done = self.installer(machine, *options)
         assert (done.returncode, done.stderr) == (0, "")
         assert sorted(machine.rglob("*")) == before
         assert done.stdout.endswith("nothing was changed\n")
@@ -164,13 +168,7 @@ class TestInstaller:
             f"Package: edgevoice\nStatus: {state}\nVersion: 0.1.0\nArchitecture: amd64\n"
             "Maintainer: x\nDescription: x\n"
         )
-        done = subprocess.run(
-            [INSTALLER, "--dry-run", *options],
-            env={"PATH": os.environ["PATH"], "DESTDIR": str(machine)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = self.installer(machine, *options)
         assert (done.returncode, done.stdout) == (1, "")
         assert "sudo apt purge edgevoice" in done.stderr
 
