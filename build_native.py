@@ -84,6 +84,9 @@ GGML_FLAGS: Final = (
     "-DGGML_LLAMAFILE=ON",
 )
 
+# Nobody asks which operations overflowed. While gcc 12 takes it that somebody may, on ARM it computes the
+# address of each number anew in the matrix products: a fifth of the encoder's instructions (docs/boards.md).
+GGML_ARM_FLAGS: Final = ("-DEDGEVOICE_OPTIONS=-fno-trapping-math",)
 
 # ggml's own choice of x86-64 instructions, which without GGML_NATIVE is AVX2: the compiler's options decide.
 GGML_X86_OFF: Final = tuple(f"-DGGML_{name}=OFF" for name in ("SSE42", "AVX", "AVX2", "BMI2", "FMA", "F16C"))
@@ -394,6 +397,8 @@ def require_tools(target: Target | None = None) -> None:
 
 def build_ggml(source: Path, flags: tuple[str, ...], target: Target | None = None) -> Path:
     """Compile ggml once for this source, flags, compiler and processor; return its install folder."""
+    if (target.architecture.machine if target else platform.machine()) == "aarch64":
+        flags = (*flags, *GGML_ARM_FLAGS)
     if target:
         flags = (*flags, "-DGGML_NATIVE=OFF", *GGML_X86_OFF, *target.flags({source: "whisper.cpp"}))
     else:
