@@ -283,10 +283,14 @@ def arm(_: float) -> str:
     with tempfile.TemporaryDirectory() as folder:
         main, program = Path(folder) / "main.cpp", Path(folder) / "tests"
         main.write_text(ARM_MAIN)
+        scalar = Path(folder) / "scalar.o"
         for processor in boards.values():
             flags = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", f"-march={processor}"]
-            sources = ["-Icsrc", "-Icsrc/tests", "csrc/tests/test_kernels.cpp", str(main)]
-            _run([compiler, *flags, *sources, "-static", "-o", str(program)], {})
+            command = [compiler, *flags, "-Icsrc", "-Icsrc/tests"]
+            without = ["-fno-tree-vectorize", "-fno-tree-slp-vectorize", "csrc/tests/scalar_kernels.cpp"]
+            _run([*command, "-c", *without, "-o", str(scalar)], {})
+            sources = ["csrc/tests/test_kernels.cpp", str(scalar), str(main)]
+            _run([*command, *sources, "-static", "-o", str(program)], {})
             _run([emulator, str(program)], {})
     _run([sys.executable, "build_native.py", "--armv7"], {})
     whole = _run([sys.executable, "scripts/arm.py"], {}).strip().replace("\n", "; ")

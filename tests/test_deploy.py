@@ -147,8 +147,23 @@ class TestInstaller:
         assert done.returncode == 0
         assert wanted[1] in done.stdout.decode()
 
+    @pytest.mark.parametrize(
+        ("features", "options", "model"),
+        [
+            ("fp asimd evtstrm crc32 cpuid", [], "tiny.en"),
+            ("fp asimd evtstrm crc32 atomics fphp asimdhp cpuid asimddp", [], "tiny.en-q8_0"),
+            ("fp asimd asimddp", ["--model", "tiny.en"], "tiny.en"),
+        ],
+        ids=["4", "5", "asked"],
+    )
+    def test_model(self, machine: Path, features: str, options: list[str], model: str) -> None:
+        """With dot products and room enough it has 8 bits, too, unless another model is asked for."""
+        (machine / "proc" / "meminfo").write_text("MemTotal:        3884356 kB\n")
+        (machine / "proc" / "cpuinfo").write_text(f"processor\t: 0\nFeatures\t: {features}\n" * 4)
+        assert f'name: "{model}"' in self.dry_run(machine, *options)
+
     def test_again(self, machine: Path) -> None:
-        """A configuration stays; a larger board gets the fastest model."""
+        """A configuration stays; a larger board gets the whole model."""
         (machine / "etc" / "edgevoice").mkdir(parents=True)
         (machine / "etc" / "edgevoice" / "edgevoice.yaml").write_text("site: attic\n")
         (machine / "proc" / "meminfo").write_text("MemTotal:        3884356 kB\n")
