@@ -2,7 +2,7 @@
 
     .venv/bin/python bench/footprint.py [--model NAME] [--utterances N] [--seconds S] [--json FILE]
 
-Starts `edgevoice run` as it is, with a broker and where systemd would listen. Plays recordings to its standard
+Starts `edgevoice run` as it is, with a broker, where systemd would listen. Plays recordings to its standard
 input until it has answered N of them (the samples, and coffee orders if EDGEVOICE_EVAL_DATA names their
 folder), then one of 13 s, then silence at its own pace for S seconds. Prints what the kernel says of the
 process at each stage. The files it reads at the start are in the page cache.

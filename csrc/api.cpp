@@ -203,6 +203,10 @@ size_t ev_log_take(char *buffer, size_t capacity) {
     return n;
 }
 
+void ev_memory_spare(void) { ev::spare_memory(); }
+
+void ev_memory_give_back(void) { ev::give_back_freed(); }
+
 ev_status ev_model_open(const char *path, ev_model **out) {
     return guarded([&]() -> ev_status {
         start_log();

@@ -44,6 +44,12 @@ const char *ev_kernels(void);
 // keeps the last 64 KiB. Thread-safe.
 size_t ev_log_take(char *buffer, size_t capacity);
 
+// Has the allocator of this process keep little of what is freed, from now on: for a service that
+// shares a small machine. Thread-safe.
+void ev_memory_spare(void);
+// Gives back to the system what the allocator has kept. Thread-safe.
+void ev_memory_give_back(void);
+
 // ---- model: weights and vocabulary; immutable, may serve many sessions ----
 
 typedef struct ev_model ev_model;

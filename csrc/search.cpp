@@ -14,6 +14,10 @@ namespace {
 // 100 bytes each, plus token lists) they are rebuilt from what the next utterance needs.
 constexpr size_t max_cached_states = 200'000;
 
+// The whole vocabulary is looked at for so many tokens at a time: a row of it takes 200 KB, twice,
+// and commands have five to fifteen.
+constexpr size_t exact_rows = 16;
+
 // A hypothesis this much worse than the best of its step does not come back: on the coffee
 // recordings at 6 dB, 15 and 8 give the same answers, and 8 a tenth less work.
 constexpr double prune_nats = 8.0;
@@ -412,27 +416,30 @@ ev_status Search::score_exactly(Decoder &decoder, const std::vector<Token> &prom
     std::vector<int32_t> cells = {int32_t(transcript - prompt.begin())};
     if (!finished_.empty())
         cells.insert(cells.end(), finished_[0].heard.begin(), finished_[0].heard.end());
-    if (!decoder.look_again(cells, Decoder::Audio::heard, Decoder::Rows::all, {}))
-        return EV_ERR_INFERENCE;
-
-    const size_t n_vocab = decoder.n_columns();
-    const float no_speech = log_sum_exp(decoder.logits(0), n_vocab).log;
-    if (!std::isfinite(no_speech))
-        return EV_ERR_INFERENCE;
-    found.no_speech_probability = std::exp(decoder.logits(0)[model_->no_speech()] - no_speech);
-    if (finished_.empty())
-        return EV_OK;
-
-    std::vector<Token> tokens = finished_[0].tokens;
-    tokens.push_back(model_->end_of_text());
+    std::vector<Token> tokens;
+    if (!finished_.empty()) {
+        tokens = finished_[0].tokens;
+        tokens.push_back(model_->end_of_text());
+    }
     double total = 0.0;
     size_t bytes = 0;
     rivals_.clear();
-    for (size_t i = 0; i < tokens.size(); ++i) {
-        const float *row = decoder.logits(i + 1);
-        const LogSum sum = log_sum_exp(row, n_vocab);
+    for (size_t at = 0; at < cells.size(); ++at) {
+        if (at % exact_rows == 0) {
+            const auto first = cells.begin() + int64_t(at);
+            const auto last = first + int64_t(std::min(exact_rows, cells.size() - at));
+            if (!decoder.look_again({first, last}, Decoder::Audio::heard, Decoder::Rows::all, {}))
+                return EV_ERR_INFERENCE;
+        }
+        const float *row = decoder.logits(at % exact_rows);
+        const LogSum sum = log_sum_exp(row, decoder.n_columns());
         if (!std::isfinite(sum.log))
             return EV_ERR_INFERENCE;
+        if (at == 0) { // the transcript's beginning; behind it, where each token was chosen
+            found.no_speech_probability = std::exp(row[model_->no_speech()] - float(sum.log));
+            continue;
+        }
+        const size_t i = at - 1;
         if (i + 1 < tokens.size())
             bytes += model_->bytes(tokens[i]).size();
         const float log_probability = row[tokens[i]] - sum.log;
@@ -446,6 +453,8 @@ ev_status Search::score_exactly(Decoder &decoder, const std::vector<Token> &prom
                 rivals_.push_back({i, token, tokens[i], row[token] - row[tokens[i]]});
         }
     }
+    if (finished_.empty())
+        return EV_OK;
     finished_[0].best = total;
     return options.lm_weight > 0.0f ? find_acoustic_gaps(decoder, options.lm_weight, found) : EV_OK;
 }

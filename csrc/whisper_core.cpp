@@ -16,6 +16,10 @@
 
 #include <new>
 
+#include <malloc.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
 namespace ev {
 
 namespace {
@@ -47,6 +51,17 @@ void forward_log(ggml_log_level level, const char *text, void *) {
 // Half of the text window less one, as upstream keeps.
 constexpr int32_t max_context = 223;
 
+// Upstream fills a cache with zeros, which takes memory for the longest audio there can be. Pages
+// given back read as zeros, too, and are taken again only where something is written.
+void give_back(const whisper_kv_cache &cache) {
+    const uintptr_t page = uintptr_t(sysconf(_SC_PAGESIZE));
+    const uintptr_t begin = uintptr_t(ggml_backend_buffer_get_base(cache.buffer));
+    const uintptr_t first = (begin + page - 1) / page * page;
+    const uintptr_t end = (begin + ggml_backend_buffer_get_size(cache.buffer)) / page * page;
+    if (first < end) // else, and when it fails, nothing is lost but memory
+        madvise(reinterpret_cast<void *>(first), end - first, MADV_DONTNEED);
+}
+
 } // namespace
 
 void redirect_log(void (*sink)(char, const char *)) {
@@ -75,6 +90,8 @@ std::shared_ptr<const Model> Model::load(const char *path) {
     for (Token id = 0; id < vocab.token_eot; ++id)
         model->bytes_[id] = vocab.id_to_token.at(id);
     model->trie_ = std::make_unique<VocabTrie>(model->bytes_);
+    // Nobody asks upstream for a token's text any more: a map of 50,000 strings.
+    model->context_->vocab.id_to_token.clear();
     return model;
 }
 
@@ -111,45 +128,173 @@ std::vector<Token> Model::prompt(int32_t language, const std::string &context) c
     return tokens;
 }
 
-Decoder::Decoder(std::shared_ptr<const Model> model, int32_t threads, int32_t cells)
-    : model_(std::move(model)), threads_(threads) {
-    whisper_context *context = model_->context();
-    state_ = whisper_init_state(context);
-    if (state_ == nullptr)
-        throw std::bad_alloc();
-
-    // Upstream sizes the cache for one sequence.
-    const whisper_hparams &h = context->model.hparams;
-    cells = GGML_PAD(cells, 256);
-    whisper_kv_cache_free(state_->kv_self);
-    if (!whisper_kv_cache_init(state_->kv_self, state_->backends[0], context->itype, h.n_text_state,
-                               h.n_text_layer, cells)) {
-        whisper_free_state(state_);
-        throw std::bad_alloc();
+// What upstream's state would hold, without its buffers for the longest audio and the whole
+// vocabulary: one piece of memory serves all graphs, one after the other, and grows with them.
+struct Decoder::State {
+    ~State() {
+        whisper_kv_cache_free(self);
+        whisper_kv_cache_free(cross);
+        ggml_gallocr_free(memory);
+        ggml_backend_free(backend);
     }
+
+    ggml_backend_t backend = nullptr;
+    ggml_gallocr_t memory = nullptr;
+    whisper_kv_cache self = {}, cross = {};
+    std::vector<uint8_t> meta; // of a graph's tensors
+    int32_t audio_ctx = 0;
+
+    // Room for a graph of so many nodes; views and inputs are counted, too.
+    ggml_context *context(size_t nodes) {
+        meta.resize(ggml_tensor_overhead() * nodes + ggml_graph_overhead_custom(nodes, false));
+        return ggml_init({meta.size(), meta.data(), true});
+    }
+};
+
+Decoder::Decoder(std::shared_ptr<const Model> model, int32_t threads, int32_t cells)
+    : model_(std::move(model)), state_(std::make_unique<State>()) {
+    const whisper_context *context = model_->context();
+    const whisper_hparams &h = context->model.hparams;
+    state_->backend = ggml_backend_cpu_init();
+    if (state_->backend == nullptr)
+        throw std::bad_alloc();
+    ggml_backend_cpu_set_n_threads(state_->backend, threads);
+    state_->memory = ggml_gallocr_new(ggml_backend_get_default_buffer_type(state_->backend));
+    cells = GGML_PAD(cells, 256);
+    if (!whisper_kv_cache_init(state_->self, state_->backend, context->itype, h.n_text_state,
+                               h.n_text_layer, cells))
+        throw std::bad_alloc();
+    give_back(state_->self);
+    if (!whisper_kv_cache_init(state_->cross, state_->backend, context->itype, h.n_text_state,
+                               h.n_text_layer, GGML_PAD(h.n_audio_ctx, 256)))
+        throw std::bad_alloc();
+    give_back(state_->cross);
     cells_.resize(size_t(cells));
     positions_.resize(size_t(cells));
-    for (std::vector<float> &hidden : hidden_)
-        hidden.resize(size_t(cells) * size_t(h.n_text_state));
 }
 
-Decoder::~Decoder() { whisper_free_state(state_); }
+Decoder::~Decoder() = default;
+
+namespace {
+
+// Attention weights of so many bytes are computed at a time: those of all heads together grow with
+// the square of the audio, 13 s take 12 MB and as much again for a copy. Up to 8 s it is all heads
+// of tiny, so that short commands lose nothing.
+constexpr int64_t attention_bytes = 4 << 20;
+
+// The encoder of upstream's whisper_build_graph_conv, _encoder and _cross in one graph, whose
+// attention takes some heads at a time.
+struct Encoder {
+    const whisper_model &model;
+    ggml_type itype;
+    int64_t n_ctx;
+    ggml_context *ctx = nullptr;
+    ggml_cgraph *graph = nullptr;
+    ggml_tensor *attended = nullptr; // (n_state, n_ctx), of one layer after the other
+
+    int64_t n_state() const { return model.hparams.n_audio_state; }
+    int64_t n_head() const { return model.hparams.n_audio_head; }
+    int64_t width() const { return n_state() / n_head(); }
+    int64_t heads_at_once() const {
+        const int64_t head_bytes = n_ctx * n_ctx * int64_t(sizeof(float));
+        return std::min(n_head(), std::max<int64_t>(1, attention_bytes / head_bytes));
+    }
+    size_t n_nodes() const {
+        const int64_t blocks = (n_head() + heads_at_once() - 1) / heads_at_once();
+        return size_t(64 + model.hparams.n_audio_layer * (40 + 16 * blocks) +
+                      model.hparams.n_text_layer * 16);
+    }
+
+    ggml_tensor *norm(ggml_tensor *x, ggml_tensor *weight, ggml_tensor *bias) const {
+        return ggml_add(ctx, ggml_mul(ctx, ggml_norm(ctx, x, model.hparams.eps), weight), bias);
+    }
+    ggml_tensor *linear(ggml_tensor *weight, ggml_tensor *x, ggml_tensor *bias) const {
+        return ggml_add(ctx, ggml_mul_mat(ctx, weight, x), bias);
+    }
+    // (n_state, n_ctx) -> (width, n_heads, n_ctx), of some heads
+    ggml_tensor *heads(ggml_tensor *x, int64_t first, int64_t n) const {
+        return ggml_view_3d(ctx, x, width(), n, n_ctx, x->nb[0] * width(), x->nb[1],
+                            x->nb[0] * width() * first);
+    }
+
+    ggml_tensor *attention(const whisper_layer_encoder &layer, ggml_tensor *x) const {
+        ggml_tensor *q = linear(layer.attn_q_w, x, layer.attn_q_b);
+        ggml_tensor *k = ggml_mul_mat(ctx, layer.attn_k_w, x);
+        ggml_tensor *v = linear(layer.attn_v_w, x, layer.attn_v_b);
+        const float scale = 1.0f / sqrtf(float(width()));
+        for (int64_t first = 0; first < n_head(); first += heads_at_once()) {
+            const int64_t n = std::min(heads_at_once(), n_head() - first);
+            ggml_tensor *some_q = ggml_permute(ctx, heads(q, first, n), 0, 2, 1, 3);
+            ggml_tensor *some_k =
+                ggml_permute(ctx, ggml_cast(ctx, heads(k, first, n), itype), 0, 2, 1, 3);
+            ggml_tensor *some_v =
+                ggml_cast(ctx, ggml_permute(ctx, heads(v, first, n), 1, 2, 0, 3), itype);
+            ggml_tensor *weights =
+                ggml_soft_max_ext(ctx, ggml_mul_mat(ctx, some_k, some_q), nullptr, scale, 0.0f);
+            ggml_tensor *y = ggml_permute(ctx, ggml_mul_mat(ctx, some_v, weights), 0, 2, 1, 3);
+            ggml_build_forward_expand(graph, ggml_cpy(ctx, y, heads(attended, first, n)));
+        }
+        return linear(layer.attn_ln_1_w, attended, layer.attn_ln_1_b);
+    }
+
+    // Returns the input of the graph, which ends in the keys and values of the decoder's layers.
+    ggml_tensor *build(const whisper_kv_cache &cross) {
+        graph = ggml_new_graph_custom(ctx, n_nodes(), false);
+        ggml_tensor *mel = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, 2 * n_ctx, model.hparams.n_mels);
+        ggml_set_input(mel);
+        attended = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, n_state(), n_ctx);
+        const auto convolve = [&](ggml_tensor *weight, ggml_tensor *input, int stride,
+                                  ggml_tensor *bias) {
+            ggml_tensor *y = ggml_conv_1d_ph(ctx, weight, input, stride, 1);
+            return ggml_gelu(ctx, ggml_add(ctx, y, bias));
+        };
+        ggml_tensor *x = convolve(model.e_conv_1_w, mel, 1, model.e_conv_1_b);
+        x = convolve(model.e_conv_2_w, x, 2, model.e_conv_2_b);
+        ggml_tensor *places =
+            ggml_view_2d(ctx, model.e_pe, model.e_pe->ne[0], n_ctx, model.e_pe->nb[1], 0);
+        x = ggml_add(ctx, places, ggml_cont(ctx, ggml_transpose(ctx, x)));
+        for (const whisper_layer_encoder &layer : model.layers_encoder) {
+            x = ggml_add(ctx, attention(layer, norm(x, layer.attn_ln_0_w, layer.attn_ln_0_b)), x);
+            ggml_tensor *y = norm(x, layer.mlp_ln_w, layer.mlp_ln_b);
+            y = ggml_gelu(ctx, linear(layer.mlp_0_w, y, layer.mlp_0_b));
+            x = ggml_add(ctx, linear(layer.mlp_1_w, y, layer.mlp_1_b), x);
+        }
+        x = norm(x, model.e_ln_w, model.e_ln_b);
+
+        const float scale = std::pow(float(width()), -0.25f); // as in Decoder::run
+        const size_t size_k = ggml_element_size(cross.k), size_v = ggml_element_size(cross.v);
+        for (size_t il = 0; il < model.layers_decoder.size(); ++il) {
+            const whisper_layer_decoder &layer = model.layers_decoder[il];
+            ggml_tensor *k = ggml_scale(ctx, ggml_mul_mat(ctx, layer.cross_attn_k_w, x), scale);
+            ggml_tensor *v =
+                ggml_transpose(ctx, linear(layer.cross_attn_v_w, x, layer.cross_attn_v_b));
+            const size_t before = il * size_t(n_ctx * n_state());
+            ggml_tensor *to_k = ggml_view_1d(ctx, cross.k, n_state() * n_ctx, size_k * before);
+            ggml_tensor *to_v = ggml_view_2d(ctx, cross.v, n_ctx, n_state(), size_t(n_ctx) * size_v,
+                                             size_v * before);
+            ggml_build_forward_expand(graph, ggml_cpy(ctx, k, to_k));
+            ggml_build_forward_expand(graph, ggml_cpy(ctx, v, to_v));
+        }
+        return mel;
+    }
+};
+
+} // namespace
 
 bool Decoder::encode(const float *mel, int32_t audio_ctx, bool (*stopped)(void *), void *of) {
-    whisper_set_mel_with_state(model_->context(), state_, mel, 2 * audio_ctx,
-                               model_->context()->model.hparams.n_mels);
-    state_->exp_n_audio_ctx = audio_ctx;
     next_cell_ = 0;
-    // Upstream asks the callback it is given only when all is done.
-    const auto ask = [&](bool (*callback)(void *), void *data) {
-        for (ggml_backend_t backend : state_->backends)
-            if (ggml_backend_is_cpu(backend))
-                ggml_backend_cpu_set_abort_callback(backend, callback, data);
-    };
-    ask(stopped, of);
+    state_->audio_ctx = audio_ctx;
+    Encoder encoder{model_->context()->model, model_->context()->itype, audio_ctx};
+    encoder.ctx = state_->context(encoder.n_nodes());
+    ggml_tensor *input = encoder.build(state_->cross);
+    ggml_free(encoder.ctx);
+    if (!ggml_gallocr_alloc_graph(state_->memory, encoder.graph))
+        return false;
+    ggml_backend_tensor_set(input, mel, 0, ggml_nbytes(input));
+    ggml_backend_cpu_set_abort_callback(state_->backend, stopped, of);
     const bool done =
-        whisper_encode_internal(*model_->context(), *state_, 0, threads_, nullptr, nullptr);
-    ask(nullptr, nullptr);
+        ggml_backend_graph_compute(state_->backend, encoder.graph) == GGML_STATUS_SUCCESS;
+    ggml_backend_cpu_set_abort_callback(state_->backend, nullptr, nullptr);
     return done;
 }
 
@@ -181,41 +326,51 @@ ggml_tensor *product(ggml_context *ctx, ggml_tensor *weight, ggml_tensor *x) {
 
 } // namespace
 
+namespace {
+
+// Rows of the output matrix are gathered as float32, 1.5 KB each for tiny; where names can be said
+// it is thousands.
+constexpr int64_t gathered_rows = 1024;
+
+size_t gather_nodes(const std::vector<Token> &extra) {
+    return 4 * (extra.size() / size_t(gathered_rows) + 1);
+}
+
+} // namespace
+
 struct Decoder::Output {
-    ggml_tensor *block, *wanted, *gathered; // the last two null without extra rows
+    ggml_tensor *block;
+    ggml_tensor *wanted;                 // null without extra rows
+    std::vector<ggml_tensor *> gathered; // of extra rows, some at a time
 };
 
 template <typename Fill, typename Keep>
 bool Decoder::compute(ggml_cgraph *graph, const Output &output, const std::vector<Token> &extra,
                       const Fill &fill, const Keep &keep) {
-    ggml_backend_sched_t sched = state_->sched_decode.sched;
-    if (!ggml_backend_sched_alloc_graph(sched, graph))
+    if (!ggml_gallocr_alloc_graph(state_->memory, graph))
         return false;
     fill();
     if (output.wanted)
         ggml_backend_tensor_set(output.wanted, extra.data(), 0, extra.size() * sizeof(Token));
-    const bool done = ggml_graph_compute_helper(sched, graph, threads_, false);
-    // The scheduler may hand out the outputs' memory once it is reset, so they are copied first.
-    if (done) {
-        copy_logits(output);
-        keep();
-    }
-    ggml_backend_sched_reset(sched);
-    return done;
+    if (ggml_backend_graph_compute(state_->backend, graph) != GGML_STATUS_SUCCESS)
+        return false;
+    copy_logits(output);
+    keep();
+    return true;
 }
 
 void Decoder::copy_logits(const Output &output) {
     const size_t n_block = size_t(output.block->ne[0]), n = size_t(output.block->ne[1]);
-    const size_t n_extra = output.gathered ? size_t(output.gathered->ne[0]) : 0;
-    n_columns_ = n_block + n_extra;
+    n_columns_ = n_block + (output.wanted ? size_t(output.wanted->ne[0]) : 0);
     logits_.resize(n * n_columns_);
     for (size_t i = 0; i < n; ++i) {
         float *row = logits_.data() + i * n_columns_;
         ggml_backend_tensor_get(output.block, row, i * output.block->nb[1],
                                 n_block * sizeof(float));
-        if (output.gathered) {
-            ggml_backend_tensor_get(output.gathered, row + n_block, i * output.gathered->nb[1],
-                                    n_extra * sizeof(float));
+        float *column = row + n_block;
+        for (const ggml_tensor *some : output.gathered) {
+            ggml_backend_tensor_get(some, column, i * some->nb[1], some->nb[1]);
+            column += some->ne[0];
         }
     }
 }
@@ -224,7 +379,7 @@ bool Decoder::run(const std::vector<Input> &inputs, Audio audio, Rows rows,
                   const std::vector<Token> &extra) {
     const whisper_model &model = model_->context()->model;
     const whisper_hparams &h = model.hparams;
-    whisper_kv_cache &cache = state_->kv_self;
+    whisper_kv_cache &cache = state_->self;
     const int32_t n = int32_t(inputs.size());
     const int32_t first = next_cell_;
     const int32_t n_kv = first + n;
@@ -234,14 +389,13 @@ bool Decoder::run(const std::vector<Input> &inputs, Audio audio, Rows rows,
     const int64_t n_state = h.n_text_state;
     const int64_t n_head = h.n_text_head;
     const int64_t width = n_state / n_head;
-    const int64_t n_audio = state_->exp_n_audio_ctx;
+    const int64_t n_audio = state_->audio_ctx;
     // Upstream scales queries and keys each by the fourth root, for the sake of half precision.
     const float scale = std::pow(float(width), -0.25f);
 
-    ggml_init_params params = {state_->sched_decode.meta.size(), state_->sched_decode.meta.data(),
-                               true};
-    ggml_context *ctx = ggml_init(params);
-    ggml_cgraph *graph = ggml_new_graph_custom(ctx, WHISPER_MAX_NODES, false);
+    const size_t n_nodes = 64 + 64 * size_t(h.n_text_layer) + gather_nodes(extra);
+    ggml_context *ctx = state_->context(n_nodes);
+    ggml_cgraph *graph = ggml_new_graph_custom(ctx, n_nodes, false);
     const auto input = [&](ggml_tensor *tensor) {
         ggml_set_input(tensor);
         return tensor;
@@ -272,8 +426,8 @@ bool Decoder::run(const std::vector<Input> &inputs, Audio audio, Rows rows,
 
     const int64_t cells = cache.size;
     const size_t size_k = ggml_element_size(cache.k), size_v = ggml_element_size(cache.v);
-    const size_t size_kc = ggml_element_size(state_->kv_cross.k);
-    const size_t size_vc = ggml_element_size(state_->kv_cross.v);
+    const size_t size_kc = ggml_element_size(state_->cross.k);
+    const size_t size_vc = ggml_element_size(state_->cross.v);
     for (int64_t il = 0; il < h.n_text_layer; ++il) {
         const whisper_layer_decoder &layer = model.layers_decoder[il];
 
@@ -303,10 +457,10 @@ bool Decoder::run(const std::vector<Input> &inputs, Audio audio, Rows rows,
             y = norm(x, layer.cross_attn_ln_0_w, layer.cross_attn_ln_0_b);
             q = linear(layer.cross_attn_q_w, y, layer.cross_attn_q_b);
             ggml_tensor *cross_k =
-                ggml_view_3d(ctx, state_->kv_cross.k, width, n_audio, n_head, size_kc * n_state,
+                ggml_view_3d(ctx, state_->cross.k, width, n_audio, n_head, size_kc * n_state,
                              size_kc * width, size_kc * n_state * n_audio * il);
             ggml_tensor *cross_v =
-                ggml_view_3d(ctx, state_->kv_cross.v, n_audio, width, n_head, n_audio * size_vc,
+                ggml_view_3d(ctx, state_->cross.v, n_audio, width, n_head, n_audio * size_vc,
                              n_audio * size_vc * width, n_audio * size_vc * n_state * il);
             y = attend(heads(q), cross_k, cross_v, nullptr, scale);
         } else {
@@ -341,7 +495,9 @@ bool Decoder::run(const std::vector<Input> &inputs, Audio audio, Rows rows,
         ggml_backend_tensor_set(mask, mask_.data(), 0, mask_.size() * sizeof(float));
     };
     const auto keep = [&] {
-        ggml_backend_tensor_get(x, hidden(audio).data() + first * n_state, 0, ggml_nbytes(x));
+        std::vector<float> &kept = hidden(audio);
+        kept.resize(std::max(kept.size(), size_t(n_kv) * size_t(n_state)));
+        ggml_backend_tensor_get(x, kept.data() + first * n_state, 0, ggml_nbytes(x));
         next_cell_ = n_kv;
     };
     return compute(graph, out, extra, fill, keep);
@@ -350,10 +506,9 @@ bool Decoder::run(const std::vector<Input> &inputs, Audio audio, Rows rows,
 bool Decoder::look_again(const std::vector<int32_t> &cells, Audio audio, Rows rows,
                          const std::vector<Token> &extra) {
     const int64_t n_state = model_->context()->model.hparams.n_text_state;
-    ggml_init_params params = {state_->sched_decode.meta.size(), state_->sched_decode.meta.data(),
-                               true};
-    ggml_context *ctx = ggml_init(params);
-    ggml_cgraph *graph = ggml_new_graph_custom(ctx, WHISPER_MAX_NODES, false);
+    const size_t n_nodes = 16 + gather_nodes(extra);
+    ggml_context *ctx = state_->context(n_nodes);
+    ggml_cgraph *graph = ggml_new_graph_custom(ctx, n_nodes, false);
     ggml_tensor *x = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, n_state, int64_t(cells.size()));
     ggml_set_input(x);
     const Output out = output(ctx, graph, x, rows, extra);
@@ -383,9 +538,13 @@ Decoder::Output Decoder::output(ggml_context *ctx, ggml_cgraph *graph, ggml_tens
     if (!all && !extra.empty()) {
         out.wanted = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, int64_t(extra.size()));
         ggml_set_input(out.wanted);
-        out.gathered = ggml_mul_mat(ctx, ggml_get_rows(ctx, model.d_te, out.wanted), hidden);
-        ggml_set_output(out.gathered);
-        ggml_build_forward_expand(graph, out.gathered);
+        for (int64_t at = 0; at < out.wanted->ne[0]; at += gathered_rows) {
+            const int64_t n = std::min(gathered_rows, out.wanted->ne[0] - at);
+            ggml_tensor *some = ggml_view_1d(ctx, out.wanted, n, size_t(at) * sizeof(Token));
+            out.gathered.push_back(ggml_mul_mat(ctx, ggml_get_rows(ctx, model.d_te, some), hidden));
+            ggml_set_output(out.gathered.back());
+            ggml_build_forward_expand(graph, out.gathered.back());
+        }
     }
     return out;
 }
@@ -412,6 +571,22 @@ bool Vad::process(const float *samples, float &probability) {
     quiet = false;
     probability = context_->probs[0];
     return done && std::isfinite(probability);
+}
+
+void spare_memory() {
+#ifdef __GLIBC__
+    // Each thread would keep what it freed for itself. Large pieces go back when they are freed:
+    // without a limit of ours, glibc raises its own to the largest piece it has seen.
+    mallopt(M_ARENA_MAX, 1);
+    mallopt(M_MMAP_THRESHOLD, 512 * 1024);
+    mallopt(M_TRIM_THRESHOLD, 1024 * 1024);
+#endif
+}
+
+void give_back_freed() {
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
 }
 
 int32_t language_id(const char *code) { return whisper_lang_id(code); }

@@ -17,7 +17,6 @@ struct ggml_cgraph;
 struct ggml_context;
 struct ggml_tensor;
 struct whisper_context;
-struct whisper_state;
 struct whisper_vad_context;
 
 namespace ev {
@@ -117,6 +116,7 @@ class Decoder {
 
   private:
     struct Output; // the output matrix at the end of a graph
+    struct State;  // memory of upstream's types
 
     Output output(ggml_context *ctx, ggml_cgraph *graph, ggml_tensor *hidden, Rows rows,
                   const std::vector<Token> &extra) const;
@@ -129,8 +129,7 @@ class Decoder {
     std::vector<float> &hidden(Audio audio) { return hidden_[audio == Audio::heard ? 0 : 1]; }
 
     std::shared_ptr<const Model> model_;
-    whisper_state *state_ = nullptr;
-    int32_t threads_;
+    std::unique_ptr<State> state_;
     int32_t next_cell_ = 0;
     size_t n_columns_ = 0;
     std::vector<Input> cells_;
@@ -161,6 +160,11 @@ class Vad {
 
 // whisper.cpp's number of a language code, -1 for an unknown one.
 int32_t language_id(const char *code);
+
+// Has the allocator of this process keep little of what is freed, from now on.
+void spare_memory();
+// Gives back what it has kept.
+void give_back_freed();
 
 // Sends upstream's and ggml's log to `sink` from now on.
 void redirect_log(void (*sink)(char level, const char *text));

@@ -119,6 +119,8 @@ def _command(arguments: Sequence[str] | None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Microphone (or recordings, or raw audio) to MQTT."""
+    # Before NumPy is loaded: its products are too small for more, and each thread takes memory.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from edgevoice import service  # noqa: PLC0415 - each command loads only what it needs
 
     config = _config(options)

@@ -13,6 +13,7 @@ it into a typed error. cffi releases the GIL while C runs.
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import mmap
@@ -102,6 +103,17 @@ def whisper_version() -> str:
 def kernels() -> str:
     """What ggml's kernels were compiled for, as upstream prints it."""
     return str(ffi.string(lib.ev_kernels()).decode()).strip()
+
+
+def spare_memory() -> None:
+    """Have this process keep little of the memory that it frees from now on: for a service, not a library."""
+    lib.ev_memory_spare()
+
+
+def give_back_memory() -> None:
+    """Give back to the system what was freed and kept."""
+    gc.collect()
+    lib.ev_memory_give_back()
 
 
 def language_id(code: str) -> int:

@@ -19,6 +19,7 @@ from contextlib import ExitStack, closing, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from edgevoice import native
 from edgevoice.broker import mqtt_settings
 from edgevoice.commands import Commands
 from edgevoice.discovery import Discovery
@@ -82,6 +83,7 @@ def run(
     Raises:
         EdgevoiceError: something cannot be opened, or not every result reached the broker.
     """
+    native.spare_memory()
     publisher = _publisher(config)
     figures = Figures()
     with heard(), closing(publisher) if publisher else nullcontext():
@@ -94,6 +96,7 @@ def run(
             told = _Told([figures.count, show], [watchdog.tell], [])
             if publisher:
                 _tell_broker(config, publisher, told)
+            told.grammars.append(lambda _: native.give_back_memory())  # what compiling it took
             reloader = Reloader(
                 pipeline.recogniser, _each(told.grammars), *others, choices=config.grammar.choices
             )
