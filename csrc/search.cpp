@@ -288,9 +288,8 @@ ev_status Search::first_pass(Decoder &decoder, const std::vector<Token> &prompt,
     reached_.clear();
     finished_.clear();
     const int32_t start = language_->dfa.start();
-    if (start == Dfa::dead)
-        return EV_OK;
-    live_.push_back({0.0, 0.0, 0, start, 0, int32_t(prompt.size()) - 1});
+    if (start != Dfa::dead) // else only the transcript's beginning is looked at, for no-speech
+        live_.push_back({0.0, 0.0, 0, start, 0, int32_t(prompt.size()) - 1});
 
     decoder.rewind();
     inputs_.clear();
@@ -298,6 +297,8 @@ ev_status Search::first_pass(Decoder &decoder, const std::vector<Token> &prompt,
         inputs_.push_back({prompt[i], int32_t(i) - 1});
     if (!decode(decoder, inputs_, live_))
         return EV_ERR_INFERENCE;
+    if (live_.empty())
+        return EV_OK;
 
     for (int32_t length = 1;; ++length) {
         if (const ev_status status = stop.check(); status != EV_OK)
