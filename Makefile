@@ -64,7 +64,7 @@ $(NATIVE) $(UPSTREAM) &: $(VENV)/build-tools $(CSRC) build_native.py
 
 $(VENV)/installed: pyproject.toml $(VENV)/build-tools | $(NATIVE)
 	@echo "installing Python packages into $(VENV)"
-	@$(RUN)/python -m pip install --disable-pip-version-check --no-build-isolation --editable '.[test,eval,wake,zeroconf,home-assistant]'
+	@$(RUN)/python -m pip install --disable-pip-version-check --no-build-isolation --editable '.[test,eval,wake,zeroconf,web,home-assistant]'
 	@touch $@
 
 clean: ## remove what was built here; models and the cache stay

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn, cast
 
-from edgevoice import __version__, cli_bench, cli_eval, cli_grammar, cli_grammar_import, cli_records
+from edgevoice import __version__, cli_bench, cli_eval, cli_grammar, cli_grammar_import, cli_records, cli_web
 from edgevoice.errors import (
     AudioError,
     CheckFailedError,
@@ -376,6 +376,11 @@ def config_check(options: argparse.Namespace) -> None:
     print(f"{path}: in order" if path else "no configuration file: the defaults are in effect")
 
 
+def web_set_password(options: argparse.Namespace) -> None:
+    """Set the password of the page."""
+    cli_web.password(options, _config(options))
+
+
 def ha_remove(options: argparse.Namespace) -> None:
     """Takes the device out of Home Assistant."""
     from edgevoice import cli_ha  # noqa: PLC0415
@@ -686,6 +691,11 @@ def _parser() -> argparse.ArgumentParser:  # noqa: PLR0915 - a few a command
 
     group = add_group("ha", "what Home Assistant knows of edgevoice")
     add(group, "remove", ha_remove, "take the device out of Home Assistant")
+
+    group = add_group("web", "the page in a browser")
+    cli_web.add_password(
+        add(group, "password", web_set_password, "write the hash of its password, which it asks for")
+    )
 
     group = add_group("config", "show and check the configuration")
     sub = add(group, "show", config_show, "the configuration in effect")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from edgevoice import levels
+from edgevoice.levels import LOUD_DBFS, Meter
 from edgevoice.pipeline import Watcher
 from edgevoice.reasons import REASONS
 
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 _REFRESH_PER_S: Final = 10  # also over a slow line
 _BAR: Final = 40  # characters; with its labels it fits 80 columns
 _QUIET_DBFS: Final = -72.0  # 1.8 dB a character; below is no sound card
-_LOUD_DBFS: Final = -1.0  # peaks above are distorted
-_FALL_DB: Final = 1.5  # a frame: the eye sees a peak for half a second
 
 _STATES: Final[dict[State, tuple[str, str]]] = {
     "listening": ("green", "listening"),
@@ -85,7 +82,7 @@ class View(Watcher):
         self.partial: Answer | None = None
         self._threshold = threshold
         self._state: State = "listening"
-        self._rms_dbfs = self._peak_dbfs = _QUIET_DBFS
+        self._meter = Meter()
         self._probability = 0.0
 
     def tell(self, state: State) -> None:
@@ -96,9 +93,7 @@ class View(Watcher):
 
     def scored(self, scored: ScoredFrame) -> None:
         """Take a frame."""
-        samples = scored.frame.samples
-        self._rms_dbfs = levels.rms_dbfs(samples)
-        self._peak_dbfs = max(levels.dbfs(float(np.abs(samples).max())), self._peak_dbfs - _FALL_DB)
+        self._meter.push(scored.frame.samples)
         self._probability = scored.speech_probability
 
     def answered(self, answer: Answer) -> None:
@@ -108,7 +103,7 @@ class View(Watcher):
     def __rich__(self) -> Group:
         style, words = _STATES[self._state]
         away = self._state in ("lost", "muted")
-        rms, peak = (_QUIET_DBFS, _QUIET_DBFS) if away else (self._rms_dbfs, self._peak_dbfs)
+        rms, peak = (_QUIET_DBFS, _QUIET_DBFS) if away else (self._meter.rms_dbfs, self._meter.peak_dbfs)
         table = Table.grid(padding=(0, 1))
         table.add_column(width=7, style="dim")
         table.add_column(width=_BAR)
@@ -150,7 +145,7 @@ def _level_styles() -> Iterator[str]:
 def _level_words(rms_dbfs: float, peak_dbfs: float, *, away: bool) -> str:
     if away:
         return ""
-    if peak_dbfs > _LOUD_DBFS:
+    if peak_dbfs > LOUD_DBFS:
         return "too loud: turn the microphone down"
     return f"{rms_dbfs:4.0f} dB" if rms_dbfs > _QUIET_DBFS else "silent"
 

@@ -108,6 +108,11 @@ class Commands:
         self._report()
 
     @property
+    def muted(self) -> bool:
+        """Whether nothing is heard, or will not be by a microphone that opens."""
+        return self._muted
+
+    @property
     def microphone(self) -> Microphone | None:
         """The one that is muted; None while recordings are played."""
         return self._microphone

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import errno
+import ipaddress
 import logging
 import os
 import re
@@ -352,6 +353,31 @@ class RecordsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class WebConfig:
+    """The page in a browser, and the metrics."""
+
+    listen: Annotated[
+        str | None, Pattern(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]{1,253}):[0-9]{1,5}", "HOST:PORT")
+    ] = None
+    """None serves nobody."""
+
+    password_file: Path | None = None
+    """With what `edgevoice web password` has made of the password."""
+
+    name: Annotated[str | None, Pattern(r"[A-Za-z0-9._-]{1,253}", "a host name")] = None
+    """By which browsers may call this machine, beside its address and localhost."""
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        host = (self.listen or "").rpartition(":")[0].strip("[]")
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
+
+
+@dataclass(frozen=True, slots=True)
 class LogConfig:
     """What is logged."""
 
@@ -378,6 +404,7 @@ class Config:
     home_assistant: HomeAssistantConfig = field(default_factory=HomeAssistantConfig)
     feedback: FeedbackConfig = field(default_factory=FeedbackConfig)
     records: RecordsConfig = field(default_factory=RecordsConfig)
+    web: WebConfig = field(default_factory=WebConfig)
     log: LogConfig = field(default_factory=LogConfig)
 
 
@@ -463,6 +490,20 @@ _RULES: Final = (
         ("wyoming.announce", "wyoming.listen"),
         lambda c: not c.wyoming.announce or (c.wyoming.listen or "").startswith("tcp:"),
         "only what listens on tcp:// can be announced; set wyoming.listen to that, or this to false",
+    ),
+    _Rule(
+        ("web.listen", "web.password_file"),
+        lambda c: c.web.listen is None or c.web.loopback or c.web.password_file is not None,
+        "others than this machine can reach it, and there is no password; set web.password_file, or listen "
+        "on 127.0.0.1",
+    ),
+    *(
+        _Rule(
+            (f"web.{name}", "web.listen"),
+            lambda c, name=name: getattr(c.web, name) is None or c.web.listen is not None,  # type: ignore[misc]
+            "has no effect without web.listen; set that, such as 127.0.0.1:8490, or this to null",
+        )
+        for name in ("password_file", "name")
     ),
     _Rule(
         (
@@ -583,6 +624,7 @@ def check_files(config: Config) -> None:
         ("mqtt.tls.ca_file", config.mqtt.tls.ca_file),
         ("mqtt.tls.cert_file", config.mqtt.tls.cert_file),
         ("mqtt.tls.key_file", config.mqtt.tls.key_file),
+        ("web.password_file", config.web.password_file),
     ):
         try:
             if path is not None:

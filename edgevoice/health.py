@@ -1,8 +1,8 @@
 """How the engine fares: one registry of figures, told on the topic `health`.
 
     results ──> Figures <── sources, asked for when a report is due (publisher, microphone, ...)
-                   │
-                   └── report() ──> Reporter ──> publish.py, now and every so many seconds
+                   ├── report() ──> Reporter ──> publish.py, now and every so many seconds
+                   └── report(), stages() ──> metrics.py ──> Prometheus
 
 What is kept is bounded: counts, and the latencies of the last results.
 """
@@ -14,15 +14,16 @@ import math
 import os
 import threading
 import time
+from bisect import bisect_left
 from collections import deque
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, get_args
 
 from edgevoice.capture import CaptureCounters
 from edgevoice.errors import EdgevoiceError
-from edgevoice.events import Reason
+from edgevoice.events import Reason, Timings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -34,12 +35,34 @@ _log = logging.getLogger(__name__)
 WINDOW_RESULTS: Final = 512
 """Latencies kept: a day's commands of a household, and enough for the 95th percentile."""
 
+LATENCY: Final = "latency"
+"""From the last word to the answer, of what was heard live: silence and stages."""
+
+BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Upper ends of the histograms' parts: Prometheus' own, and below them for stages that take no time; above is
+recognition.timeout_s."""
+
 _THROTTLED: Final = "sys/devices/platform/soc/soc:firmware/get_throttled"
 """Of Raspberry Pi's firmware, as hexadecimal text; its bits: documentation of `vcgencmd get_throttled`."""
 
 _THROTTLED_NOW: Final = 0b1111  # under-voltage, frequency capped, throttled, soft temperature limit
 _UNDER_VOLTAGE_NOW: Final = 0b1
 _SINCE_BOOT_SHIFT: Final = 16  # the same four bits, for what has happened since the machine started
+
+
+@dataclass(slots=True)
+class Histogram:
+    """How many of some times were how long."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
+    """Of those that exceed the bound before, and not the one of this place; the last: all bounds."""
+
+    sum_s: float = 0.0
+
+    def add(self, duration_s: float) -> None:
+        """Take one."""
+        self.counts[bisect_left(BOUNDS_S, duration_s)] += 1
+        self.sum_s += duration_s
 
 
 class Figures:
@@ -57,6 +80,7 @@ class Figures:
         self._lock = threading.Lock()
         self._utterances = dict.fromkeys(("accepted", *get_args(Reason)), 0)
         self._latencies_ms: deque[float] = deque(maxlen=WINDOW_RESULTS)
+        self._stages = {name: Histogram() for name in (LATENCY, *Timings.__slots__)}
         self._sources: dict[str, Callable[[], Mapping[str, object]]] = {
             "audio": lambda: asdict(CaptureCounters())
         }
@@ -67,6 +91,10 @@ class Figures:
             self._utterances["accepted" if result.accepted else result.reason or "out_of_grammar"] += 1
             if result.latency_ms is not None:
                 self._latencies_ms.append(result.latency_ms)
+                self._stages[LATENCY].add(result.latency_ms / 1000)
+            for stage, ms in asdict(result.timings).items():
+                if ms > 0:  # it had something to do
+                    self._stages[stage].add(ms / 1000)
 
     def watch(self, group: str, read: Callable[[], Mapping[str, object]]) -> None:
         """Have a group of figures asked for whenever a report is due; in place of one of its name."""
@@ -92,6 +120,13 @@ class Figures:
             },
             **{group: dict(read()) for group, read in sources.items()},
         }
+
+    def stages(self) -> dict[str, Histogram]:
+        """How long each stage took, and under LATENCY an answer, since the start."""
+        with self._lock:
+            return {
+                stage: Histogram(list(found.counts), found.sum_s) for stage, found in self._stages.items()
+            }
 
 
 class Reporter:

@@ -24,6 +24,7 @@ _CLEAR_DB: Final = (
     15.0  # of speech above the room; with the loudest moments 12 dB apart, 1 in 100 orders was lost
 )
 DIGITAL_DBFS: Final = -90.0
+_FALL_DB: Final = 1.5  # a frame: the eye sees a peak for half a second
 _SPEECH: Final = 0.5
 _QUIETER: Final = 10  # percent of the frames; the silence that ends an utterance is more than that
 _LOUDER: Final = 90
@@ -73,6 +74,18 @@ class Levels:
         if self.speech_dbfs - self.room_dbfs < _CLEAR_DB:
             return "the room is nearly as loud as the voice: speak closer, or put the microphone elsewhere"
         return "good"
+
+
+class Meter:
+    """What a meter shows, by frame; written to by one thread, and read by others."""
+
+    def __init__(self) -> None:
+        self.rms_dbfs = self.peak_dbfs = SILENCE_DBFS
+
+    def push(self, samples: Samples) -> None:
+        """Take a frame."""
+        self.rms_dbfs = rms_dbfs(samples)
+        self.peak_dbfs = max(dbfs(float(np.abs(samples).max())), self.peak_dbfs - _FALL_DB)
 
 
 def clarity_db(samples: Samples) -> float:

@@ -34,7 +34,7 @@ from edgevoice.vad import Vad
 from edgevoice.wake import WakeWord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from edgevoice.config import Config
@@ -78,6 +78,38 @@ class Watcher:
 
     def decided(self, utterance: Utterance, answer: Answer, result: Result) -> None:
         """Take what is told, with what it was made of, before it is told."""
+
+
+class Watchers(Watcher):
+    """Tells several."""
+
+    def __init__(self, watchers: Sequence[Watcher]) -> None:
+        self._watchers = watchers
+
+    def scored(self, scored: ScoredFrame) -> None:
+        """Pass it on."""
+        for each in self._watchers:
+            each.scored(scored)
+
+    def recognising(self, utterance: Utterance) -> None:
+        """Pass it on."""
+        for each in self._watchers:
+            each.recognising(utterance)
+
+    def answered(self, answer: Answer) -> None:
+        """Pass it on."""
+        for each in self._watchers:
+            each.answered(answer)
+
+    def cancelled(self) -> None:
+        """Pass it on."""
+        for each in self._watchers:
+            each.cancelled()
+
+    def decided(self, utterance: Utterance, answer: Answer, result: Result) -> None:
+        """Pass it on."""
+        for each in self._watchers:
+            each.decided(utterance, answer, result)
 
 
 class LastAnswer(Watcher):

@@ -49,7 +49,9 @@ NEGATIVES: Final = "negatives.jsonl"
 RAM_MB: Final = 10
 """At most, in memory in place of a folder that cannot be written; the smallest board has 512."""
 
-_ID: Final = re.compile(r"\d{8}-\d{6}-\d{3}-[0-9a-f]{4}")
+ID: Final = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9]{3}-[0-9a-f]{4}")
+"""What a record is called; nothing else is looked for in the file system."""
+
 _PART: Final = ".part"
 _WAITING: Final = 8  # records; one is written in some ms, or the disk does not take them
 _DAY_S: Final = 86_400.0
@@ -132,7 +134,7 @@ class Folder:
         found: dict[str, list[tuple[Path, os.stat_result]]] = {}
         with contextlib.suppress(FileNotFoundError):
             for path in self.path.iterdir():
-                if path.suffix in (".json", ".flac") and _ID.fullmatch(path.stem):
+                if path.suffix in (".json", ".flac") and ID.fullmatch(path.stem):
                     with contextlib.suppress(FileNotFoundError):
                         found.setdefault(path.stem, []).append((path, path.stat()))
         return found
@@ -151,7 +153,7 @@ class Folder:
                 found |= {
                     path.stem
                     for path in folder.iterdir()
-                    if path.suffix == ".json" and _ID.fullmatch(path.stem)
+                    if path.suffix == ".json" and ID.fullmatch(path.stem)
                 }
         return sorted(found)
 
@@ -218,7 +220,7 @@ class Folder:
         commands: list[str] = []
         others: list[str] = []
         for path in sorted(labelled.glob("*.json")):
-            if _ID.fullmatch(path.stem):
+            if ID.fullmatch(path.stem):
                 label = read(path).fields["label"]
                 entry = {"audio": f"{path.stem}.flac", **label}
                 (commands if label["intent"] else others).append(json.dumps(entry, ensure_ascii=False) + "\n")
@@ -340,6 +342,21 @@ def read(path: Path) -> Record:
     from edgevoice.audio import read_audio  # noqa: PLC0415 - as above
     from edgevoice.errors import AudioError  # noqa: PLC0415
 
+    fields = read_fields(path)
+    sound = path.with_suffix(".flac")
+    try:
+        samples = read_audio(sound) if sound.exists() else None
+    except AudioError as error:
+        raise UsageError(f"the sound of record {path.stem} is damaged: {error}") from None
+    return Record(path.stem, fields, samples)
+
+
+def read_fields(path: Path) -> dict[str, Any]:
+    """Read all of a record but its sound.
+
+    Raises:
+        UsageError: it is not there or no record.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_JSON_BYTES + 1)
@@ -353,12 +370,7 @@ def read(path: Path) -> Record:
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         seen = fields.get("format") if isinstance(fields, dict) else type(fields).__name__
         raise UsageError(f"{path} is no record of format {FORMAT} ({seen!r} seen); it is another version's")
-    sound = path.with_suffix(".flac")
-    try:
-        samples = read_audio(sound) if sound.exists() else None
-    except AudioError as error:
-        raise UsageError(f"the sound of record {path.stem} is damaged: {error}") from None
-    return Record(path.stem, fields, samples)
+    return fields
 
 
 def _json(fields: dict[str, Any]) -> bytes:

@@ -3,8 +3,8 @@
     source -> pipeline.py -> Result -> settle.py, if others may hear the same -> counted, shown, published
 
     beside it: commands in (commands.py), grammar reloads (reload.py), reports (health.py), Wyoming
-    (wyoming_server.py), Home Assistant (discovery.py), sounds (feedback.py), and what systemd is told
-    (watchdog.py)
+    (wyoming_server.py), Home Assistant (discovery.py), sounds (feedback.py), a page in a browser
+    (web_server.py), and what systemd is told (watchdog.py)
 
 What is opened is closed in the opposite order: nothing that could still make a result outlives the publisher.
 """
@@ -29,7 +29,7 @@ from edgevoice.health import Figures, Reporter
 from edgevoice.hermes import speaking
 from edgevoice.microphone import Microphone
 from edgevoice.notify import Notifier
-from edgevoice.pipeline import Pipeline
+from edgevoice.pipeline import Pipeline, Watchers
 from edgevoice.publish import ALL_BIDS, Publisher, base_topic
 from edgevoice.reload import Reloader
 from edgevoice.settle import Settlement
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from edgevoice.pipeline import Watcher
     from edgevoice.publish import State
     from edgevoice.recognise import Recogniser
+    from edgevoice.records import Record
     from edgevoice.watchdog import Works
 
     OnResult = Callable[[Result], None]
@@ -110,10 +111,11 @@ def run(
             commands.reloader = reloader
             commands.feedback = stack.enter_context(_feedback(config, publisher, commands, pipeline, told))
             offer = _each(told.results)
+            figures.watch("queues", partial(_queues, pipeline, publisher))
             if publisher:
-                stack.enter_context(_reporting(config, publisher, pipeline, figures))
+                stack.enter_context(_reporting(config, publisher, figures))
                 offer = stack.enter_context(_serving(config, publisher, pipeline, commands, told))
-            watch = stack.enter_context(_recording(config, pipeline, figures))
+            watch = stack.enter_context(_watching(config, pipeline, figures, commands, told))
             stack.enter_context(watchdog)
             if sources is None:
                 watchdog.listens(None)
@@ -158,12 +160,9 @@ def _serving(
         yield offer
 
 
-def _reporting(
-    config: Config, publisher: Publisher, pipeline: Pipeline, figures: Figures
-) -> AbstractContextManager[object]:
+def _reporting(config: Config, publisher: Publisher, figures: Figures) -> AbstractContextManager[object]:
     """Report how all fares while a block runs, if that is configured."""
     figures.watch("mqtt", publisher.figures)
-    figures.watch("queues", partial(_queues, pipeline, publisher))
     interval_s = config.mqtt.health_interval_s
     return closing(Reporter(figures, publisher.set_health, interval_s)) if interval_s else nullcontext()
 
@@ -202,17 +201,31 @@ def _results(
 
 
 @contextmanager
-def _recording(config: Config, pipeline: Pipeline, figures: Figures) -> Iterator[Watcher | None]:
-    """Keep records of what is heard while a block runs, if that is configured."""
-    if not config.records.keep:
-        yield None
-        return
-    from edgevoice.recorder import Recorder  # noqa: PLC0415 - most keep none
-    from edgevoice.records import Keeper  # noqa: PLC0415
+def _watching(
+    config: Config, pipeline: Pipeline, figures: Figures, commands: Commands, told: _Told
+) -> Iterator[Watcher | None]:
+    """Keep records of what is heard, and show it, while a block runs, if that is configured."""
+    keepers: list[Callable[[Record], None]] = []
+    watchers: list[Watcher] = []
+    with ExitStack() as stack:
+        if config.records.keep:
+            from edgevoice.records import Keeper  # noqa: PLC0415 - most keep none
 
-    with closing(Keeper(config.records)) as keeper:
-        figures.watch("records", keeper.figures)
-        yield Recorder(config, pipeline.recogniser, keeper.keep)
+            keeper = stack.enter_context(closing(Keeper(config.records)))
+            figures.watch("records", keeper.figures)
+            keepers.append(keeper.keep)
+        if config.web.listen is not None:
+            from edgevoice.web_server import serving  # noqa: PLC0415 - it takes 10 MB
+
+            live = stack.enter_context(serving(config, figures, commands))
+            keepers.append(live.keep)
+            watchers.append(live)
+            told.states.append(live.tell)
+        if keepers:
+            from edgevoice.recorder import Recorder  # noqa: PLC0415
+
+            watchers.append(Recorder(config, pipeline.recogniser, _each(keepers)))
+        yield Watchers(watchers) if watchers else None
 
 
 def _wyoming(
@@ -264,8 +277,8 @@ def _publisher(config: Config) -> Publisher | None:
     return publisher
 
 
-def _queues(pipeline: Pipeline, publisher: Publisher) -> dict[str, object]:
-    return {"utterances": pipeline.waiting, "results": publisher.waiting}
+def _queues(pipeline: Pipeline, publisher: Publisher | None) -> dict[str, object]:
+    return {"utterances": pipeline.waiting, "results": publisher.waiting if publisher else 0}
 
 
 def _counters(microphone: Microphone) -> dict[str, object]:

@@ -84,6 +84,12 @@ def test_every_option_of_the_shipped_file_is_explained() -> None:
         ("wyoming: {refused: heard}", "wyoming.refused"),
         ("wyoming: {announce: true}", "wyoming.announce"),
         ("wyoming: {listen: 'unix:///run/x', announce: true}", "wyoming.announce"),
+        ("web: {listen: 8490}", "web.listen"),
+        ("web: {listen: 'http://127.0.0.1:8490'}", "web.listen"),
+        ("web: {listen: '0.0.0.0:8490'}", "web.listen"),  # without a password
+        ("web: {listen: 'kitchen:8490'}", "web.listen"),
+        ("web: {password_file: p}", "web.password_file"),
+        ("web: {name: kitchen.local}", "web.name"),
         ("wyoming: {listen: 10300}", "wyoming.listen"),
         ("wyoming: {listen: 'http://127.0.0.1:10300'}", "wyoming.listen"),
         ("wyoming: {listen: 'tcp://127.0.0.1'}", "wyoming.listen"),
@@ -103,6 +109,16 @@ def test_addresses_of_a_server(file: Path, address: str) -> None:
     """With it, no microphone is needed."""
     file.write_text(f"audio: {{enabled: false}}\nwyoming: {{listen: '{address}'}}\n")
     assert load(file).wyoming.listen == address
+
+
+@pytest.mark.parametrize(
+    ("address", "password"),
+    [("127.0.0.1:8490", False), ("localhost:0", False), ("[::1]:8490", False), ("0.0.0.0:8490", True)],
+)
+def test_addresses_of_the_page(file: Path, address: str, password: bool) -> None:
+    """Only what others can reach needs a password."""
+    file.write_text(f"web: {{listen: '{address}'{', password_file: p' if password else ''}}}\n")
+    assert load(file).web.listen == address
 
 
 def test_empty_files_and_sections_are_the_defaults(file: Path) -> None:
