@@ -51,7 +51,7 @@ class CallStacks {
         uint32_t return_node, parent, depth;
     };
     std::vector<Frame> frames_{{0, 0, 0}};
-    std::unordered_map<uint64_t, uint32_t> known_;
+    std::unordered_map<uint64_t, uint32_t, BothHalves> known_;
 };
 
 struct Config {

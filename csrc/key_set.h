@@ -1,4 +1,4 @@
-// A set of numbers that is emptied at no cost: what was seen while one byte is read.
+// A set of numbers that is emptied at no cost: what was seen while one byte is read. And a hash.
 #pragma once
 
 #include <cstddef>
@@ -6,6 +6,14 @@
 #include <vector>
 
 namespace ev {
+
+// For the library's tables: its own hash is the key, of which a size_t of 32 bits holds only the
+// lower half.
+struct BothHalves {
+    size_t operator()(uint64_t key) const noexcept {
+        return sizeof(size_t) < sizeof key ? size_t(key ^ (key >> 32)) : size_t(key);
+    }
+};
 
 class KeySet {
   public:

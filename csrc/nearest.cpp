@@ -681,7 +681,7 @@ class Nearest::Search {
     // Cost, how far in the text (negative), number of the step.
     using Waiting = std::tuple<int32_t, int32_t, int32_t>;
     std::priority_queue<Waiting, std::vector<Waiting>, std::greater<>> queue_;
-    std::unordered_map<uint64_t, size_t> ways_;
+    std::unordered_map<uint64_t, size_t, BothHalves> ways_;
     std::unordered_set<uint64_t> texts_, told_;
     Found found_;
 };

@@ -4,7 +4,7 @@
 //
 // WHISPER_SOURCE is the whisper.cpp tree: its models/ folder holds headers for tests.
 // EDGEVOICE_TEST_MODEL=FILE also recognises noise with a real model (a minute more);
-// EDGEVOICE_TESTS=NAME runs one part alone; EDGEVOICE_FUZZ_SECONDS is of test_fuzz.cpp.
+// EDGEVOICE_TESTS="NAME ..." runs some parts alone; EDGEVOICE_FUZZ_SECONDS is of test_fuzz.cpp.
 #include "check.h"
 
 #include <algorithm>
@@ -86,8 +86,9 @@ int main(int argc, char **argv) {
     alarm(900 + unsigned(fuzz_seconds != nullptr ? std::max(0, atoi(fuzz_seconds)) : 0));
     const std::string source = argv[1];
     const char *chosen = getenv("EDGEVOICE_TESTS");
-    const auto run = [chosen](const std::string &name, const auto &suite) {
-        if (chosen != nullptr && *chosen != 0 && name != chosen)
+    const std::string names = chosen != nullptr ? chosen : "";
+    const auto run = [&names](const std::string &name, const auto &suite) {
+        if (!names.empty() && (" " + names + " ").find(" " + name + " ") == std::string::npos)
             return;
         const auto start = std::chrono::steady_clock::now();
         const int before = test::failures;
