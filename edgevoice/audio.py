@@ -199,8 +199,9 @@ class Framer:
 
     def _frame(self) -> Frame:
         # In steps of 24 bits, which is what sound cards have at the most, a frame can be kept as it is.
-        np.rint(self._pending * _STEPS, out=self._pending)
-        self._pending *= 1 / _STEPS
+        # Numbers from 1 on have no finer steps.
+        rounded = np.rint(np.clip(self._pending, -1, 1) * _STEPS) / _STEPS
+        np.copyto(self._pending, rounded, where=np.abs(self._pending) < 1)
         frame = Frame(self._pending, self.length_samples)
         self.length_samples += FRAME_SAMPLES
         self._pending = np.zeros(FRAME_SAMPLES, np.float32)
