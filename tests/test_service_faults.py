@@ -297,7 +297,7 @@ def test_clock_jumps(
         assert "dropped" not in service.end()
 
 
-@pytest.mark.parametrize("limit_mb", [200, 500, 1000])
+@pytest.mark.parametrize("limit_mb", [200, 350, 500])
 def test_too_little_memory(child_environment: dict[str, str], limit_mb: int) -> None:
     """A limit of addresses is met when something is opened: one sentence with a remedy, and exit code 3."""
     done = limited(child_environment, limit_mb)
