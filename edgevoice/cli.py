@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn, cast
 
-from edgevoice import __version__, cli_bench, cli_eval, cli_grammar, cli_grammar_import, cli_records, cli_web
+from edgevoice import __version__, cli_bench, cli_eval, cli_grammar, cli_grammar_import
 from edgevoice.errors import (
     AudioError,
     CheckFailedError,
@@ -247,26 +247,36 @@ def grammar_explain(options: argparse.Namespace) -> None:
 
 def records_list(options: argparse.Namespace) -> None:
     """What is kept of utterances."""
+    from edgevoice import cli_records  # noqa: PLC0415
+
     cli_records.list_records(options, _config(options))
 
 
 def records_show(options: argparse.Namespace) -> None:
     """One record."""
+    from edgevoice import cli_records  # noqa: PLC0415
+
     cli_records.show(options, _config(options))
 
 
 def records_label(options: argparse.Namespace) -> None:
     """What was meant."""
+    from edgevoice import cli_records  # noqa: PLC0415
+
     cli_records.label(options, _config(options))
 
 
 def records_purge(options: argparse.Namespace) -> None:
     """Remove records."""
+    from edgevoice import cli_records  # noqa: PLC0415
+
     cli_records.purge(options, _config(options))
 
 
 def replay(options: argparse.Namespace) -> int:
     """Records through the recogniser once more, and what has changed."""
+    from edgevoice import cli_records  # noqa: PLC0415
+
     return cli_records.replay(options, _config(options))
 
 
@@ -378,6 +388,8 @@ def config_check(options: argparse.Namespace) -> None:
 
 def web_set_password(options: argparse.Namespace) -> None:
     """Set the password of the page."""
+    from edgevoice import cli_web  # noqa: PLC0415
+
     cli_web.password(options, _config(options))
 
 
@@ -565,6 +577,33 @@ def _add_tell(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_records_list(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def _add_records_show(parser: argparse.ArgumentParser) -> None:
+    _add_record(parser)
+    parser.add_argument("--json", action="store_true", help="all that is known, as JSON")
+
+
+def _add_records_label(parser: argparse.ArgumentParser) -> None:
+    _add_record(parser)
+    parser.add_argument("intent", metavar="INTENT", help='that was meant; "none": no command, to be refused')
+    parser.add_argument("slots", nargs="*", metavar="NAME=VALUE", help="slots that must come out")
+
+
+def _add_records_purge(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "records", nargs="*", metavar="RECORD", help="which; default: all, labelled ones, too"
+    )
+
+
+def _add_record(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "record", metavar="RECORD", help="its name, the beginning or end of it, last, or the path of its JSON"
+    )
+
+
 def _parser() -> argparse.ArgumentParser:  # noqa: PLR0915 - a few a command
     parser = argparse.ArgumentParser(
         prog="edgevoice",
@@ -678,23 +717,25 @@ def _parser() -> argparse.ArgumentParser:  # noqa: PLR0915 - a few a command
 
     group = add_group("records", "what was kept of utterances: list, look at, label, remove")
     for name, command, add_arguments, text in (
-        ("list", records_list, cli_records.add_list, "what is kept, oldest first"),
-        ("show", records_show, cli_records.add_show, "one record: what happened, and why it was decided so"),
-        ("label", records_label, cli_records.add_label, "say what was meant, for `edgevoice eval` to count"),
-        ("purge", records_purge, cli_records.add_purge, "remove records"),
+        ("list", records_list, _add_records_list, "what is kept, oldest first"),
+        ("show", records_show, _add_records_show, "one record: what happened, and why it was decided so"),
+        ("label", records_label, _add_records_label, "say what was meant, for `edgevoice eval` to count"),
+        ("purge", records_purge, _add_records_purge, "remove records"),
     ):
         add_arguments(add(group, name, command, text))
     sub = add(
         commands, "replay", replay, "run what was kept again, and say what would be decided now", [engine]
     )
-    cli_records.add_replay(sub)
+    sub.add_argument("records", nargs="*", metavar="RECORD", help="which; default: all")
+    sub.add_argument("--json", action="store_true", help="one JSON object a line")
 
     group = add_group("ha", "what Home Assistant knows of edgevoice")
     add(group, "remove", ha_remove, "take the device out of Home Assistant")
 
     group = add_group("web", "the page in a browser")
-    cli_web.add_password(
-        add(group, "password", web_set_password, "write the hash of its password, which it asks for")
+    sub = add(group, "password", web_set_password, "write the hash of its password, which it asks for")
+    sub.add_argument(
+        "file", nargs="?", type=Path, metavar="FILE", help="default: web.password_file of the configuration"
     )
 
     group = add_group("config", "show and check the configuration")

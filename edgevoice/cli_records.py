@@ -28,55 +28,18 @@ _QUIET_DBFS: Final = -72.0  # an empty bar; below is no sound card
 _WIDTH: Final = 60  # of bars
 
 
-def add_list(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `records list`."""
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
-
-
-def add_show(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `records show`."""
-    _add_record(parser)
-    parser.add_argument("--json", action="store_true", help="all that is known, as JSON")
-
-
-def add_label(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `records label`."""
-    _add_record(parser)
-    parser.add_argument("intent", metavar="INTENT", help='that was meant; "none": no command, to be refused')
-    parser.add_argument("slots", nargs="*", metavar="NAME=VALUE", help="slots that must come out")
-
-
-def add_purge(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `records purge`."""
-    parser.add_argument(
-        "records", nargs="*", metavar="RECORD", help="which; default: all, labelled ones, too"
-    )
-
-
-def add_replay(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `replay`."""
-    parser.add_argument("records", nargs="*", metavar="RECORD", help="which; default: all")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
-
-
-def _add_record(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "record", metavar="RECORD", help="its name, the beginning or end of it, last, or the path of its JSON"
-    )
-
-
 def list_records(options: argparse.Namespace, config: Config) -> None:
     """Print a line for each record."""
-    found = [records.read(path) for path in _all(config)]
+    found = [records.read_fields(path) for path in _all(config)]
     if options.json:
-        for record in found:
-            print(json.dumps({"id": record.record_id, **record.fields["result"]}, ensure_ascii=False))
+        for fields in found:
+            print(json.dumps({"id": fields["id"], **fields["result"]}, ensure_ascii=False))
         return
     if not found:
         print(f"no records in {records.folder(config.records)}; records.keep says how many are kept")
         return
-    for record in found:
-        print(f"{record.record_id} {_one_line(record.fields['result'])}{_label(record.fields)}")
+    for fields in found:
+        print(f"{fields['id']} {_one_line(fields['result'])}{_label(fields)}")
 
 
 def show(options: argparse.Namespace, config: Config) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgevoice import web_password
@@ -14,13 +13,6 @@ if TYPE_CHECKING:
     import argparse
 
     from edgevoice.config import Config
-
-
-def add_password(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `web password`."""
-    parser.add_argument(
-        "file", nargs="?", type=Path, metavar="FILE", help="default: web.password_file of the configuration"
-    )
 
 
 def password(options: argparse.Namespace, config: Config) -> None:

@@ -35,8 +35,8 @@ _log = logging.getLogger(__name__)
 
 NAMES: Final = ("mute", "playing", "listen", "reload", "say-again", "threshold")
 _KEPT: Final = ("mute", "threshold")  # what still holds when it was said to one before us
-_LIST: Final = "lists/"
-_INTENTS: Final = "intents"
+LIST: Final = "lists/"
+INTENTS: Final = "intents"
 _GRAMMAR: Final = "grammar"
 _MAX_BYTES: Final = 32  # a word or a number
 _SHOWN_BYTES: Final = 40  # of what was seen, in messages
@@ -50,7 +50,7 @@ def parse(name: str, payload: bytes) -> bool | float | None:
         UsageError: it is none; says what is allowed.
     """
     if name not in NAMES:
-        allowed = ", ".join((*NAMES, _GRAMMAR, _INTENTS, _LIST + "NAME"))
+        allowed = ", ".join((*NAMES, _GRAMMAR, INTENTS, LIST + "NAME"))
         raise UsageError(f"there is no command {shown(name.encode())}; allowed are {allowed}")
     text = payload[: _MAX_BYTES + 1].decode("utf-8", "replace").strip().lower()
     most = {"playing": MAX_PLAYING_S, "listen": MAX_LISTEN_S, "threshold": 1.0}.get(name)
@@ -131,10 +131,10 @@ class Commands:
         Raises:
             UsageError: it cannot be carried out.
         """
-        if name.startswith(_LIST):
-            self._grammar.set_list(name.removeprefix(_LIST), payload, retained=retained)
+        if name.startswith(LIST):
+            self._grammar.set_list(name.removeprefix(LIST), payload, retained=retained)
             return
-        if name == _INTENTS:
+        if name == INTENTS:
             self._grammar.set_intents(payload, retained=retained)
             return
         if name == _GRAMMAR:

@@ -146,15 +146,9 @@ class Folder:
 
     def ids(self, *, labelled: bool = False) -> list[str]:
         """Return the records that are whole, oldest first, with or without those that are only labelled."""
-        folders = [self.path, *([self.path / LABELLED] if labelled else [])]
-        found: set[str] = set()
-        for folder in folders:
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                found |= {
-                    path.stem
-                    for path in folder.iterdir()
-                    if path.suffix == ".json" and ID.fullmatch(path.stem)
-                }
+        found = _ids(self.path)
+        if labelled:
+            found |= _ids(self.path / LABELLED)
         return sorted(found)
 
     def find(self, wanted: str) -> str:
@@ -219,11 +213,10 @@ class Folder:
         labelled = self.path / LABELLED
         commands: list[str] = []
         others: list[str] = []
-        for path in sorted(labelled.glob("*.json")):
-            if ID.fullmatch(path.stem):
-                label = read(path).fields["label"]
-                entry = {"audio": f"{path.stem}.flac", **label}
-                (commands if label["intent"] else others).append(json.dumps(entry, ensure_ascii=False) + "\n")
+        for record_id in sorted(_ids(labelled)):
+            label = read_fields(labelled / f"{record_id}.json")["label"]
+            entry = {"audio": f"{record_id}.flac", **label}
+            (commands if label["intent"] else others).append(json.dumps(entry, ensure_ascii=False) + "\n")
         for name, lines in ((MANIFEST, commands), (NEGATIVES, others)):
             if lines:
                 _write(labelled / name, "".join(lines).encode())
@@ -390,6 +383,14 @@ def _write(path: Path, data: bytes) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def _ids(place: Path) -> set[str]:
+    """The records in a folder that are whole; none without it."""
+    try:
+        return {path.stem for path in place.iterdir() if path.suffix == ".json" and ID.fullmatch(path.stem)}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
 
 
 def _remove(place: Path, record_id: str) -> None:

@@ -16,7 +16,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from edgevoice import grammar_file
+from edgevoice import grammar_file, native
+from edgevoice.commands import INTENTS, LIST
 from edgevoice.errors import EdgevoiceError, UsageError
 
 if TYPE_CHECKING:
@@ -32,9 +33,6 @@ _log = logging.getLogger(__name__)
 
 WATCH_S: Final = 2.0
 """Between two looks at the file: soon enough for who edits it, and seldom enough to cost nothing."""
-
-_LIST: Final = "lists/"
-_INTENTS: Final = "intents"
 
 MAX_NAME_BYTES: Final = 1_000
 """Of a name that comes over MQTT: a few words, and no more of it is looked at."""
@@ -116,12 +114,12 @@ class Reloader:
         with self._changed:
             known = self._file.lists
             if name not in known:
-                later = self._keep(f"{_LIST}{name}", payload, retained=retained)
+                later = self._keep(f"{LIST}{name}", payload, retained=retained)
                 raise UsageError(
                     f"the grammar has no list {name[:60]!r}; "
                     f"its lists are {', '.join(known) or 'none'}{later}"
                 )
-            self._kept.pop(f"{_LIST}{name}", None)
+            self._kept.pop(f"{LIST}{name}", None)
         slot_list = _list(name, payload) if payload.strip() else None
         with self._changed:
             if slot_list is not None:
@@ -171,11 +169,11 @@ class Reloader:
         with self._changed:
             known = self._file.intents
             if unknown := [name for name in names or () if name not in known]:
-                later = self._keep(_INTENTS, payload, retained=retained)
+                later = self._keep(INTENTS, payload, retained=retained)
                 raise UsageError(
                     f"the grammar has no intent {unknown[0][:60]!r}; it has {', '.join(known)}{later}"
                 )
-            self._kept.pop(_INTENTS, None)
+            self._kept.pop(INTENTS, None)
         for recogniser in self._recognisers:
             recogniser.active.choose(names)
         with self._changed:
@@ -214,6 +212,7 @@ class Reloader:
                 path, lists = self._path, dict(self._lists)
             if due:
                 self._renew(path, lists)
+                native.give_back_memory()  # what compiling it took
             for done in waiting:
                 done()
 
@@ -254,11 +253,11 @@ class Reloader:
             lists, intents = self._file.lists, self._file.intents
         for what, payload in kept.items():
             try:
-                if what == _INTENTS:
+                if what == INTENTS:
                     if set(json.loads(payload)) <= set(intents):
                         self.set_intents(payload, retained=True)
-                elif what.removeprefix(_LIST) in lists:
-                    self.set_list(what.removeprefix(_LIST), payload, retained=True)
+                elif what.removeprefix(LIST) in lists:
+                    self.set_list(what.removeprefix(LIST), payload, retained=True)
             except UsageError as error:
                 _log.warning("a command was not carried out: %s", error)
 

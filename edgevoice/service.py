@@ -97,11 +97,11 @@ def run(
             told = _Told([figures.count, show], [watchdog.tell], [])
             if publisher:
                 _tell_broker(config, publisher, told)
-            told.grammars.append(lambda _: native.give_back_memory())  # what compiling it took
             reloader = Reloader(
                 pipeline.recogniser, _each(told.grammars), *others, choices=config.grammar.choices
             )
             stack.enter_context(closing(reloader))
+            native.give_back_memory()  # what compiling took; with another grammar the reloader does it
             _reload_at_hangup(watchdog, reloader)
             commands = Commands(
                 config.wake.window_s,

@@ -450,3 +450,11 @@ def test_every_error_ends_with_its_exit_code(
         monkeypatch.setattr(config, "load", fail)
         assert cli.main(["config", "check"]) == error.exit_code
         assert capsys.readouterr().err == "edgevoice: it did not work; try again\n"
+
+
+def test_a_command_loads_only_what_it_needs() -> None:
+    """Each of these takes a tenth of a second or more, and `run` says how NumPy is to be loaded first."""
+    heavy = {"numpy", "rich", "yaml", "hassil", "asyncio", "starlette"}
+    code = "import sys, edgevoice.cli; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not heavy & set(done.stdout.split())

@@ -18,7 +18,7 @@ from edgevoice.errors import UsageError
 from edgevoice.reasons import REASONS
 from edgevoice.recognise import Recogniser
 from edgevoice.recorder import Recorder
-from edgevoice.records import Record
+from edgevoice.records import Folder, Record
 from edgevoice.replay import replay
 from tests.conftest import ROOT
 
@@ -100,8 +100,6 @@ def test_run_again_it_is_the_same_to_the_last_bit(
     pipeline: Pipeline, recogniser: Recogniser, speech: Samples, rate_hz: int, tmp_path: Path
 ) -> None:
     """Also after the way through a file, and whatever the microphone's rate was."""
-    from edgevoice.records import Folder  # noqa: PLC0415
-
     there = soxr.resample(speech * np.float32(0.37), 16_000, rate_hz)
     converter = audio.Converter(rate_hz, 1, source="test")
     [record] = recorded(pipeline, converter.convert(there), converter.finish())
