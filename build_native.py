@@ -74,6 +74,12 @@ UPSTREAM_FILES: Final = {
 }
 # fmt: on
 
+# What C calls of Python: ev_on_segments and ev_on_logits of csrc/edgevoice.h.
+PYTHON_FUNCTIONS: Final = (
+    'extern "Python" int32_t ev_python_segments(void *, int32_t, const ev_text_segment *, int32_t);',
+    'extern "Python" int32_t ev_python_logits(void *, const int32_t *, int32_t, float *, int32_t);',
+)
+
 GGML_FLAGS: Final = (
     "-DCMAKE_BUILD_TYPE=Release",
     "-DBUILD_SHARED_LIBS=OFF",
@@ -467,7 +473,7 @@ def write_cffi_source(folder: Path) -> Path:
         elif not skipping and not line.startswith("#"):
             declarations.append(line)
     ffi = FFI()
-    ffi.cdef("\n".join(declarations))
+    ffi.cdef("\n".join([*declarations, *PYTHON_FUNCTIONS]))
     ffi.set_source("edgevoice._native", '#include "edgevoice.h"\n', py_limited_api=True)
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / "_native.c"

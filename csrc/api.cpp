@@ -1,6 +1,8 @@
 // The C interface: argument checks, one catch for everything, and the log.
 #include "edgevoice.h"
 
+#include "guard.h"
+#include "handles.h"
 #include "model_file.h"
 #include "nearest.h"
 #include "quantize.h"
@@ -15,14 +17,6 @@
 #include <new>
 #include <utility>
 
-struct ev_model {
-    std::shared_ptr<const ev::Model> shared;
-};
-
-struct ev_grammar {
-    std::shared_ptr<const ev::Automaton> shared;
-};
-
 struct ev_sentences {
     ev::SentenceGraph graph;
 };
@@ -31,10 +25,6 @@ struct ev_nearest {
     ev::Nearest nearest;
     ev::Nearest::Found found;
     std::vector<ev_near> sentences;
-};
-
-struct ev_vad {
-    std::unique_ptr<ev::Vad> vad;
 };
 
 // Longest text: 128 tokens are some 100 words, more than anybody says in 28 s without a pause.
@@ -69,30 +59,10 @@ struct ev_session {
     }
 };
 
+using ev::fail;
+using ev::guarded;
+
 namespace {
-
-thread_local std::string last_error;
-
-ev_status fail(ev_status status, std::string text) {
-    last_error = std::move(text);
-    return status;
-}
-
-// Runs `body`; what it throws becomes a status.
-template <typename Body> ev_status guarded(Body body) noexcept {
-    try {
-        last_error.clear();
-        return body();
-    } catch (const std::bad_alloc &) {
-        return fail(EV_ERR_MEMORY, "out of memory");
-    } catch (const std::length_error &error) {
-        return fail(EV_ERR_GRAMMAR, error.what());
-    } catch (const std::exception &error) {
-        return fail(EV_ERR_INTERNAL, error.what());
-    } catch (...) {
-        return fail(EV_ERR_INTERNAL, "unknown C++ exception");
-    }
-}
 
 // The log of the last 64 KiB, whole lines.
 constexpr size_t log_capacity = 64 * 1024;
@@ -184,11 +154,25 @@ ev_status search(ev_session &session, ev::Dfa::Text text, int32_t most_tokens, e
     return EV_OK;
 }
 
+ev_status open_model(const char *path, const ev::ModelUse &use, ev_model **out) {
+    return guarded([&]() -> ev_status {
+        start_log();
+        std::string error;
+        if (!ev_model_file_check(path, error))
+            return fail(EV_ERR_MODEL, error);
+        auto model = ev::Model::load(path, use, error);
+        if (model == nullptr)
+            return fail(EV_ERR_MODEL, error);
+        *out = new ev_model{std::move(model)};
+        return EV_OK;
+    });
+}
+
 } // namespace
 
 extern "C" {
 
-const char *ev_last_error(void) { return last_error.c_str(); }
+const char *ev_last_error(void) { return ev::last_error().c_str(); }
 
 size_t ev_log_take(char *buffer, size_t capacity) {
     if (capacity == 0)
@@ -207,18 +191,10 @@ void ev_memory_spare(void) { ev::spare_memory(); }
 
 void ev_memory_give_back(void) { ev::give_back_freed(); }
 
-ev_status ev_model_open(const char *path, ev_model **out) {
-    return guarded([&]() -> ev_status {
-        start_log();
-        std::string error;
-        if (!ev_model_file_check(path, error))
-            return fail(EV_ERR_MODEL, error);
-        auto model = ev::Model::load(path);
-        if (model == nullptr)
-            return fail(EV_ERR_MODEL, "whisper.cpp refused the file; see the log");
-        *out = new ev_model{std::move(model)};
-        return EV_OK;
-    });
+ev_status ev_model_open(const char *path, ev_model **out) { return open_model(path, {}, out); }
+
+ev_status ev_model_open_for_transcription(const char *path, const char *alignment, ev_model **out) {
+    return open_model(path, {true, alignment}, out);
 }
 
 ev_status ev_model_quantize(const char *input, const char *output, int32_t file_type) {
@@ -495,6 +471,36 @@ ev_status ev_vad_process(ev_vad *vad, const float *samples, size_t n_samples, fl
         if (!vad->vad->process(samples, *probability)) {
             return fail(EV_ERR_INFERENCE, "the voice detector failed; see the log");
         }
+        return EV_OK;
+    });
+}
+
+ev_status ev_vad_speech(ev_vad *vad, const float *samples, size_t n_samples, float threshold,
+                        int32_t min_speech_ms, int32_t min_silence_ms, float max_speech_s,
+                        int32_t pad_ms, int64_t *out, size_t capacity, size_t *n_out) {
+    return guarded([&]() -> ev_status {
+        constexpr size_t most = 12 * 3600 * sample_rate_hz;
+        constexpr int32_t most_ms = 60'000;
+        if (n_samples == 0 || n_samples > most) {
+            return fail(EV_ERR_AUDIO, "audio must have 1 to " + std::to_string(most) +
+                                          " samples (12 h), got " + std::to_string(n_samples));
+        }
+        const auto within = [](double value, double low, double high) {
+            return value >= low && value <= high; // a value that is no number is not
+        };
+        if (!within(threshold, 0, 1) || !within(min_speech_ms, 0, most_ms) ||
+            !within(min_silence_ms, 0, most_ms) || !within(max_speech_s, 1, 1e6) ||
+            !within(pad_ms, 0, most_ms)) {
+            return fail(EV_ERR_ARGUMENT, "threshold must be 0-1, max_speech_s 1 and more, and each "
+                                         "time at most 60 s");
+        }
+        std::vector<int64_t> found;
+        const ev::Vad::Cut cut{threshold, min_speech_ms, min_silence_ms, pad_ms, max_speech_s};
+        if (!vad->vad->speech(samples, n_samples, cut, found))
+            return fail(EV_ERR_INFERENCE, "the voice detector failed; see the log");
+        vad->vad->reset();
+        std::copy_n(found.begin(), std::min(found.size(), capacity), out);
+        *n_out = found.size();
         return EV_OK;
     });
 }

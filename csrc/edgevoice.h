@@ -62,6 +62,8 @@ typedef struct ev_model_info {
     int32_t n_audio_layer; // 4 tiny, 6 base, 12 small, 24 medium, 32 large
     int32_t file_type;     // ggml ftype of the matrices: 1 f16, 7 q8_0, ...
     int32_t multilingual;  // 0 or 1
+    int32_t n_text_layer;
+    int32_t n_state; // width of encoder and decoder
 } ev_model_info;
 
 // Checks the whole structure of a ggml Whisper file (header, sizes, every tensor) and then loads
@@ -74,10 +76,29 @@ const float *ev_model_mel_filters(const ev_model *model);
 // Writes the checked f16 model `input` to `output` with quantised matrices. `file_type`:
 // ggml's number, 2 q4_0, 3 q4_1, 8 q5_0, 9 q5_1, 7 q8_0. A failure may leave a partial output.
 ev_status ev_model_quantize(const char *input, const char *output, int32_t file_type);
+// As ev_model_open, for a transcriber, too, which takes 10 MB more. `alignment`: NULL, or the name
+// of the model whose alignment heads tell when words were said ("tiny.en", ..., "large-v3-turbo"),
+// or "top": all heads of the highest layer.
+ev_status ev_model_open_for_transcription(const char *path, const char *alignment, ev_model **out);
 // Releases the caller's hold; the weights stay while a session uses them.
 void ev_model_free(ev_model *model);
 // -1 when whisper.cpp does not know the language code, else its number (0 is "en").
 int32_t ev_language_id(const char *code);
+// NULL when there is no such number. Static storage.
+const char *ev_language_code(int32_t id);
+// How many languages the model tells apart: numbers below that; 0 for English only.
+int32_t ev_model_languages(const ev_model *model);
+// Text as tokens: writes up to `capacity` and always the number there are.
+ev_status ev_model_tokenize(const ev_model *model, const char *text, size_t length, int32_t *tokens,
+                            size_t capacity, size_t *n_tokens);
+// The bytes of a token; of special ones a name, such as "[_BEG_]", if the model was opened for
+// transcription. Valid while the model is.
+ev_status ev_model_token(const ev_model *model, int32_t token, const char **bytes, size_t *size);
+typedef struct ev_special {
+    int32_t end_of_text, start, translate, transcribe, solm, previous, no_speech, no_timestamps,
+        first_timestamp;
+} ev_special;
+void ev_model_special(const ev_model *model, ev_special *out);
 
 // ---- grammar: the automaton of all sentences; immutable, may serve many sessions ----
 
@@ -278,6 +299,105 @@ ev_status ev_session_transcribe(ev_session *session, ev_hypothesis *out);
 void ev_session_cancel(ev_session *session);
 void ev_session_free(ev_session *session);
 
+// ---- transcription: upstream's own decoder; one thread at a time ----
+
+// Asks whatever it was given to to stop. Thread-safe; must outlive its calls.
+typedef struct ev_cancel ev_cancel;
+ev_status ev_cancel_new(ev_cancel **out);
+void ev_cancel_set(ev_cancel *cancel);
+void ev_cancel_free(ev_cancel *cancel);
+
+typedef struct ev_transcriber ev_transcriber;
+
+typedef struct ev_text_token {
+    int32_t id;
+    const char *bytes; // UTF-8, or the name of a special token; zero-terminated
+    float probability, log_probability;
+    int64_t start_cs, end_cs; // hundredths of a second; -1: not asked for
+    int64_t aligned_cs;       // when it was said, by alignment; -1: without
+} ev_text_token;
+
+typedef struct ev_text_segment {
+    const char *text; // UTF-8; zero-terminated
+    int64_t start_cs, end_cs;
+    float no_speech_probability;
+    int32_t speaker_turn;
+    const ev_text_token *tokens;
+    int32_t n_tokens;
+} ev_text_segment;
+
+// Before each 30 s and at the end, on the thread that transcribes: how much is done, and the
+// segments found since, valid during the call. 0: go on; else the transcription ends as if
+// cancelled.
+typedef int32_t (*ev_on_segments)(void *of, int32_t percent, const ev_text_segment *segments,
+                                  int32_t n_segments);
+// Before each token is chosen, on any thread, several at a time with several beams: may change the
+// logits. 0: go on.
+typedef int32_t (*ev_on_logits)(void *of, const int32_t *tokens, int32_t n_tokens, float *logits,
+                                int32_t n_logits);
+
+typedef struct ev_transcription {
+    int32_t threads;  // 1-64
+    int32_t language; // from ev_language_id; -1: detect it
+    int32_t translate;
+    int32_t beam;                        // 1-8; 1: greedy
+    int32_t best_of;                     // 1-8, at temperatures above 0
+    float temperature, temperature_step; // 0-1; a step is 0 or 0.05 and more
+    float entropy_threshold, log_probability_threshold, no_speech_threshold;
+    float length_penalty; // -1: none
+    const int32_t *prompt;
+    size_t n_prompt;
+    int32_t carry_prompt, context;
+    int32_t max_context;           // tokens, 0-224
+    int32_t start_cs, duration_cs; // 0: to the end
+    int32_t timestamps, single_segment, token_times;
+    float token_threshold, token_sum_threshold; // 0-1
+    int32_t max_segment_length, split_on_word, max_tokens, audio_ctx;
+    float max_initial_timestamp_s; // 0-30
+    int32_t suppress_blank, suppress_non_speech, special_tokens, speaker_turns;
+    const int32_t *suppress;
+    size_t n_suppress;
+    ev_grammar *grammar; // NULL, or RANGE, EPSILON, CALL, RETURN and ACCEPT arcs only
+    int32_t timeout_ms;  // 0: none
+    ev_on_segments on_segments;
+    ev_on_logits on_logits; // NULL: none
+    void *of;               // for both
+} ev_transcription;
+
+typedef struct ev_transcribed {
+    int32_t language;
+    const float *language_probabilities; // of ev_model_languages(); NULL unless detected; valid
+                                         // until the next call
+    int32_t aborted; // 0, or the status of what ended it: EV_ERR_CANCELLED, EV_ERR_DEADLINE
+    double mel_ms, language_ms, encode_ms, prompt_ms, decode_ms, sample_ms;
+} ev_transcribed;
+
+// `model`: opened for transcription.
+ev_status ev_transcriber_open(ev_model *model, ev_transcriber **out);
+// `samples`: 16 kHz, finite, 0.1 s to 12 h. `cancel` may be NULL. Segments go to on_segments.
+ev_status ev_transcriber_run(ev_transcriber *transcriber, const float *samples, size_t n_samples,
+                             const ev_transcription *options, ev_cancel *cancel,
+                             ev_transcribed *out);
+// Probabilities of the languages of the first 30 s: writes ev_model_languages() values.
+ev_status ev_transcriber_detect(ev_transcriber *transcriber, const float *samples, size_t n_samples,
+                                int32_t threads, ev_cancel *cancel, float *probabilities);
+
+// Step by step. The spectrogram of audio, ended by 30 s of silence: n_mels rows of `n_columns`
+// values; valid until the next call.
+ev_status ev_transcriber_mel(ev_transcriber *transcriber, const float *samples, size_t n_samples,
+                             int32_t threads, const float **values, size_t *n_columns);
+// Another one: n_mels rows of `n_columns` finite values.
+ev_status ev_transcriber_set_mel(ev_transcriber *transcriber, const float *values,
+                                 size_t n_columns);
+// Encodes 30 s from a column on: n_positions rows of n_state values, valid until the next call.
+ev_status ev_transcriber_encode(ev_transcriber *transcriber, size_t column, int32_t threads,
+                                const float **values, size_t *n_positions, size_t *n_state);
+// Logits of what follows the tokens, after `n_past` of those decoded before: n_vocab values, valid
+// until the next call.
+ev_status ev_transcriber_decode(ev_transcriber *transcriber, const int32_t *tokens, size_t n_tokens,
+                                size_t n_past, int32_t threads, const float **logits);
+void ev_transcriber_free(ev_transcriber *transcriber);
+
 // ---- voice activity: Silero through whisper.cpp, streaming ----
 
 typedef struct ev_vad ev_vad;
@@ -287,6 +407,11 @@ ev_status ev_vad_open(const char *path, ev_vad **out);
 // One window of exactly 512 samples (32 ms at 16 kHz) -> probability of speech 0-1. Carries the
 // recurrent state from window to window.
 ev_status ev_vad_process(ev_vad *vad, const float *samples, size_t n_samples, float *probability);
+// Where speech is in whole audio, as upstream cuts it: writes up to `capacity` numbers, from, to,
+// from, to, ... in hundredths of a second, and always how many there are. Forgets what was heard.
+ev_status ev_vad_speech(ev_vad *vad, const float *samples, size_t n_samples, float threshold,
+                        int32_t min_speech_ms, int32_t min_silence_ms, float max_speech_s,
+                        int32_t pad_ms, int64_t *out, size_t capacity, size_t *n_out);
 // Forgets what was heard before.
 void ev_vad_reset(ev_vad *vad);
 void ev_vad_free(ev_vad *vad);

@@ -2,7 +2,37 @@
 
 #include "half_matrix.h"
 
+// Upstream includes these, too; they come first so that only upstream's own abort() is another.
+#include <algorithm>
+#include <atomic>
+#include <cassert>
+#include <cfloat>
+#include <climits>
+#include <cmath>
+#include <codecvt>
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <new>
+#include <random>
+#include <regex>
+#include <set>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+// WHISPER_ASSERT ends the process; here it ends the call.
+[[noreturn]] static void upstream_assertion_failed() {
+    throw std::logic_error("whisper.cpp came upon what it does not expect; see the log");
+}
+
 // Upstream's source, unchanged, with the warnings it has always had.
+#define abort upstream_assertion_failed
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wunused-function"
 #pragma GCC diagnostic ignored "-Wunused-parameter"
@@ -13,8 +43,7 @@
 #pragma GCC diagnostic ignored "-Wcast-qual"
 #include "whisper.cpp"
 #pragma GCC diagnostic pop
-
-#include <new>
+#undef abort
 
 #include <malloc.h>
 #include <sys/mman.h>
@@ -69,7 +98,60 @@ void redirect_log(void (*sink)(char, const char *)) {
     whisper_log_set(forward_log, nullptr);
 }
 
-std::shared_ptr<const Model> Model::load(const char *path) {
+namespace {
+
+// Attention of so many copies of all alignment heads is in upstream's memory for word times at
+// once: weights, normalised, permuted twice, filtered, the mean of them; and what is not so large.
+constexpr size_t alignment_copies = 8, alignment_rest = 32u << 20;
+
+// Sets whose alignment heads are used. False, and why, when the model has no such heads.
+bool set_alignment(whisper_context &context, const char *name, std::string &error) {
+    static const std::map<std::string, whisper_alignment_heads_preset> presets = {
+        {"top", WHISPER_AHEADS_N_TOP_MOST},
+        {"tiny.en", WHISPER_AHEADS_TINY_EN},
+        {"tiny", WHISPER_AHEADS_TINY},
+        {"base.en", WHISPER_AHEADS_BASE_EN},
+        {"base", WHISPER_AHEADS_BASE},
+        {"small.en", WHISPER_AHEADS_SMALL_EN},
+        {"small", WHISPER_AHEADS_SMALL},
+        {"medium.en", WHISPER_AHEADS_MEDIUM_EN},
+        {"medium", WHISPER_AHEADS_MEDIUM},
+        {"large-v1", WHISPER_AHEADS_LARGE_V1},
+        {"large-v2", WHISPER_AHEADS_LARGE_V2},
+        {"large-v3", WHISPER_AHEADS_LARGE_V3},
+        {"large-v3-turbo", WHISPER_AHEADS_LARGE_V3_TURBO},
+    };
+    const auto preset = presets.find(name);
+    if (preset == presets.end()) {
+        error = std::string("unknown alignment \"") + name + "\"";
+        return false;
+    }
+    const whisper_hparams &h = context.model.hparams;
+    size_t n_heads = size_t(h.n_text_head);
+    if (preset->second != WHISPER_AHEADS_N_TOP_MOST) {
+        const whisper_aheads &heads = g_aheads.at(preset->second);
+        n_heads = heads.n_heads;
+        for (size_t i = 0; i < heads.n_heads; ++i) {
+            if (heads.heads[i].n_text_layer >= h.n_text_layer ||
+                heads.heads[i].n_head >= h.n_text_head) {
+                error =
+                    std::string("the alignment of ") + name + " is of a larger model than this one";
+                return false;
+            }
+        }
+    }
+    context.params.dtw_token_timestamps = true;
+    context.params.dtw_aheads_preset = preset->second;
+    context.params.dtw_n_top = 1;
+    const size_t weights = size_t(h.n_text_ctx) * size_t(h.n_audio_ctx) * sizeof(float);
+    context.params.dtw_mem_size = alignment_copies * n_heads * weights + alignment_rest;
+    return true;
+}
+
+} // namespace
+
+std::shared_ptr<const Model> Model::load(const char *path, const ModelUse &use,
+                                         std::string &error) {
     whisper_context_params params = whisper_context_default_params();
     params.use_gpu = false;
     // Flash attention pads keys to a multiple of 256 and does not mask them: wrong results at
@@ -78,8 +160,20 @@ std::shared_ptr<const Model> Model::load(const char *path) {
 
     std::shared_ptr<Model> model(new Model);
     model->context_ = whisper_init_from_file_with_params_no_state(path, params);
-    if (model->context_ == nullptr)
+    if (model->context_ == nullptr) {
+        error = "whisper.cpp refused the file; see the log";
         return nullptr;
+    }
+    if (use.alignment) {
+        // Of upstream's own use of it, within whisper_full, asserts end the process when a window
+        // ends with a tenth of a second: its context does not know of it, a copy does.
+        model->aligning_ = std::make_unique<whisper_context>(*model->context_);
+        model->aligning_->vocab.id_to_token.clear();
+        model->aligning_->vocab.token_to_id.clear();
+        if (!set_alignment(*model->aligning_, use.alignment, error))
+            return nullptr;
+    }
+    model->for_transcription_ = use.transcription;
 
     const whisper_vocab &vocab = model->context_->vocab;
     model->n_vocab_ = vocab.n_vocab;
@@ -90,10 +184,13 @@ std::shared_ptr<const Model> Model::load(const char *path) {
     for (Token id = 0; id < vocab.token_eot; ++id)
         model->bytes_[id] = vocab.id_to_token.at(id);
     model->trie_ = std::make_unique<VocabTrie>(model->bytes_);
-    // Nobody asks upstream for a token's text any more: a map of 50,000 strings.
-    model->context_->vocab.id_to_token.clear();
+    // Nobody else asks upstream for a token's text any more: a map of 50,000 strings.
+    if (!use.transcription)
+        model->context_->vocab.id_to_token.clear();
     return model;
 }
+
+Model::Model() = default;
 
 Model::~Model() { whisper_free(context_); }
 
@@ -105,7 +202,78 @@ ev_model_info Model::info() const {
             h.n_text_ctx,
             h.n_audio_layer,
             h.ftype,
-            context_->vocab.is_multilingual() ? 1 : 0};
+            context_->vocab.is_multilingual() ? 1 : 0,
+            h.n_text_layer,
+            h.n_audio_state};
+}
+
+const char *Model::name(Token token) const {
+    const auto found = context_->vocab.id_to_token.find(token);
+    return found == context_->vocab.id_to_token.end() ? "" : found->second.c_str();
+}
+
+ev_special Model::special() const {
+    const whisper_vocab &v = context_->vocab;
+    return {v.token_eot,  v.token_sot,  v.token_translate, v.token_transcribe, v.token_solm,
+            v.token_prev, v.token_nosp, v.token_not,       v.token_beg};
+}
+
+int32_t Model::n_languages() const {
+    return context_->vocab.is_multilingual() ? context_->vocab.num_languages() : 0;
+}
+
+namespace {
+
+enum class Letter { space, letter, digit, other };
+
+// By the classes of the C locale, as upstream's expression has them: bytes above ASCII are other.
+Letter kind(char c) {
+    if (c == ' ' || (c >= '\t' && c <= '\r'))
+        return Letter::space;
+    if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'))
+        return Letter::letter;
+    return c >= '0' && c <= '9' ? Letter::digit : Letter::other;
+}
+
+// Where the word ends that begins at `at`: GPT-2's 's|'t|'re|'ve|'m|'ll|'d| ?letters| ?digits|
+// ?others|spaces before the last|spaces. Upstream has the same as a std::regex, which calls itself
+// for each letter and overflows the stack on long words.
+size_t word_end(const std::string &text, size_t at) {
+    for (const char *ending : {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d"}) {
+        if (text.compare(at, std::strlen(ending), ending) == 0)
+            return at + std::strlen(ending);
+    }
+    size_t end = at;
+    if (text[end] == ' ' && end + 1 < text.size() && kind(text[end + 1]) != Letter::space)
+        ++end;
+    const Letter of = kind(text[end]);
+    while (end < text.size() && kind(text[end]) == of)
+        ++end;
+    // Spaces: the last one belongs to the word after them.
+    return of == Letter::space && end < text.size() && end - at > 1 ? end - 1 : end;
+}
+
+} // namespace
+
+std::vector<Token> Model::tokenize(const std::string &text) const {
+    const auto &known = context_->vocab.token_to_id;
+    size_t longest = 0;
+    for (const std::string &bytes : bytes_)
+        longest = std::max(longest, bytes.size());
+    std::vector<Token> tokens;
+    for (size_t at = 0; at < text.size();) {
+        const size_t end = word_end(text, at);
+        while (at < end) {
+            size_t size = std::min(end - at, longest);
+            auto found = known.end();
+            while (size > 0 && (found = known.find(text.substr(at, size))) == known.end())
+                --size;
+            if (size > 0)
+                tokens.push_back(found->second);
+            at += std::max<size_t>(size, 1);
+        }
+    }
+    return tokens;
 }
 
 const float *Model::mel_filters() const { return context_->model.filters.data.data(); }
@@ -114,7 +282,7 @@ std::vector<Token> Model::prompt(int32_t language, const std::string &context) c
     const whisper_vocab &vocab = context_->vocab;
     std::vector<Token> tokens;
     if (!context.empty()) {
-        const std::vector<Token> said = tokenize(vocab, context);
+        const std::vector<Token> said = tokenize(context);
         const size_t kept = std::min(said.size(), size_t(max_context));
         tokens.push_back(vocab.token_prev);
         tokens.insert(tokens.end(), said.end() - int64_t(kept), said.end());
@@ -549,6 +717,86 @@ Decoder::Output Decoder::output(ggml_context *ctx, ggml_cgraph *graph, ggml_tens
     return out;
 }
 
+UpstreamState::UpstreamState(std::shared_ptr<const Model> model)
+    : model_(std::move(model)),
+      state_(whisper_init_state(model_->aligning() ? model_->aligning() : model_->context())) {
+    if (state_ == nullptr)
+        throw std::bad_alloc();
+}
+
+UpstreamState::~UpstreamState() { whisper_free_state(state_); }
+
+void UpstreamState::set_audio_ctx(int32_t audio_ctx) { state_->exp_n_audio_ctx = audio_ctx; }
+
+void UpstreamState::watch(bool (*stopped)(void *), void *of) {
+    for (ggml_backend_t backend : state_->backends) {
+        if (ggml_backend_is_cpu(backend))
+            ggml_backend_cpu_set_abort_callback(backend, stopped, of);
+    }
+}
+
+void UpstreamState::set_energy(const float *samples, size_t n_samples) {
+    state_->energy = get_signal_energy(samples, int(n_samples), 32); // as in whisper_full
+}
+
+void UpstreamState::align(size_t first, int32_t language, int32_t threads, int64_t end_cs) {
+    // Upstream's filter over time is seven positions wide and must fit in.
+    constexpr int64_t least_frames = 16, most_frames = 100 * WHISPER_CHUNK_SIZE;
+    std::vector<whisper_segment> &all = state_->result_all;
+    if (model_->aligning() == nullptr || first >= all.size() || all[first].tokens.empty())
+        return;
+    const whisper_vocab &vocab = context()->vocab;
+    const whisper_hparams &h = context()->model.hparams;
+    // As whisper_full has set the first segment's time.
+    const int64_t seek = all[first].t0 - 2 * (all[first].tokens[0].tid - vocab.token_beg);
+    const int64_t n_frames = std::min({most_frames, all.back().t1 - seek, end_cs - seek});
+    const int64_t n_audio = state_->exp_n_audio_ctx > 0 ? state_->exp_n_audio_ctx : h.n_audio_ctx;
+    int64_t n_text = 0;
+    for (size_t i = first; i < all.size(); ++i) {
+        for (const whisper_token_data &token : all[i].tokens)
+            n_text += token.id < vocab.token_eot;
+    }
+    if (n_frames < least_frames || n_frames > 2 * n_audio || n_text == 0 ||
+        n_text + 4 > h.n_text_ctx)
+        return;
+    all.reserve(all.size() + 1); // upstream looks at the place behind the last one
+    whisper_full_params params = whisper_full_default_params(WHISPER_SAMPLING_GREEDY);
+    params.language = whisper_lang_str(language);
+    whisper_exp_compute_token_level_timestamps_dtw(model_->aligning(), state_, params, int(first),
+                                                   all.size() - first, int(seek), int(n_frames), 7,
+                                                   threads);
+}
+
+void UpstreamState::clear() {
+    state_->t_mel_us = state_->t_encode_us = state_->t_prompt_us = 0;
+    state_->t_decode_us = state_->t_batchd_us = state_->t_sample_us = 0;
+    state_->energy.clear();
+    state_->result_all.clear();
+    // Texts are drawn as in a new state: the same audio and options give the same text.
+    for (int i = 0; i < WHISPER_MAX_DECODERS; ++i)
+        state_->decoders[i].rng = std::mt19937(i);
+}
+
+UpstreamState::Times UpstreamState::times() const {
+    return {state_->t_mel_us / 1e3, state_->t_encode_us / 1e3, state_->t_prompt_us / 1e3,
+            (state_->t_decode_us + state_->t_batchd_us) / 1e3, state_->t_sample_us / 1e3};
+}
+
+UpstreamState::Mel UpstreamState::mel() const {
+    return {state_->mel.data.data(), state_->mel.n_mel, state_->mel.n_len};
+}
+
+size_t UpstreamState::n_state() const { return size_t(context()->model.hparams.n_audio_state); }
+
+std::vector<float> UpstreamState::encoded() const {
+    std::vector<float> values;
+    if (state_->embd_enc != nullptr) {
+        values.resize(size_t(ggml_nelements(state_->embd_enc)));
+        ggml_backend_tensor_get(state_->embd_enc, values.data(), 0, values.size() * sizeof(float));
+    }
+    return values;
+}
+
 std::unique_ptr<Vad> Vad::load(const char *path) {
     whisper_vad_context_params params = whisper_vad_default_context_params();
     params.n_threads = 1;
@@ -590,6 +838,31 @@ void give_back_freed() {
 }
 
 int32_t language_id(const char *code) { return whisper_lang_id(code); }
+
+const char *language_code(int32_t id) {
+    return id < 0 || id > whisper_lang_max_id() ? nullptr : whisper_lang_str(id);
+}
+
+bool Vad::speech(const float *samples, size_t n_samples, const Cut &cut,
+                 std::vector<int64_t> &out) {
+    whisper_vad_params params = whisper_vad_default_params();
+    params.threshold = cut.threshold;
+    params.min_speech_duration_ms = cut.min_speech_ms;
+    params.min_silence_duration_ms = cut.min_silence_ms;
+    params.max_speech_duration_s = cut.max_speech_s;
+    params.speech_pad_ms = cut.pad_ms;
+    quiet = true;
+    const std::unique_ptr<whisper_vad_segments, decltype(&whisper_vad_free_segments)> found(
+        whisper_vad_segments_from_samples(context_, params, samples, int(n_samples)),
+        whisper_vad_free_segments);
+    quiet = false;
+    out.clear();
+    for (int i = 0; found && i < whisper_vad_segments_n_segments(found.get()); ++i) {
+        out.push_back(int64_t(whisper_vad_segments_get_segment_t0(found.get(), i)));
+        out.push_back(int64_t(whisper_vad_segments_get_segment_t1(found.get(), i)));
+    }
+    return found != nullptr;
+}
 
 void Vad::reset() { whisper_vad_reset_state(context_); }
 

@@ -17,17 +17,27 @@ struct ggml_cgraph;
 struct ggml_context;
 struct ggml_tensor;
 struct whisper_context;
+struct whisper_state;
 struct whisper_vad_context;
 
 namespace ev {
 
 using Token = int32_t;
 
+// What a model is loaded for, beside commands.
+struct ModelUse {
+    bool transcription = false;      // upstream's own decoder, which needs the words in its way
+    const char *alignment = nullptr; // times of words: whose alignment heads, "tiny.en", ...;
+                                     // "top": all heads of the highest layer
+};
+
 // Weights and vocabulary. Immutable after loading; shared by sessions.
 class Model {
   public:
-    // The file has passed ev_model_file_check. Returns null when upstream refuses it all the same.
-    static std::shared_ptr<const Model> load(const char *path);
+    // The file has passed ev_model_file_check. Returns null and says why when upstream refuses it
+    // all the same, or the alignment is not of such a model.
+    static std::shared_ptr<const Model> load(const char *path, const ModelUse &use,
+                                             std::string &error);
     ~Model();
     Model(const Model &) = delete;
     Model &operator=(const Model &) = delete;
@@ -38,21 +48,33 @@ class Model {
     Token end_of_text() const { return end_of_text_; }
     Token no_speech() const { return no_speech_; }
     Token start_of_transcript() const { return start_of_transcript_; }
+    ev_special special() const;
     // Start of transcript, language and task where the model has them, no timestamps; before that
     // `context` (UTF-8) as what was said before, its last tokens if it is long.
     std::vector<Token> prompt(int32_t language, const std::string &context) const;
     const std::string &bytes(Token token) const { return bytes_[token]; }
+    // Of a token that is no text, such as "[_BEG_]"; empty unless loaded for transcription.
+    const char *name(Token token) const;
+    bool for_transcription() const { return for_transcription_; }
+    // The languages of its tokens: 0 of English-only models.
+    int32_t n_languages() const;
+    // Text as upstream's whisper_tokenize: words by kind of letter, each by its longest tokens.
+    std::vector<Token> tokenize(const std::string &text) const;
     const VocabTrie &trie() const { return *trie_; }
     whisper_context *context() const { return context_; }
+    // The same weights, for graphs that keep the attention of alignment heads; null without.
+    whisper_context *aligning() const { return aligning_.get(); }
 
   private:
-    Model() = default;
+    Model();
 
     whisper_context *context_ = nullptr;
+    std::unique_ptr<whisper_context> aligning_;
     int32_t n_vocab_ = 0;
     Token end_of_text_ = 0;
     Token no_speech_ = 0;
     Token start_of_transcript_ = 0;
+    bool for_transcription_ = false;
     std::vector<std::string> bytes_; // text tokens only
     std::unique_ptr<VocabTrie> trie_;
 };
@@ -140,6 +162,53 @@ class Decoder {
     std::vector<float> hidden_[2]; // the decoder's last state of each cell, with and without audio
 };
 
+// Upstream's own state, for what upstream decodes (whisper_full): one thread at a time.
+class UpstreamState {
+  public:
+    // The model is for transcription. Throws std::bad_alloc when there is no memory.
+    explicit UpstreamState(std::shared_ptr<const Model> model);
+    ~UpstreamState();
+    UpstreamState(const UpstreamState &) = delete;
+    UpstreamState &operator=(const UpstreamState &) = delete;
+
+    const Model &model() const { return *model_; }
+    whisper_context *context() const { return model_->context(); }
+    whisper_state *get() const { return state_; }
+    // Upstream has freed it, as it does when there is no memory for more beams.
+    void forget() { state_ = nullptr; }
+
+    // Encoder positions, 20 ms each; 0: all.
+    void set_audio_ctx(int32_t audio_ctx);
+    // `stopped` is asked between the operations of a graph.
+    void watch(bool (*stopped)(void *), void *of);
+    // How loud each sample is, by which upstream sets the times of tokens.
+    void set_energy(const float *samples, size_t n_samples);
+    // Sets the times by alignment of the segments from `first` on, which are of one window of 30 s
+    // of audio that ends at `end_cs`, while its encoder output is there; where they cannot be had
+    // they stay unknown.
+    void align(size_t first, int32_t language, int32_t threads, int64_t end_cs);
+    void clear();
+
+    struct Times {
+        double mel = 0.0, encode = 0.0, prompt = 0.0, decode = 0.0, sample = 0.0; // ms
+    };
+    Times times() const; // since clear()
+
+    // The spectrogram: `bands` rows of `columns` values, the last 30 s of them padding.
+    struct Mel {
+        const float *values;
+        int32_t bands, columns;
+    };
+    Mel mel() const;
+    // The encoder's output: a row of n_state values for each position.
+    size_t n_state() const;
+    std::vector<float> encoded() const;
+
+  private:
+    std::shared_ptr<const Model> model_;
+    whisper_state *state_;
+};
+
 // The streaming voice activity detector.
 class Vad {
   public:
@@ -153,6 +222,14 @@ class Vad {
     bool process(const float *samples, float &probability);
     void reset();
 
+    // Where speech is, in hundredths of a second: from, to, from, to, ... As upstream's --vad.
+    struct Cut {
+        float threshold;
+        int32_t min_speech_ms, min_silence_ms, pad_ms;
+        float max_speech_s;
+    };
+    bool speech(const float *samples, size_t n_samples, const Cut &cut, std::vector<int64_t> &out);
+
   private:
     Vad() = default;
     whisper_vad_context *context_ = nullptr;
@@ -160,6 +237,8 @@ class Vad {
 
 // whisper.cpp's number of a language code, -1 for an unknown one.
 int32_t language_id(const char *code);
+// The other way round: null when there is none.
+const char *language_code(int32_t id);
 
 // Has the allocator of this process keep little of what is freed, from now on.
 void spare_memory();

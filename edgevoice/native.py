@@ -78,9 +78,12 @@ _LOG_LEVELS: Final = {"D": logging.DEBUG, "I": logging.DEBUG, "W": logging.WARNI
 """whisper.cpp says at "info" what only its developers want to read."""
 
 
-def check(status: int, what: str = "", remedy: str = "") -> None:
-    """Raise the error of a failing status, `what: C's own text; remedy`; forward the engine's log."""
-    _drain_log()
+def check(status: int, what: str = "", remedy: str = "", *, expected: bool = False) -> None:
+    """Raise the error of a failing status, `what: C's own text; remedy`; forward the engine's log.
+
+    What is `expected`, as the end of what was cancelled, is logged for developers only.
+    """
+    _drain_log(expected=expected)
     if status == lib.EV_OK:
         return
     text = ffi.string(lib.ev_last_error()).decode("utf-8", "replace")
@@ -88,11 +91,12 @@ def check(status: int, what: str = "", remedy: str = "") -> None:
     raise ERRORS.get(status, NativeError)(f"{text}; {remedy}" if remedy else text)
 
 
-def _drain_log() -> None:
+def _drain_log(*, expected: bool) -> None:
     buffer = ffi.new("char[]", 8192)
     while size := lib.ev_log_take(buffer, len(buffer)):
         for line in ffi.buffer(buffer, size)[:].decode("utf-8", "replace").splitlines():
-            _log.log(_LOG_LEVELS.get(line[:1], logging.INFO), "%s", line[2:])
+            level = logging.DEBUG if expected else _LOG_LEVELS.get(line[:1], logging.INFO)
+            _log.log(level, "%s", line[2:])
 
 
 def whisper_version() -> str:
@@ -128,7 +132,7 @@ def language_id(code: str) -> int:
     return number
 
 
-class _Handle:
+class Handle:
     """A C object with one owner."""
 
     def __init__(self, pointer: Any, free: Any) -> None:
@@ -234,9 +238,12 @@ class ModelInfo:
     n_audio_layer: int
     file_type: int
     multilingual: bool
+    n_text_layer: int
+    n_state: int
+    """Width of encoder and decoder."""
 
 
-class Model(_Handle):
+class Model(Handle):
     """Weights and vocabulary of a ggml Whisper file; may serve many sessions.
 
     Raises:
@@ -248,7 +255,7 @@ class Model(_Handle):
         if path.is_file():
             check_room(path.stat().st_size + MODEL_BYTES, str(path))
         check(
-            lib.ev_model_open(os.fsencode(path), out),
+            self._open(os.fsencode(path), out),
             f"{path} is no usable model",
             "pull it again with: edgevoice models pull NAME",
         )
@@ -263,10 +270,16 @@ class Model(_Handle):
             info.n_audio_layer,
             info.file_type,
             bool(info.multilingual),
+            info.n_text_layer,
+            info.n_state,
         )
         filters = ffi.buffer(lib.ev_model_mel_filters(out[0]), info.n_mels * BINS * 4)
         self.mel_filters = np.frombuffer(bytes(filters), np.float32).reshape(-1, BINS)
         """shape (n_mels, BINS)"""
+
+    def _open(self, path: bytes, out: Any) -> int:
+        """Call the function of C that opens it."""
+        return int(lib.ev_model_open(path, out))
 
     def fewest_tokens(self, text: str) -> int:
         """Return how many tokens of the vocabulary spell a text at least; -1: none do."""
@@ -290,7 +303,7 @@ class Nearby:
     """Letters compared and steps made."""
 
 
-class Grammar(_Handle):
+class Grammar(Handle):
     """The network of a compiled grammar, ready to decode and match with."""
 
     def __init__(self, compiled: CompiledGrammar) -> None:
@@ -427,7 +440,7 @@ class Grammar(_Handle):
         return Nearby(sentences, searched[0] / _COST_UNITS, work[0])
 
     def close(self) -> None:
-        """As _Handle.close."""
+        """As Handle.close."""
         super().close()
         self._nearest = None
 
@@ -526,7 +539,7 @@ class SessionOptions:
     count."""
 
 
-class Session(_Handle):
+class Session(Handle):
     """A decoder: encoder output, caches and grammar states of one recognition at a time.
 
     Raises:
@@ -652,7 +665,7 @@ def _hypothesis(c_hypothesis: Any) -> Hypothesis:
     )
 
 
-class VoiceDetector(_Handle):
+class VoiceDetector(Handle):
     """Silero voice activity detection over a stream of 512-sample windows.
 
     Args:

@@ -1,0 +1,221 @@
+"""Weights and vocabulary of a Whisper model, for transcription.
+
+What of whisper.h it stands for: whisper_init_from_file_with_params_no_state, whisper_init_from_buffer_...,
+whisper_free, whisper_tokenize, whisper_token_to_str, whisper_token_*, whisper_lang_*, whisper_model_*.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from edgevoice import convert, native
+from edgevoice.errors import ModelNotFoundError, UsageError
+from edgevoice.native import check, ffi, lib
+
+if TYPE_CHECKING:
+    from edgevoice.whisper.session import Session
+
+ALIGNMENTS: Final = (
+    "tiny.en", "tiny", "base.en", "base", "small.en", "small", "medium.en", "medium",
+    "large-v1", "large-v2", "large-v3", "large-v3-turbo", "top",
+)  # fmt: skip
+"""Models whose alignment heads are known; "top" takes all heads of the highest layer, of any model."""
+
+_FILE_TYPES: Final = {
+    0: "f32", 1: "f16", 2: "q4_0", 3: "q4_1", 7: "q8_0", 8: "q5_0", 9: "q5_1",
+    10: "q2_K", 11: "q3_K", 12: "q4_K", 13: "q5_K", 14: "q6_K",
+}  # fmt: skip
+"""ggml_ftype in ggml/include/ggml.h."""
+
+_BY_AUDIO_LAYERS: Final = {4: "tiny", 6: "base", 12: "small", 24: "medium", 32: "large"}
+_DISTILLED_LAYERS: Final = 2
+_TURBO_LAYERS: Final = 4
+_V3_MELS: Final = 128
+_ENGLISH_TOKENS: Final = 51_864
+
+
+@dataclass(frozen=True, slots=True)
+class ModelType:
+    """What a model file is, and what it takes."""
+
+    size: str
+    """As upstream names it: "tiny.en", "large-v3-turbo", "distil-medium.en"; "large" is v1 or v2."""
+
+    quantisation: str
+    """"f16", "q8_0", ..."""
+
+    multilingual: bool
+    file_bytes: int
+    model_bytes: int
+    """Memory of a Model: what is read from the file, and the vocabulary."""
+
+    session_bytes: int
+    """Memory of a Session, at most: with 8 beams and the whole window."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialTokens:
+    """Numbers of the tokens that are no text."""
+
+    end_of_text: int
+    start: int
+    translate: int
+    transcribe: int
+    solm: int
+    """Speaker turn, of models trained for it."""
+
+    previous: int
+    no_speech: int
+    no_timestamps: int
+    first_timestamp: int
+    """0.00 s; the next is 0.02 s later."""
+
+
+class Model(native.Model):
+    """Weights and vocabulary; immutable, serves any number of sessions and threads.
+
+    Args:
+        file: a ggml file, or its bytes.
+        alignment: whose alignment heads tell when words were said (Options.word_times): one of ALIGNMENTS,
+            "auto" for those of this size, None for none, which saves some memory.
+
+    Raises:
+        ModelNotFoundError: there is no such file.
+        ModelCorruptError: it is unreadable, truncated or malformed; nothing of it was loaded.
+        UsageError: an unknown alignment, or one of another model.
+        NativeError: not enough memory.
+    """
+
+    def __init__(self, file: str | os.PathLike[str] | bytes, *, alignment: str | None = None) -> None:
+        if alignment is not None and alignment not in {*ALIGNMENTS, "auto"}:
+            raise UsageError(f"unknown alignment {alignment!r}; use auto, or one of {', '.join(ALIGNMENTS)}")
+        if isinstance(file, (bytes, bytearray, memoryview)):
+            # Checked and loaded as any other file is: it just has no name.
+            descriptor = os.memfd_create("edgevoice-model")
+            try:
+                with open(descriptor, "wb", closefd=False) as memory:
+                    memory.write(file)
+                self._load(Path(f"/proc/self/fd/{descriptor}"), alignment)
+            finally:
+                os.close(descriptor)
+        else:
+            self._load(Path(file), alignment)
+
+    def _load(self, path: Path, alignment: str | None) -> None:
+        self.type = self.inspect(path)
+        if alignment == "auto":
+            alignment = self.type.size if self.type.size in ALIGNMENTS else "top"
+        self.alignment = alignment
+        """Whose alignment heads are used; None: none."""
+        super().__init__(path)
+
+    def _open(self, path: bytes, out: Any) -> int:
+        name = ffi.NULL if self.alignment is None else ffi.new("char[]", self.alignment.encode())
+        return int(lib.ev_model_open_for_transcription(path, name, out))
+
+    @staticmethod
+    def inspect(path: str | os.PathLike[str]) -> ModelType:
+        """Return what a file is and takes, without loading it.
+
+        Raises:
+            ModelNotFoundError, ModelCorruptError: as the constructor.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise ModelNotFoundError(f"{path} is no file; give a ggml model, such as models.find('tiny.en')")
+        header = convert.check_ggml(path)
+        size = path.stat().st_size
+        return ModelType(
+            size=_size(header),
+            quantisation=_FILE_TYPES.get(header.matrix_ftype, f"type {header.ftype}"),
+            multilingual=_is_multilingual(header),
+            file_bytes=size,
+            model_bytes=size + _VOCABULARY_BYTES,
+            session_bytes=_session_bytes(header),
+        )
+
+    @cached_property
+    def languages(self) -> tuple[str, ...]:
+        """Codes of the languages it knows."""
+        with self._use() as pointer:
+            n = max(1, lib.ev_model_languages(pointer))
+        return tuple(ffi.string(lib.ev_language_code(i)).decode() for i in range(n))
+
+    @cached_property
+    def special(self) -> SpecialTokens:
+        """Tokens that are no text."""
+        out = ffi.new("ev_special *")
+        with self._use() as pointer:
+            lib.ev_model_special(pointer, out)
+        return SpecialTokens(*(getattr(out, name) for name in SpecialTokens.__slots__))
+
+    def tokenize(self, text: str) -> tuple[int, ...]:
+        """Return a text as tokens of the vocabulary, as upstream cuts it.
+
+        Raises:
+            UsageError: the text is no valid Unicode.
+        """
+        try:
+            data = text.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(f"the text cannot be written as UTF-8: {error}") from None
+        n = ffi.new("size_t *")
+        tokens = ffi.new("int32_t[]", max(1, len(data)))  # a token is a byte at least
+        with self._use() as pointer:
+            check(lib.ev_model_tokenize(pointer, data, len(data), tokens, len(tokens), n))
+        return tuple(ffi.unpack(tokens, n[0])) if n[0] else ()
+
+    def token_data(self, token: int) -> bytes:
+        """Return the UTF-8 of a token, which may begin or end within a character; of others their name.
+
+        Raises:
+            UsageError: there is no such token.
+        """
+        bytes_, size = ffi.new("const char **"), ffi.new("size_t *")
+        if not isinstance(token, int) or not 0 <= token < self.info.n_vocab:
+            raise UsageError(f"the model has tokens 0 to {self.info.n_vocab - 1}, got {token!r}")
+        with self._use() as pointer:
+            check(lib.ev_model_token(pointer, token, bytes_, size))
+            return bytes(ffi.buffer(bytes_[0], size[0]))
+
+    def session(self) -> Session:
+        """Return a new session, which keeps this model's weights as long as it needs them."""
+        from edgevoice.whisper.session import Session  # noqa: PLC0415 - it imports this file
+
+        return Session(self)
+
+
+_VOCABULARY_BYTES: Final = 30_000_000
+"""Two maps of 52,000 words and a trie: 22 MB with tiny.en and base."""
+
+
+def _session_bytes(header: convert.Header) -> int:
+    """Return an upper bound of what upstream allocates for a state.
+
+    Half-precision caches of the decoder (8 beams have room of their own) and of the encoder's output; the
+    encoder's attention over the whole window, which is by far the largest of its graph, twice; logits and
+    masks of the decoder. tests/test_whisper.py compares it with what sessions take.
+    """
+    positions = 1536  # 1,500, in blocks of 256
+    texts = 512 * (8 + 2)
+    cache = 2 * 2 * header.n_text_state * header.n_text_layer * (texts + positions)
+    encoder = 4 * positions * (2 * header.n_audio_head * positions + 24 * header.n_audio_state)
+    decoder = 4 * header.n_text_ctx * (3 * header.n_vocab + 64 * header.n_text_state)
+    return cache + encoder + decoder
+
+
+def _is_multilingual(header: convert.Header) -> bool:
+    return header.n_vocab > _ENGLISH_TOKENS
+
+
+def _size(header: convert.Header) -> str:
+    name = _BY_AUDIO_LAYERS[header.n_audio_layer]
+    if name == "large" and header.n_mels == _V3_MELS:
+        name = "large-v3-turbo" if header.n_text_layer == _TURBO_LAYERS else "large-v3"
+    if header.n_text_layer == _DISTILLED_LAYERS:
+        name = f"distil-{name}"
+    return name if _is_multilingual(header) else f"{name}.en"
