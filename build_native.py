@@ -4,6 +4,7 @@
     python build_native.py                          fetch, verify, build; does nothing when up to date
     python build_native.py --whisper-source DIR     use an unpacked whisper.cpp tree instead of fetching
     python build_native.py --sanitize               also the C++ tests, under ASan and UBSan, and run them
+    python build_native.py --sanitize thread        those that use threads, under ThreadSanitizer
     python build_native.py --armv7                  also the C++ tests, for 32-bit ARM with NEON, emulated
     python build_native.py --wheel [arm64]          dist/*.whl for any processor of an architecture
     python build_native.py --clean                  forget what was built in this tree
@@ -167,8 +168,9 @@ def main() -> int:
     )
     parser.add_argument("--whisper-source", type=Path, metavar="DIR", help="an unpacked whisper.cpp tree")
     parser.add_argument(
-        "--sanitize", action="store_true", help="build and run the C++ tests under sanitizers"
-    )
+        "--sanitize", nargs="?", const="memory", choices=[*SANITIZERS],
+        help="build and run the C++ tests under sanitizers (default: memory)",
+    )  # fmt: skip
     parser.add_argument("--armv7", action="store_true", help="build and run the C++ tests for 32-bit ARM")
     parser.add_argument("--clean", action="store_true", help="remove what was built in this tree")
     parser.add_argument(
@@ -182,7 +184,7 @@ def main() -> int:
         elif options.wheel is not None:
             build_wheel(architecture(options.wheel), whisper_source(options.whisper_source))
         elif options.sanitize:
-            run_sanitized_tests(whisper_source(options.whisper_source))
+            run_sanitized_tests(whisper_source(options.whisper_source), SANITIZERS[options.sanitize])
         elif options.armv7:
             run_armv7_tests(whisper_source(options.whisper_source))
         else:
@@ -276,19 +278,42 @@ def build_wheel(name: str, source: Path) -> None:
         run(command, "setuptools could not make the wheel", quiet=False, **variables)
 
 
-def run_sanitized_tests(source: Path) -> None:
-    """Compile csrc/ and its C++ tests with ASan and UBSan, and run them."""
+@dataclass(frozen=True)
+class Sanitizers:
+    """What the C++ tests are run under."""
+
+    name: str  # of their folder below build/
+    compiler: str  # what -fsanitize= gets
+    ggml: tuple[str, ...]
+    tests: str  # by default; empty: all
+
+
+SANITIZERS: Final = {
+    "memory": Sanitizers(
+        "sanitize",
+        "address,undefined",
+        ("-DGGML_SANITIZE_ADDRESS=ON", "-DGGML_SANITIZE_UNDEFINED=ON"),
+        "",
+    ),
+    "thread": Sanitizers("sanitize-thread", "thread", ("-DGGML_SANITIZE_THREAD=ON",), "session transcriber"),
+}
+
+
+def run_sanitized_tests(source: Path, sanitizers: Sanitizers) -> None:
+    """Compile csrc/ and its C++ tests with sanitizers, and run them."""
     require_tools()
-    ggml = build_ggml(source, (*GGML_FLAGS, "-DGGML_SANITIZE_ADDRESS=ON", "-DGGML_SANITIZE_UNDEFINED=ON"))
-    work = ROOT / "build" / f"{platform.machine()}-sanitize"
+    ggml = build_ggml(source, (*GGML_FLAGS, *sanitizers.ggml))
+    work = ROOT / "build" / f"{platform.machine()}-{sanitizers.name}"
     flags = [*core_flags(source, ggml, write_cffi_source(work))]
     configure_and_build(
         ROOT / "csrc",
         work,
-        [*flags, "-DCMAKE_BUILD_TYPE=None", "-DEDGEVOICE_SANITIZE=ON"],
+        [*flags, "-DCMAKE_BUILD_TYPE=None", f"-DEDGEVOICE_SANITIZE={sanitizers.compiler}"],
         target="native_tests",
     )
-    run([str(work / "native_tests"), str(source)], "the C++ tests failed under the sanitizers", quiet=False)
+    tests = os.environ.get("EDGEVOICE_TESTS") or sanitizers.tests
+    command = [str(work / "native_tests"), str(source)]
+    run(command, "the C++ tests failed under the sanitizers", quiet=False, EDGEVOICE_TESTS=tests)
 
 
 def run_armv7_tests(source: Path) -> None:

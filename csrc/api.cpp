@@ -207,6 +207,13 @@ ev_status ev_model_quantize(const char *input, const char *output, int32_t file_
     });
 }
 
+ev_status ev_model_share(const ev_model *model, ev_model **out) {
+    return guarded([&]() -> ev_status {
+        *out = new ev_model{model->shared};
+        return EV_OK;
+    });
+}
+
 void ev_model_info_get(const ev_model *model, ev_model_info *out) { *out = model->shared->info(); }
 
 const float *ev_model_mel_filters(const ev_model *model) { return model->shared->mel_filters(); }

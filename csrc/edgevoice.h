@@ -80,6 +80,8 @@ ev_status ev_model_quantize(const char *input, const char *output, int32_t file_
 // of the model whose alignment heads tell when words were said ("tiny.en", ..., "large-v3-turbo"),
 // or "top": all heads of the highest layer.
 ev_status ev_model_open_for_transcription(const char *path, const char *alignment, ev_model **out);
+// Another handle of the same model, with a life of its own.
+ev_status ev_model_share(const ev_model *model, ev_model **out);
 // Releases the caller's hold; the weights stay while a session uses them.
 void ev_model_free(ev_model *model);
 // -1 when whisper.cpp does not know the language code, else its number (0 is "en").

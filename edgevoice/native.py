@@ -135,6 +135,9 @@ def language_id(code: str) -> int:
 class Handle:
     """A C object with one owner."""
 
+    _waits = False
+    """A second thread waits and gets no error: of what does not change, and is not used for long."""
+
     def __init__(self, pointer: Any, free: Any) -> None:
         self._pointer = ffi.gc(pointer, free)  # freed with this object if close() is forgotten
         self._lock = threading.Lock()
@@ -142,7 +145,7 @@ class Handle:
     @contextmanager
     def _use(self) -> Iterator[Any]:
         """Lend the pointer to one thread."""
-        if not self._lock.acquire(blocking=False):
+        if not self._lock.acquire(blocking=self._waits):
             raise EngineBusyError(
                 f"this {type(self).__name__} is in use by another thread; give each thread its own"
             )

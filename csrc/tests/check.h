@@ -69,6 +69,7 @@ void test_sentences();
 void test_model_file();
 void test_api(const std::string &source);
 void test_session();
+void test_transcriber();
 void test_fuzz(const std::string &source);
 
 } // namespace test

@@ -107,6 +107,7 @@ int main(int argc, char **argv) {
     run("model_file", test::test_model_file);
     run("api", [&] { test::test_api(source); });
     run("session", test::test_session);
+    run("transcriber", test::test_transcriber);
     run("fuzz", [&] { test::test_fuzz(source); });
     if (test::failures != 0)
         fprintf(stderr, "%d checks failed\n", test::failures);

@@ -350,7 +350,8 @@ void transcription_follows_a_recognition(Handles &handles) {
 
 // With a deadline that is over when the transcription begins, which no session can be given.
 void transcription_has_a_deadline() {
-    const auto model = ev::Model::load(model_that_ends().c_str());
+    std::string error;
+    const auto model = ev::Model::load(model_that_ends().c_str(), {}, error);
     const Network network = on_or_off();
     const auto automaton = network.automaton();
     CHECK(model != nullptr && automaton != nullptr);

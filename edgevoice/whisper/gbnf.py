@@ -3,14 +3,14 @@ r"""Grammars in llama.cpp's and whisper.cpp's notation (GBNF), checked, and enfo
     root    ::= " " command "."
     command ::= "lights " ("on" | "off") | "volume " [0-9]{1,2}
 
-As upstream's examples/grammar-parser.cpp, and what llama.cpp added since: "text" and [classes] with the escapes
-\n \r \t \\ \" \[ \] \xHH \uHHHH \UHHHHHHHH, `.` for any character, (groups), | between alternatives, and
-* + ? {m} {m,} {m,n} behind what they repeat; `#` begins a comment. The text of a transcription begins with a
-space, and the grammar says that, too.
+As upstream's examples/grammar-parser.cpp, and what llama.cpp added since: "text" and [classes] with the
+escapes \n \r \t \\ \" \[ \] \xHH \uHHHH \UHHHHHHHH, `.` for any character, (groups), | between
+alternatives, and * + ? {m} {m,} {m,n} behind what they repeat; `#` begins a comment. The text of a
+transcription begins with a space, and the grammar says that, too.
 
 What upstream takes and then crashes on or ignores is refused with its line: rules that are not defined,
-defined twice, not reachable, begin with themselves, or never come to an end. Where upstream makes a token that breaks
-the grammar less likely, and then lets everything pass, here it is impossible (csrc/exact.h).
+defined twice, not reachable, begin with themselves, or never come to an end. Where upstream makes a token
+that breaks the grammar less likely, and then lets everything pass, here it is impossible (csrc/exact.h).
 """
 
 from __future__ import annotations

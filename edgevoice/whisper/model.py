@@ -90,6 +90,8 @@ class Model(native.Model):
         NativeError: not enough memory.
     """
 
+    _waits = True
+
     def __init__(self, file: str | os.PathLike[str] | bytes, *, alignment: str | None = None) -> None:
         if alignment is not None and alignment not in {*ALIGNMENTS, "auto"}:
             raise UsageError(f"unknown alignment {alignment!r}; use auto, or one of {', '.join(ALIGNMENTS)}")
@@ -181,6 +183,17 @@ class Model(native.Model):
         with self._use() as pointer:
             check(lib.ev_model_token(pointer, token, bytes_, size))
             return bytes(ffi.buffer(bytes_[0], size[0]))
+
+    def _share(self) -> Model:
+        """Return another one of the same weights, which stays when this one is closed."""
+        out = ffi.new("ev_model **")
+        with self._use() as pointer:
+            check(lib.ev_model_share(pointer, out))
+        other = object.__new__(Model)
+        native.Handle.__init__(other, out[0], lib.ev_model_free)
+        other.type, other.alignment, other.info = self.type, self.alignment, self.info
+        other.mel_filters = self.mel_filters
+        return other
 
     def session(self) -> Session:
         """Return a new session, which keeps this model's weights as long as it needs them."""

@@ -6,6 +6,7 @@ import queue
 import threading
 from typing import TYPE_CHECKING, Any, Self
 
+from edgevoice.errors import NativeError
 from edgevoice.whisper.session import CancelToken
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 class Run:
     """A transcription under way: iterate over it for its segments, once, or ask for its result().
 
-    Leaving the `with` block, or close(), cancels it and waits; a run that is dropped is cancelled, too.
+    The session is busy until it ends. Leaving the `with` block, or close(), cancels it and waits.
     """
 
     def __init__(
@@ -39,23 +40,35 @@ class Run:
         self.progress = 0.0
         """How much is done, 0-1."""
 
+        self._turn = session._use()  # noqa: SLF001
+        pointer = self._turn.__enter__()  # left by the thread
         self._thread = threading.Thread(
             target=self._work,
-            args=(session, samples, options, timeout_s),
+            args=(session, pointer, samples, options, timeout_s),
             name="edgevoice-whisper",
             daemon=True,
         )
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # no more threads
+            self._turn.__exit__(None, None, None)
+            raise NativeError(f"a transcription could not begin: {error}") from None
 
     def _work(
-        self, session: Session, samples: npt.NDArray[Any], options: Options | None, timeout_s: float | None
+        self,
+        session: Session,
+        pointer: Any,
+        samples: npt.NDArray[Any],
+        options: Options | None,
+        timeout_s: float | None,
     ) -> None:
         try:
-            self._outcome = session.transcribe(
-                samples, options, timeout_s=timeout_s, cancel=self._cancel, on_segments=self._take
+            self._outcome = session._transcribe(  # noqa: SLF001
+                pointer, samples, options, timeout_s=timeout_s, cancel=self._cancel, on_segments=self._take
             )
         except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
             self._outcome = error
+        self._turn.__exit__(None, None, None)
         self._found.put(None)
 
     def _take(self, done: float, segments: Sequence[Segment]) -> None:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from edgevoice.whisper.model import Model
     from edgevoice.whisper.run import Run
 
+    OnSegments = Callable[[float, Sequence[Segment]], None]
+
 MIN_SAMPLES: Final = SAMPLE_RATE_HZ // 10
 """Upstream makes nothing of less."""
 
@@ -59,12 +61,11 @@ class _Call:
 
     model: Model
     options: Options
-    on_segments: Callable[[float, Sequence[Segment]], None]
+    duration_s: float
+    on_segments: OnSegments
     segments: list[Segment] = field(default_factory=list)
     error: BaseException | None = None
     """Of our caller's function: raised when C has returned."""
-
-    aligned: bool = False
 
 
 @ffi.def_extern(error=1, name="ev_python_segments")  # type: ignore[untyped-decorator]
@@ -102,12 +103,19 @@ class Session(Handle):
     def __init__(self, model: Model) -> None:
         check_room(model.type.session_bytes, "a session")
         out = ffi.new("ev_transcriber **")
-        with model._use() as c_model:  # noqa: SLF001
+        self.model = model._share()  # noqa: SLF001
+        """Its own: closing the one that it was made of changes nothing."""
+
+        with self.model._use() as c_model:  # noqa: SLF001
             check(lib.ev_transcriber_open(c_model, out))
         super().__init__(out[0], lib.ev_transcriber_free)
-        self.model = model
         self._matching: dict[str, frozenset[int]] = {}
         """Tokens that match a regular expression."""
+
+    def close(self) -> None:
+        """As Handle.close."""
+        super().close()
+        self.model.close()
 
     def transcribe(
         self,
@@ -116,7 +124,7 @@ class Session(Handle):
         *,
         timeout_s: float | None = None,
         cancel: CancelToken | None = None,
-        on_segments: Callable[[float, Sequence[Segment]], None] | None = None,
+        on_segments: OnSegments | None = None,
     ) -> Transcription:
         """Transcribe audio.
 
@@ -134,32 +142,46 @@ class Session(Handle):
             GrammarError: the grammar nests deeper than 64 levels where the text has got to.
             EngineBusyError, EngineClosedError, InferenceError, NativeError: as named.
         """
+        with self._use() as pointer:
+            return self._transcribe(
+                pointer, samples, options, timeout_s=timeout_s, cancel=cancel, on_segments=on_segments
+            )
+
+    def _transcribe(
+        self,
+        pointer: Any,
+        samples: npt.NDArray[Any],
+        options: Options | None,
+        *,
+        timeout_s: float | None,
+        cancel: CancelToken | None,
+        on_segments: OnSegments | None,
+    ) -> Transcription:
         options = options or Options()
         samples = check_audio(samples)
         started = time.perf_counter()
-        call = _Call(self.model, options, on_segments or (lambda _done, _segments: None))
-        call.aligned = self.model.alignment is not None
+        duration_s = len(samples) / SAMPLE_RATE_HZ
+        call = _Call(self.model, options, duration_s, on_segments or (lambda _done, _segments: None))
         handle = ffi.new_handle(call)
         out = ffi.new("ev_transcribed *")
-        with self._use() as pointer:
-            c_options, kept = self._c_options(options, timeout_s, len(samples))
-            c_options.of = handle
-            data = ffi.from_buffer("float[]", samples)
-            status = lib.ev_transcriber_run(pointer, data, len(data), c_options, _pointer(cancel), out)
-            check(status, expected=bool(out.aborted or call.error))
-            if call.error is not None:
-                raise call.error
-            languages = self.model.languages
-            probabilities = {}
-            if out.language_probabilities:
-                values = ffi.unpack(out.language_probabilities, len(languages))
-                probabilities = dict(zip(languages, values, strict=True))
+        c_options, kept = self._c_options(options, timeout_s, len(samples))
+        c_options.of = handle
+        data = ffi.from_buffer("float[]", samples)
+        status = lib.ev_transcriber_run(pointer, data, len(data), c_options, _pointer(cancel), out)
         del kept
+        check(status, expected=bool(out.aborted or call.error))
+        if call.error is not None:
+            raise call.error
+        languages = self.model.languages
+        probabilities = {}
+        if out.language_probabilities:
+            values = ffi.unpack(out.language_probabilities, len(languages))
+            probabilities = dict(zip(languages, values, strict=True))
         aborted: dict[int, Aborted] = {lib.EV_ERR_CANCELLED: "cancelled", lib.EV_ERR_DEADLINE: "deadline"}
         return Transcription(
             segments=tuple(call.segments),
             language=ffi.string(lib.ev_language_code(max(0, out.language))).decode(),
-            duration_s=len(samples) / SAMPLE_RATE_HZ,
+            duration_s=duration_s,
             timings=Timings(
                 mel=out.mel_ms,
                 language=out.language_ms,
@@ -400,9 +422,12 @@ def _segment(c_segment: Any, call: _Call) -> Segment:
     words: tuple[Word, ...] = ()
     if call.options.word_times:
         aligned = (
-            [c_segment.tokens[i].aligned_cs for i in range(c_segment.n_tokens)] if call.aligned else None
+            [c_segment.tokens[i].aligned_cs for i in range(c_segment.n_tokens)]
+            if call.model.alignment
+            else None
         )
-        words = _words(tokens, aligned, call.model.special.end_of_text, start_s, end_s)
+        latest_s = min(end_s, max(start_s, call.duration_s))  # Whisper may write a later end
+        words = _words(tokens, aligned, call.model.special.end_of_text, start_s, latest_s)
     return Segment(
         text=ffi.string(c_segment.text).decode("utf-8", "replace"),
         start_s=start_s,

@@ -1,0 +1,659 @@
+"""edgevoice.whisper: what it gives, and that nothing one gives it ends the process.
+
+The crash cases are those known of whisper.cpp and its bindings: each would have ended this process, or gone
+unnoticed, there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import itertools
+import random
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgevoice import models, whisper
+from edgevoice.errors import (
+    AudioFormatError,
+    EdgevoiceError,
+    EngineBusyError,
+    EngineClosedError,
+    GrammarError,
+    ModelCorruptError,
+    ModelNotFoundError,
+    UsageError,
+)
+from edgevoice.whisper import CancelToken, Gbnf, Model, Options, Session
+from edgevoice.whisper.gbnf import utf8_ranges
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from edgevoice.events import Samples
+
+FAST = Options(audio_ctx=768, temperature_step=0)
+"""Half of the window is enough for the recordings here; with less Whisper repeats itself."""
+
+
+@pytest.fixture(scope="module")
+def whisper_model(model_path: Path) -> Iterator[Model]:
+    with Model(model_path, alignment="auto") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def session(whisper_model: Model) -> Iterator[Session]:
+    with whisper_model.session() as opened:
+        yield opened
+
+
+# ---- what it gives ----
+
+
+def test_transcription_is_text_with_segments_tokens_and_timings(session: Session, speech: Samples) -> None:
+    found = session.transcribe(speech, FAST)
+    assert found.text.lower().rstrip(".") == "turn on the desk lamp"
+    assert found.language == "en"
+    assert found.aborted is None
+    assert found.duration_s == pytest.approx(len(speech) / 16_000)
+    segment = found.segments[0]
+    assert 0 <= segment.start_s < segment.end_s
+    assert b"".join(token.data for token in segment.tokens if not token.data.startswith(b"[_")) == (
+        segment.text.encode()
+    )
+    assert all(0 < token.probability <= 1 and token.log_probability <= 0 for token in segment.tokens)
+    assert 0 <= segment.no_speech_probability <= 1
+    assert found.timings.total > found.timings.encode > 0
+    assert not segment.words
+
+
+def test_int16_is_the_same_as_float32(session: Session, speech: Samples) -> None:
+    as_int = np.round(speech * 32768).astype(np.int16)
+    assert session.transcribe(as_int, FAST).text == session.transcribe(speech, FAST).text
+
+
+def test_beam_search_and_best_of_are_other_ways_to_the_text(session: Session, speech: Samples) -> None:
+    for options in (
+        Options(beam=4, audio_ctx=768),
+        Options(beam=3, length_penalty=1.0, audio_ctx=768),
+        Options(temperature=0.2, best_of=3, temperature_step=0, audio_ctx=768),
+    ):
+        assert "desk lamp" in session.transcribe(speech, options).text.lower()
+
+
+def test_drawn_texts_are_the_same_each_time(session: Session, speech: Samples) -> None:
+    options = Options(temperature=1.0, best_of=2, temperature_step=0, audio_ctx=768)
+    first = session.transcribe(speech, options)
+    session.transcribe(speech, FAST)
+    again = session.transcribe(speech, options)
+    assert again.segments == first.segments
+
+
+@pytest.mark.parametrize("alignment", [None, "auto", "top"])
+def test_words_follow_one_another_in_time(model_path: Path, speech: Samples, alignment: str | None) -> None:
+    with Model(model_path, alignment=alignment) as model, model.session() as own:
+        found = own.transcribe(speech, Options(audio_ctx=768, word_times=True))
+    words = [word for segment in found.segments for word in segment.words]
+    assert "".join(word.text for word in words).strip() == found.text
+    assert [word.text.strip(" .").lower() for word in words] == ["turn", "on", "the", "desk", "lamp"]
+    times = [time for word in words for time in (word.start_s, word.end_s)]
+    assert times == sorted(times)
+    assert 0 <= times[0] < times[-1] <= found.duration_s + 0.5
+    assert any(token.aligned_s is not None for token in found.segments[0].tokens) == (alignment is not None)
+
+
+def test_word_times_are_near_where_words_are_said(session: Session, speech: Samples) -> None:
+    silence = np.zeros(16_000, np.float32)
+    early = session.transcribe(np.concatenate([speech, silence]), Options(word_times=True))
+    late = session.transcribe(np.concatenate([silence, speech]), Options(word_times=True))
+    starts = [
+        [word.start_s for segment in found.segments for word in segment.words] for found in (early, late)
+    ]
+    shift = np.median(np.subtract(starts[1][1:], starts[0][1:]))
+    assert shift == pytest.approx(1.0, abs=0.15)
+
+
+def test_long_segments_are_cut(session: Session, speech: Samples) -> None:
+    options = Options(audio_ctx=768, word_times=True, max_segment_length=8, split_on_word=True)
+    found = session.transcribe(speech, options)
+    assert len(found.segments) > 2
+    assert all(segment.text.startswith(" ") for segment in found.segments)
+
+
+def test_prompt_sets_the_style(session: Session, speech: Samples) -> None:
+    shouting = Options(prompt="TURN OFF THE LAMP. TURN ON THE LIGHT. OPEN THE DOOR.", audio_ctx=768)
+    assert session.transcribe(speech, shouting).text.isupper()
+    tokens = session.model.tokenize(shouting.prompt)
+    by_tokens = Options(prompt_tokens=tokens, audio_ctx=768, carry_prompt=True)
+    assert session.transcribe(speech, by_tokens).text.isupper()
+
+
+def test_suppressed_tokens_are_not_written(session: Session, speech: Samples) -> None:
+    lamp = session.model.tokenize(" lamp")
+    assert "lamp" not in session.transcribe(speech, Options(suppress_tokens=frozenset(lamp))).text.lower()
+    assert "desk" not in session.transcribe(speech, Options(suppress_regex=" ?[Dd]e?s?k?")).text
+
+
+def test_start_and_duration_choose_a_part(session: Session, speech: Samples) -> None:
+    audio = np.concatenate([np.zeros(32_000, np.float32), speech, speech])
+    part = Options(start_s=2.0, duration_s=len(speech) / 16_000, temperature_step=0)
+    found = session.transcribe(audio, part)
+    assert found.text.lower().count("lamp") == 1
+    assert found.segments[0].start_s >= 2.0
+
+
+def test_logits_filter_in_python(session: Session, speech: Samples) -> None:
+    lengths = []
+
+    def filter_logits(tokens: tuple[int, ...], logits: np.ndarray[Any, np.dtype[np.float32]]) -> None:
+        lengths.append(len(tokens))
+        assert logits.shape == (session.model.info.n_vocab,)
+        logits[session.model.tokenize(" desk")] = -np.inf
+
+    found = session.transcribe(
+        speech, Options(logits_filter=filter_logits, audio_ctx=768, temperature_step=0)
+    )
+    assert "desk" not in found.text
+    assert lengths == list(range(len(lengths)))
+
+
+def test_what_a_python_function_raises_comes_out(session: Session, speech: Samples) -> None:
+    def broken(_tokens: tuple[int, ...], _logits: object) -> None:
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        session.transcribe(speech, Options(logits_filter=broken))
+    with pytest.raises(ZeroDivisionError):
+        session.transcribe(speech, FAST, on_segments=lambda _done, _segments: _fail())
+    assert "lamp" in session.transcribe(speech, FAST).text.lower()
+
+
+def _open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def _resident_bytes() -> int:
+    status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith("RssAnon:")) * 1024
+
+
+def _fail() -> None:
+    raise ZeroDivisionError
+
+
+def test_logits_that_leave_nothing_end_the_text(session: Session, speech: Samples) -> None:
+    def nothing(_tokens: tuple[int, ...], logits: np.ndarray[Any, np.dtype[np.float32]]) -> None:
+        logits[:] = np.nan
+
+    assert session.transcribe(speech, Options(logits_filter=nothing)).text == ""
+
+
+def test_run_yields_segments_as_they_are_found(session: Session, speech: Samples) -> None:
+    talk = np.tile(np.concatenate([speech, np.zeros(8_000, np.float32)]), 20)[: 65 * 16_000]
+    with session.run(talk, Options(temperature_step=0)) as run:
+        first = next(iter(run))
+        assert "lamp" in first.text.lower()
+        assert not run.done
+        assert 0 < run.progress < 1
+        with pytest.raises(EngineBusyError):
+            session.transcribe(speech, FAST)
+        run.cancel()
+        found = run.result(timeout_s=5)
+    assert found.aborted == "cancelled"
+    assert found.segments[0] == first
+    assert list(run)[-1] in (*found.segments, first)
+    assert "lamp" in session.transcribe(speech, FAST).text.lower()
+
+
+def test_run_raises_what_went_wrong_where_the_result_is_asked_for(session: Session, speech: Samples) -> None:
+    run = session.run(speech, Options(start_s=99.0))
+    with pytest.raises(UsageError, match="start_s"):
+        run.result()
+    with pytest.raises(UsageError, match="start_s"):
+        list(run)
+
+
+@pytest.mark.parametrize("wait_s", [0.0, 0.005, 0.05, 0.12])
+def test_cancelling_takes_effect_in_the_encoder_too(session: Session, speech: Samples, wait_s: float) -> None:
+    token = CancelToken()
+    timer = threading.Timer(wait_s, token.cancel)
+    timer.start()
+    started = time.monotonic()
+    found = session.transcribe(np.tile(speech, 30), Options(), cancel=token)
+    assert found.aborted == "cancelled"
+    assert time.monotonic() - started < wait_s + 1.0  # the encoder alone takes a second on a busy machine
+    timer.join()
+    assert session.transcribe(speech, FAST, cancel=token).aborted == "cancelled"  # for good
+    assert session.transcribe(speech, FAST).aborted is None
+
+
+def test_deadline_ends_with_what_there_is(session: Session, speech: Samples) -> None:
+    found = session.transcribe(np.tile(speech, 40), Options(), timeout_s=0.02)
+    assert found.aborted == "deadline"
+    assert found.segments == ()
+    assert session.transcribe(speech, FAST, timeout_s=60).aborted is None
+
+
+def test_step_by_step_is_what_transcribe_does(session: Session, speech: Samples) -> None:
+    special = session.model.special
+    with pytest.raises(UsageError, match="nothing encoded"):
+        session.model.session().decode([special.start])
+    mel = session.mel(speech)
+    assert mel.shape == (80, len(speech) // 160 + 3000)
+    session.set_mel(mel)
+    assert session.encode().shape == (1500, 384)
+    tokens = [special.start, special.no_timestamps]
+    logits = session.decode(tokens)
+    written: list[int] = []
+    while len(written) < 20:
+        logits[special.no_timestamps :] = -np.inf
+        written.append(int(logits.argmax()))
+        if written[-1] == special.end_of_text:
+            break
+        logits = session.decode([written[-1]], len(tokens) + len(written) - 1)
+    text = b"".join(session.model.token_data(token) for token in written[:-1]).decode()
+    assert text == session.transcribe(speech, Options(timestamps=False)).segments[0].text
+
+
+def test_model_tells_what_it_is_and_takes(whisper_model: Model, model_path: Path, speech: Samples) -> None:
+    kind = Model.inspect(model_path)
+    assert (kind.size, kind.quantisation, kind.multilingual) == ("tiny.en", "f16", False)
+    assert whisper_model.languages == ("en",)
+    assert whisper_model.token_data(whisper_model.special.first_timestamp) == b"[_BEG_]"
+
+    before = _resident_bytes()
+    with whisper_model.session() as own:
+        own.transcribe(speech, Options(beam=8))
+        assert _resident_bytes() - before < kind.session_bytes
+
+
+def test_model_from_bytes(model_path: Path, speech: Samples) -> None:
+    descriptors = _open_files()
+    with Model(model_path.read_bytes()) as model, model.session() as own:
+        assert "lamp" in own.transcribe(speech, FAST).text.lower()
+    gc.collect()
+    assert _open_files() == descriptors
+
+
+def test_session_keeps_its_model(model_path: Path, speech: Samples) -> None:
+    model = Model(model_path)
+    own = model.session()
+    model.close()
+    del model
+    gc.collect()
+    assert "lamp" in own.transcribe(speech, FAST).text.lower()
+    own.close()
+    own.close()
+    with pytest.raises(EngineClosedError):
+        own.transcribe(speech)
+
+
+def test_sessions_of_one_model_work_at_the_same_time(whisper_model: Model, speech: Samples) -> None:
+    texts: list[str] = []
+
+    def work() -> None:
+        with whisper_model.session() as own:
+            texts.extend(own.transcribe(speech, FAST).text for _ in range(2))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(texts) == 8
+    assert len(set(texts)) == 1
+
+
+def test_speech_is_found_and_times_are_those_of_the_whole(session: Session, speech: Samples) -> None:
+    gap = np.zeros(3 * 16_000, np.float32)
+    audio = np.concatenate([gap, speech, gap, speech, gap])
+    pieces = whisper.find_speech(audio)
+    assert pieces[0][0] == pytest.approx(3.5, abs=0.5)  # the recording begins with a pause
+    assert pieces[-1][1] == pytest.approx(len(audio) / 16_000 - 3.5, abs=0.5)
+    assert max(later[0] - one[1] for one, later in itertools.pairwise(pieces)) > 2.5
+    found = whisper.transcribe_speech(session, audio, Options(word_times=True))
+    assert found.text.lower().count("lamp") == 2
+    lamps = [w for s in found.segments for w in s.words if "lamp" in w.text.lower()]
+    length = len(speech) / 16_000
+    assert 3.0 < lamps[0].start_s < 3.0 + length
+    assert 6.0 + length < lamps[1].start_s < 6.0 + 2 * length
+    assert whisper.transcribe_speech(session, gap).segments == ()
+
+
+def test_detecting_the_language_needs_a_multilingual_model(session: Session, speech: Samples) -> None:
+    with pytest.raises(UsageError, match="only English"):
+        session.detect_language(speech)
+
+
+# ---- multilingual: the model base, where it is there ----
+
+
+@pytest.fixture(scope="module")
+def base() -> Iterator[Session]:
+    try:
+        path = models.find("base")
+    except ModelNotFoundError:
+        pytest.skip("the model base is not pulled")
+    with Model(path) as model, model.session() as opened:
+        yield opened
+
+
+def test_language_is_detected_with_all_probabilities(base: Session, speech: Samples) -> None:
+    assert len(base.model.languages) == 99
+    probabilities = base.detect_language(speech)
+    assert next(iter(probabilities)) == "en"
+    assert sum(probabilities.values()) == pytest.approx(1)
+    found = base.transcribe(speech, Options(audio_ctx=768))
+    assert found.language == "en"
+    assert found.language_probabilities == pytest.approx(probabilities, abs=0.3)
+    assert set(found.language_probabilities) == set(base.model.languages)
+    german = base.transcribe(speech, Options(language="de", audio_ctx=768))
+    assert (german.language, german.language_probabilities) == ("de", {})
+    with pytest.raises(UsageError, match="yue"):
+        base.transcribe(speech, Options(language="yue"))  # of large-v3 only
+
+
+# ---- what is wrong ----
+
+
+@pytest.mark.parametrize(
+    ("audio", "problem"),
+    [
+        (np.zeros(0, np.float32), "0.1 s"),
+        (np.zeros(1, np.float32), "0.1 s"),
+        (np.zeros(200, np.float32), "0.1 s"),
+        (np.zeros(1599, np.int16), "0.1 s"),
+        (np.full(16_000, np.nan, np.float32), "finite"),
+        (np.full(16_000, np.inf, np.float32), "finite"),
+        (np.full(16_000, 1e30, np.float32), "loud"),
+        (np.zeros(16_000, np.float64), "float32"),
+        (np.zeros((2, 16_000), np.float32), "one channel"),
+        (np.zeros(32_000, np.float32)[::2], "contiguous"),
+        ([0.0] * 16_000, "numpy array"),
+        (None, "numpy array"),
+    ],
+)
+def test_wrong_audio_is_refused(session: Session, audio: Any, problem: str) -> None:
+    for call in (session.transcribe, session.mel):
+        with pytest.raises(AudioFormatError, match=problem):
+            call(audio)
+
+
+WRONG_OPTIONS: list[tuple[dict[str, Any], str]] = [
+    ({"threads": 0}, "threads must be between 1 and 64"),
+    ({"threads": -1}, "threads"),
+    ({"threads": 10**9}, "threads"),
+    ({"threads": 1.5}, "whole number"),
+    ({"threads": True}, "whole number"),
+    ({"beam": 9}, "beam"),
+    ({"best_of": 0}, "best_of"),
+    ({"temperature": float("nan")}, "temperature"),
+    ({"temperature_step": 1e-9}, "temperature_step"),
+    ({"audio_ctx": 1501}, "audio_ctx"),
+    ({"audio_ctx": -1}, "audio_ctx"),
+    ({"max_context": -1}, "max_context"),
+    ({"start_s": -1.0}, "start_s"),
+    ({"duration_s": 0.0}, "duration_s"),
+    ({"max_tokens": 10**6}, "max_tokens"),
+    ({"max_initial_timestamp_s": 1e9}, "max_initial"),
+    ({"suppress_regex": "("}, "no regular expression"),
+    ({"prompt": "a", "prompt_tokens": (1,)}, "both given"),
+    ({"carry_prompt": True}, "give a prompt"),
+    ({"max_segment_length": 10}, "set word_times"),
+    ({"split_on_word": True}, "max_segment_length"),
+    ({"length_penalty": 1.0}, "set beam"),
+    ({"grammar": Gbnf('root ::= "a"')}, "timestamps=False"),
+    ({"prompt": "a", "max_context": 0}, "max_context"),
+]
+
+
+@pytest.mark.parametrize(("options", "problem"), WRONG_OPTIONS)
+def test_options_that_cannot_take_effect_are_errors(options: dict[str, Any], problem: str) -> None:
+    with pytest.raises(UsageError, match=problem):
+        Options(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (Options(language="xx"), "does not know the language"),
+        (Options(language="de"), "does not know the language"),
+        (Options(language="e\0n"), "does not know the language"),
+        (Options(translate=True), "multilingual"),
+        (Options(start_s=1e6), "the audio ends at"),
+        (Options(prompt_tokens=(10**6,)), "tokens 0 to"),
+        (Options(prompt_tokens=(-1,)), "tokens 0 to"),
+        (Options(prompt_tokens=(2**40,)), "small whole numbers"),
+        (Options(suppress_tokens=frozenset({51_864})), "tokens 0 to"),
+        (Options(prompt="\ud800"), "UTF-8"),
+    ],
+)
+def test_options_that_this_model_cannot_have(
+    session: Session, speech: Samples, options: Options, problem: str
+) -> None:
+    with pytest.raises(UsageError, match=problem):
+        session.transcribe(speech, options)
+
+
+def test_prompts_of_any_length_and_kind(session: Session, speech: Samples) -> None:
+    for prompt in ("a" * 200_000, "é" * 1000, "\0", " " * 5000, "'s" * 300, "\n\t x  y"):
+        session.transcribe(speech, Options(prompt=prompt, audio_ctx=768, max_tokens=3, temperature_step=0))
+
+
+@settings(max_examples=200)
+@given(st.text(alphabet=st.sampled_from("ab 1-'sé\n\tlver."), max_size=30))
+def test_tokens_are_the_text_again(text: str) -> None:
+    model = _shared_model()
+    assert b"".join(map(model.token_data, model.tokenize(text))).decode() == text
+
+
+def _shared_model() -> Model:
+    global _model  # noqa: PLW0603 - hypothesis and fixtures do not go together
+    if _model is None:
+        _model = Model(models.find("tiny.en"))
+    return _model
+
+
+_model: Model | None = None
+
+
+@pytest.mark.parametrize("size", [0, 4, 8, 1000, 300_000, 10_000_000, -1])
+def test_models_that_are_cut_are_refused(model_path: Path, tmp_path: Path, size: int) -> None:
+    data = model_path.read_bytes()[:size]
+    path = tmp_path / "cut.bin"
+    path.write_bytes(data)
+    for source in (path, data):
+        with pytest.raises(ModelCorruptError):
+            Model(source)
+
+
+def test_damaged_models_are_refused_or_run(model_path: Path, speech: Samples) -> None:
+    numbers = random.Random(0)  # noqa: S311
+    data = bytearray(model_path.read_bytes())
+    for _ in range(12):
+        at = numbers.randrange(4, 48)
+        before, data[at] = data[at], numbers.randrange(256)
+        with contextlib.suppress(EdgevoiceError), Model(bytes(data)) as model, model.session() as own:
+            own.transcribe(speech[:8000], Options(audio_ctx=64, max_tokens=3, temperature_step=0))
+        data[at] = before
+
+
+def test_models_that_are_not_there(tmp_path: Path, model_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "none.bin"):
+        with pytest.raises(ModelNotFoundError, match="is no file"):
+            Model(path)
+    for alignment in ("huge", "", "large-v3"):
+        with pytest.raises((UsageError, ModelCorruptError), match=alignment or "alignment"):
+            Model(model_path, alignment=alignment)
+
+
+@pytest.mark.parametrize("call", ["encode", "decode", "set_mel"])
+def test_steps_refuse_what_is_out_of_range(session: Session, speech: Samples, call: str) -> None:
+    session.mel(speech)
+    session.encode()
+    wrong: dict[str, list[tuple[Any, ...]]] = {
+        "encode": [(-1,), (10**9,), (2**70,), ("a",)],
+        "decode": [
+            ([],),
+            ([10**6],),
+            ([-1],),
+            ([1] * 449,),
+            ([1], 5),
+            ([1], -1),
+            (["a"],),
+        ],
+        "set_mel": [(np.zeros((80, 0), np.float32),), (np.zeros((1, 3), np.float32),), (None,)],
+    }
+    for arguments in wrong[call]:
+        with pytest.raises(UsageError):
+            getattr(session, call)(*arguments)
+    with pytest.raises(UsageError):
+        getattr(session, call)(
+            *({"decode": ([1],), "set_mel": (np.zeros(3),)}.get(call, (0,))),
+            **({} if call == "set_mel" else {"threads": 0}),
+        )
+    with pytest.raises(AudioFormatError):
+        session.set_mel(np.full((80, 3), np.nan, np.float32))
+
+
+def test_one_thread_at_a_time(session: Session, speech: Samples) -> None:
+    with session.run(np.tile(speech, 20)):
+        for call in (session.transcribe, session.mel):
+            with pytest.raises(EngineBusyError):
+                call(speech)
+        with pytest.raises(EngineBusyError):
+            session.run(speech)
+        with pytest.raises(EngineBusyError):
+            session.close()
+
+
+def test_memory_does_not_grow(whisper_model: Model, speech: Samples) -> None:
+    options = Options(audio_ctx=64, max_tokens=4, temperature_step=0, word_times=True)
+    numbers = random.Random(1)  # noqa: S311
+
+    def work(turns: int) -> None:
+        for _ in range(turns):
+            token = CancelToken()
+            timer = threading.Timer(numbers.uniform(0, 0.05), token.cancel)
+            timer.start()
+            with whisper_model.session() as own:
+                own.transcribe(speech[:16_000], options, cancel=token)
+            timer.join()
+
+    work(10)
+    gc.collect()
+    before, threads, files = _resident_bytes(), threading.active_count(), _open_files()
+    work(40)
+    gc.collect()
+    assert _resident_bytes() - before < 20_000_000  # a session takes three times that
+    assert threading.active_count() == threads
+    assert _open_files() == files
+
+
+# ---- grammars ----
+
+
+def test_text_cannot_leave_the_grammar(session: Session, speech: Samples) -> None:
+    grammar = Gbnf(
+        'root ::= " " ("Turn" | "turn") " o" ("n" | "ff") " the " [a-z]+ (" lamp" | " light") "."?'
+    )
+    found = session.transcribe(speech, Options(grammar=grammar, timestamps=False, audio_ctx=768))
+    assert found.text.lower().rstrip(".") == "turn on the desk lamp"
+    other = Gbnf('root ::= " play" (" " [a-c]+){2} "!"')
+    for beam in (1, 3):
+        options = Options(grammar=other, timestamps=False, beam=beam, audio_ctx=768, max_tokens=40)
+        text = session.transcribe(speech, options).text
+        assert text.startswith("play ")
+        assert set(text[5:]) <= set("abc !")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "problem"),
+    [
+        ("", None, "no rule root"),
+        ('other ::= "a"', None, "no rule root"),
+        ('root ::= "a" next', 1, "next is not defined"),
+        ('root ::= "a"\nroot ::= "b"', 2, "defined twice"),
+        ('root ::= "a"\n\nother ::= "b"', 3, "not reached"),
+        ('root ::= root "a" | "a"', 1, "begins with itself"),
+        ('root ::= a "x"\na ::= "y"? b | "z"\nb ::= a "q"', 2, "begins with itself"),
+        ('root ::= "a" root', 1, "never comes to an end"),
+        ("root ::= [a", 1, "must end"),
+        ("root ::= [b-a]", 1, "backwards"),
+        ("root ::= []", 1, "no character"),
+        ('root ::= "a', 1, "must end"),
+        ('root ::= "\\q"', 1, "unknown escape"),
+        ('root ::= "\\ud800"', 1, "no character U"),
+        ('root ::= ("a"', 1, r"\) expected"),
+        ('root ::= "a"{2', 1, "expected"),
+        ('root ::= "a"{3,2}', 1, "repetition"),
+        ('root ::= "a"{1000000}', 1, "repetition"),
+        ('root = "a"', 1, "::= expected"),
+        ('root ::= "a" )', 1, "should end here"),
+        ('root ::= "a"\n+ "b"', 2, "name of a rule"),
+        ("root ::= " + "(" * 200, 1, "deeper"),
+        ('root ::= ((("a"{1000}){1000}){1000})', None, "too large"),
+    ],
+)
+def test_wrong_grammars_are_refused_with_their_line(text: str, line: int | None, problem: str) -> None:
+    with pytest.raises(GrammarError, match=problem) as caught:
+        Gbnf(text, name="my.gbnf")
+    assert str(caught.value).startswith("my.gbnf" + (f":{line}:" if line else ":"))
+
+
+def test_grammars_of_files(tmp_path: Path) -> None:
+    path = tmp_path / "a.gbnf"
+    with pytest.raises(GrammarError, match="cannot be read"):
+        Gbnf.load(path)
+    path.write_text('# lights\nroot ::= " on" |\n  " off"  # the other\n', encoding="utf-8")
+    assert Gbnf.load(path).root == "root"
+    path.write_bytes(b"root ::= \xff")
+    with pytest.raises(GrammarError, match="UTF-8"):
+        Gbnf.load(path)
+
+
+def test_rules_may_nest_but_not_without_end(session: Session, speech: Samples) -> None:
+    nested = Gbnf('root ::= " (" root? ")"')
+    options = Options(grammar=nested, timestamps=False, audio_ctx=64, max_tokens=30, temperature_step=0)
+    text = session.transcribe(speech, options).text
+    assert set(text) <= set("( )")
+    endless = Gbnf('root ::= " a" root | " b"')  # a list, not a nesting
+    found = session.transcribe(
+        speech, Options(grammar=endless, timestamps=False, max_tokens=200, temperature_step=0)
+    )
+    assert set(found.text) <= set(" ab")
+
+
+@settings(max_examples=300)
+@given(
+    st.text(max_size=60) | st.text(alphabet=st.sampled_from('rot:=" ab|()[]{}*+?.^-\\x1,\n#'), max_size=60)
+)
+def test_any_text_is_a_grammar_or_an_error(text: str) -> None:
+    for each in (text, f"root ::= {text}"):
+        with contextlib.suppress(GrammarError):
+            Gbnf(each)
+
+
+@given(st.tuples(st.integers(0, 0x10FFFF), st.integers(0, 0x10FFFF)), st.integers(0, 0x10FFFF))
+def test_character_ranges_are_exact(ends: tuple[int, int], code: int) -> None:
+    low, high = sorted(ends)
+    if low <= 0xDFFF and high >= 0xD800:  # surrogates are no characters; the parser takes them out
+        return
+    for each in (code, low, high, (low + high) // 2):
+        if 0xD800 <= each <= 0xDFFF:
+            continue
+        data = chr(each).encode()
+        inside = any(
+            len(ranges) == len(data)
+            and all(a <= byte <= b for byte, (a, b) in zip(data, ranges, strict=True))
+            for ranges in utf8_ranges(low, high)
+        )
+        assert inside == (low <= each <= high)
