@@ -225,12 +225,10 @@ ev_status ev_transcriber_decode(ev_transcriber *transcriber, const int32_t *toke
                                 size_t n_past, int32_t threads, const float **logits) {
     return guarded([&]() -> ev_status {
         ev::Transcriber &own = transcriber->transcriber;
-        if (outside("threads", threads, 1, 64) ||
-            !are_tokens("tokens", own.model(), tokens, n_tokens))
-            return EV_ERR_ARGUMENT;
         const double room = own.model().info().n_text_ctx;
-        if (outside("tokens", double(n_tokens), 1, room) ||
-            outside("tokens, those before included", double(n_tokens) + double(n_past), 1, room))
+        if (outside("threads", threads, 1, 64) || outside("tokens", double(n_tokens), 1, room) ||
+            outside("tokens, those before included", double(n_tokens) + double(n_past), 1, room) ||
+            !are_tokens("tokens", own.model(), tokens, n_tokens))
             return EV_ERR_ARGUMENT;
         return own.decode(tokens, n_tokens, n_past, threads, *logits);
     });
