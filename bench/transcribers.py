@@ -6,8 +6,8 @@
 1. `--same`: upstream's command line, built with the flags of our ggml, and ours with the same settings
    (five beams, second tries at higher temperatures): is the text of each clip the same, to the letter?
 2. Otherwise: each engine in turn transcribes each clip, every time another one first; ratios of medians
-   count. Greedy, English, no second tries. Words are compared in lower case without punctuation, numbers as they
-   are written, so a word error rate here is a little higher than in papers; it is the same for all.
+   count. Greedy, English, no second tries. Words are compared in lower case without punctuation, numbers as
+   they are written, so a word error rate here is a little higher than in papers; it is the same for all.
 
 Clips: 50 of LibriSpeech test-other, clean and with kitchen noise. Upstream's command line is built in the
 cache as upstream builds it; its time is what it prints, without loading. pywhispercpp is its wheel,

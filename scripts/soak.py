@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import platform
+import random
 import re
 import shutil
 import subprocess
@@ -22,13 +23,14 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from edgevoice import grammar, grammar_file, kernels, models
+from edgevoice import grammar, grammar_file, kernels, models, whisper
 from edgevoice.audio import read_audio
 from edgevoice.errors import EngineBusyError
 from edgevoice.native import Grammar, Model, Session, SessionOptions
@@ -45,6 +47,9 @@ EXAMPLES: Final = 20  # times those of `make test`
 FUZZ_S: Final = 600.0
 GRAMMARS_S: Final = 300
 THREADS_S: Final = 60.0
+TRANSCRIPTIONS: Final = 10_000
+LOADS: Final = 1_000
+_RARELY: Final = 0.1
 
 MAX_GROWTH_MB: Final = 32.0
 """After the warm-up: the states of the grammar that are kept grow for a while, a leak does not end."""
@@ -93,6 +98,8 @@ def main() -> int:
         "fuzz": fuzz,
         "grammars": grammars,
         "threads": threads,
+        "binding": binding,
+        "races": races,
         "wheels": wheels,
         "arm": arm,
         "deb": deb,
@@ -170,7 +177,7 @@ def fuzz(share: float) -> str:
     sys.path.insert(0, str(ROOT))
     from build_native import whisper_source  # noqa: PLC0415 - it is no package
 
-    variables = {"EDGEVOICE_TESTS": "fuzz", "EDGEVOICE_FUZZ_SECONDS": str(FUZZ_S * share)}
+    variables = {"EDGEVOICE_TESTS": "fuzz transcriber", "EDGEVOICE_FUZZ_SECONDS": str(FUZZ_S * share)}
     return _run([str(tests), str(whisper_source(None))], variables).strip()
 
 
@@ -208,6 +215,63 @@ def threads(share: float) -> str:
     if counts["wrong"] or not counts["busy"] or not counts["answers"]:
         raise BrokenBoundError(figures)
     return figures
+
+
+def binding(share: float) -> str:
+    """Transcribe and load models over and over, cancelled at random: memory, descriptors and threads stay."""
+    speech, path = _recordings()[0], models.find("tiny.en")
+    chance = random.Random(1)  # noqa: S311
+    ended: Counter[str | None] = Counter()
+    n, loads = round(TRANSCRIPTIONS * share), round(LOADS * share)
+
+    def transcribe(session: whisper.Session) -> None:
+        words = chance.random() < _RARELY
+        options = whisper.Options(
+            audio_ctx=chance.randrange(32, 129),
+            beam=chance.choice((1, 1, 1, 3)),
+            max_tokens=chance.randrange(1, 9),
+            temperature=chance.choice((0.0, 0.8)),
+            temperature_step=0,
+            word_times=words,
+            prompt=chance.choice(("", "Lights, please.")),
+        )
+        token = whisper.CancelToken()
+        timer = threading.Timer(chance.uniform(0, 0.2), token.cancel)
+        timer.start()
+        ended[session.transcribe(speech[:24_000], options, cancel=token).aborted] += 1
+        timer.cancel()
+        timer.join()
+
+    def load() -> None:
+        with (
+            whisper.Model(path, alignment=chance.choice((None, "auto"))) as model,
+            model.session() as session,
+        ):
+            transcribe(session)
+
+    with whisper.Model(path, alignment="auto") as model, model.session() as session:
+        for _ in range(max(20, n // 10)):
+            transcribe(session)
+        for _ in range(max(5, loads // 10)):
+            load()
+        before, files = _memory_mb(), len(list(Path("/proc/self/fd").iterdir()))
+        for _ in range(n):
+            transcribe(session)
+        for _ in range(loads):
+            load()
+        growth, more = _memory_mb() - before, len(list(Path("/proc/self/fd").iterdir())) - files
+    figures = (
+        f"{n} transcriptions and {loads} loads, {ended['cancelled']} of them cancelled: memory {before:.0f} MB, "
+        f"then {growth:+.1f} MB, {more:+d} descriptors, {threading.active_count()} thread"
+    )
+    if more or threading.active_count() != 1 or not ended[None] or not ended["cancelled"]:
+        raise BrokenBoundError(figures)
+    return _bounded(growth, figures)
+
+
+def races(_: float) -> str:
+    """Run the C++ tests with threads under ThreadSanitizer: eight on four transcribers of one model, ..."""
+    return _run([sys.executable, "build_native.py", "--sanitize", "thread"], {}).strip().replace("\n", "; ")
 
 
 def wheels(_: float) -> str:
