@@ -225,28 +225,27 @@ def binding(share: float) -> str:
     n, loads = round(TRANSCRIPTIONS * share), round(LOADS * share)
 
     def transcribe(session: whisper.Session) -> None:
-        words = chance.random() < _RARELY
         options = whisper.Options(
             audio_ctx=chance.randrange(32, 129),
             beam=chance.choice((1, 1, 1, 3)),
             max_tokens=chance.randrange(1, 9),
             temperature=chance.choice((0.0, 0.8)),
             temperature_step=0,
-            word_times=words,
+            word_times=chance.random() < _RARELY,
             prompt=chance.choice(("", "Lights, please.")),
         )
         token = whisper.CancelToken()
-        timer = threading.Timer(chance.uniform(0, 0.2), token.cancel)
-        timer.start()
+        timer = threading.Timer(chance.uniform(0, 0.1), token.cancel)
+        if chance.random() < 1 / 2:
+            timer.start()
         ended[session.transcribe(speech[:24_000], options, cancel=token).aborted] += 1
         timer.cancel()
-        timer.join()
+        if timer.ident:
+            timer.join()
 
     def load() -> None:
-        with (
-            whisper.Model(path, alignment=chance.choice((None, "auto"))) as model,
-            model.session() as session,
-        ):
+        alignment = chance.choice((None, "auto"))
+        with whisper.Model(path, alignment=alignment) as model, model.session() as session:
             transcribe(session)
 
     with whisper.Model(path, alignment="auto") as model, model.session() as session:
@@ -261,7 +260,7 @@ def binding(share: float) -> str:
             load()
         growth, more = _memory_mb() - before, len(list(Path("/proc/self/fd").iterdir())) - files
     figures = (
-        f"{n} transcriptions and {loads} loads, {ended['cancelled']} of them cancelled: memory {before:.0f} MB, "
+        f"{n} transcriptions and {loads} loads, {ended['cancelled']} cancelled: memory {before:.0f} MB, "
         f"then {growth:+.1f} MB, {more:+d} descriptors, {threading.active_count()} thread"
     )
     if more or threading.active_count() != 1 or not ended[None] or not ended["cancelled"]:
