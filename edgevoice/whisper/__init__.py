@@ -16,6 +16,7 @@
 docs/whisper.md tells what each function of whisper.cpp became.
 """
 
+from edgevoice.native import kernels, whisper_version
 from edgevoice.whisper.gbnf import Gbnf
 from edgevoice.whisper.model import ALIGNMENTS, Model, ModelType, SpecialTokens
 from edgevoice.whisper.options import Options
@@ -41,5 +42,7 @@ __all__ = [
     "Transcription",
     "Word",
     "find_speech",
+    "kernels",
     "transcribe_speech",
+    "whisper_version",
 ]
