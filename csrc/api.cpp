@@ -200,7 +200,8 @@ ev_status ev_model_open_for_transcription(const char *path, const char *alignmen
 ev_status ev_model_quantize(const char *input, const char *output, int32_t file_type) {
     return guarded([&]() -> ev_status {
         std::string error;
-        if (!ev_model_file_check(input, error) || !ev::quantize(input, output, file_type, error)) {
+        if (!ev_model_file_check(input, error, true) ||
+            !ev::quantize(input, output, file_type, error)) {
             return fail(EV_ERR_MODEL, error);
         }
         return EV_OK;

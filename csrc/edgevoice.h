@@ -73,8 +73,9 @@ void ev_model_info_get(const ev_model *model, ev_model_info *out);
 // The mel filter bank of the file: n_mels rows of 201 weights, one for each 40 Hz from 0 to 8 kHz.
 // Valid while the model is.
 const float *ev_model_mel_filters(const ev_model *model);
-// Writes the checked f16 model `input` to `output` with quantised matrices. `file_type`:
-// ggml's number, 2 q4_0, 3 q4_1, 8 q5_0, 9 q5_1, 7 q8_0. A failure may leave a partial output.
+// Writes the checked f16 or f32 model `input` to `output` with quantised matrices. `file_type`:
+// ggml's number, 2 q4_0, 3 q4_1, 8 q5_0, 9 q5_1, 7 q8_0, 10 to 14 q2_k to q6_k. A failure may leave
+// a partial output.
 ev_status ev_model_quantize(const char *input, const char *output, int32_t file_type);
 // As ev_model_open, for a transcriber, too, which takes 10 MB more. `alignment`: NULL, or the name
 // of the model whose alignment heads tell when words were said ("tiny.en", ..., "large-v3-turbo"),

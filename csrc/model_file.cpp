@@ -153,8 +153,10 @@ struct Tensor {
 };
 using Tensors = std::unordered_map<std::string, Tensor>;
 
-const Storage &weight_storage(const Header &header) {
+const Storage &weight_storage(const Header &header, bool may_be_f32) {
     const int32_t version = header.ftype / QUANT_FACTOR, ftype = header.ftype % QUANT_FACTOR;
+    if (header.ftype == F32.ftype && may_be_f32)
+        return F32;
     if (header.ftype == F32.ftype) // GGML_ASSERT(src0->type == GGML_TYPE_F16) in im2col
         refuse("the weights are all f32 (ftype 0), on which whisper.cpp aborts; convert to f16");
     for (const Storage &storage : WEIGHT_STORAGES) {
@@ -235,10 +237,11 @@ void read_vocabulary(Reader &file, const Header &header) {
 }
 
 // The tensors whisper_model_load creates for these sizes, by its names and in its shapes.
-Tensors expected_tensors(const Header &header) {
+Tensors expected_tensors(const Header &header, bool may_be_f32) {
     Tensors tensors;
-    const Storage &weight = weight_storage(header);
-    const int32_t state = header.n_audio_state, wide = 4 * state; // wide: inside the MLP
+    const Storage &weight = weight_storage(header, may_be_f32);
+    const Storage &convolution = weight.ftype == F32.ftype ? F32 : F16; // never quantised
+    const int32_t state = header.n_audio_state, wide = 4 * state;       // wide: inside the MLP
     const auto add = [&](const std::string &name, int32_t ne0, int32_t ne1, int32_t ne2,
                          const Storage &storage) {
         tensors[name] = {{ne0, ne1, ne2}, storage, false};
@@ -269,9 +272,9 @@ Tensors expected_tensors(const Header &header) {
     };
 
     add("encoder.positional_embedding", state, header.n_audio_ctx, 1, F32);
-    add("encoder.conv1.weight", 3, header.n_mels, state, F16); // never quantised
+    add("encoder.conv1.weight", 3, header.n_mels, state, convolution);
     add("encoder.conv1.bias", 1, state, 1, F32);
-    add("encoder.conv2.weight", 3, state, state, F16);
+    add("encoder.conv2.weight", 3, state, state, convolution);
     add("encoder.conv2.bias", 1, state, 1, F32);
     norm("encoder.ln_post");
     for (int32_t layer = 0; layer < header.n_audio_layer; ++layer) {
@@ -331,10 +334,10 @@ void read_tensor(Reader &file, Tensors &tensors) {
               what.c_str());
 }
 
-void check(const char *path) {
+void check(const char *path, bool may_be_f32) {
     Reader file(path);
     const Header header = read_header(file);
-    Tensors tensors = expected_tensors(header);
+    Tensors tensors = expected_tensors(header, may_be_f32);
     read_mel_filters(file, header);
     read_vocabulary(file, header);
     if (file.left() == 0)
@@ -356,10 +359,10 @@ void check(const char *path) {
 
 } // namespace
 
-bool ev_model_file_check(const char *path, std::string &error) noexcept {
+bool ev_model_file_check(const char *path, std::string &error, bool may_be_f32) noexcept {
     error.clear();
     try {
-        check(path);
+        check(path, may_be_f32);
         return true;
     } catch (Refusal &refusal) {
         error = std::move(refusal.text);

@@ -2,7 +2,9 @@
 
 #include "ggml.h"
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <fstream>
 #include <vector>
@@ -58,6 +60,11 @@ bool quantize(const char *input, const char *output, int file_type, std::string 
     case GGML_TYPE_Q5_0:
     case GGML_TYPE_Q5_1:
     case GGML_TYPE_Q8_0:
+    case GGML_TYPE_Q2_K:
+    case GGML_TYPE_Q3_K:
+    case GGML_TYPE_Q4_K:
+    case GGML_TYPE_Q5_K:
+    case GGML_TYPE_Q6_K:
         break;
     default:
         error = "file type " + std::to_string(file_type) + " is no supported quantisation";
@@ -73,8 +80,10 @@ bool quantize(const char *input, const char *output, int file_type, std::string 
     std::array<int32_t, 11> header{};
     for (int32_t &number : header)
         number = copier.read<int32_t>();
-    if (header[file_type_index] != GGML_FTYPE_MOSTLY_F16) {
-        error = "the input is not f16 but of file type " + std::to_string(header[file_type_index]) +
+    if (header[file_type_index] != GGML_FTYPE_MOSTLY_F16 &&
+        header[file_type_index] != GGML_FTYPE_ALL_F32) {
+        error = "the input is not f16 or f32 but of file type " +
+                std::to_string(header[file_type_index]) +
                 "; quantise the f16 model it was made from";
         return false;
     }
@@ -105,13 +114,18 @@ bool quantize(const char *input, const char *output, int file_type, std::string 
         std::string name(size_t(name_length), '\0');
         copier.in.read(name.data(), name_length);
 
-        const bool convert = is_quantized(name, n_dims);
-        if (convert && columns % ggml_blck_size(type) != 0) {
-            error = "tensor " + name + " has rows of " + std::to_string(columns) +
-                    " values, no multiple of the block of " + std::to_string(ggml_blck_size(type));
+        const bool convolution = n_dims == 3 && source == GGML_TYPE_F32;
+        const bool convert = is_quantized(name, n_dims) || convolution;
+        const ggml_type wanted = convolution ? GGML_TYPE_F16 : type;
+        if (convert && columns % ggml_blck_size(wanted) != 0) {
+            error = "tensor " + name + " has rows of " + std::to_string(columns) + " values, but " +
+                    ggml_type_name(type) + " has blocks of " +
+                    std::to_string(ggml_blck_size(type)) +
+                    "; whisper.cpp wants one type for all matrices, so take q4_0, q4_1, q5_0, q5_1 "
+                    "or q8_0";
             return false;
         }
-        copier.write(convert ? int32_t(type) : source);
+        copier.write(convert ? int32_t(wanted) : source);
         for (int32_t i = 0; i < n_dims; ++i)
             copier.write(dims[i]);
         copier.out.write(name.data(), name_length);
@@ -120,13 +134,23 @@ bool quantize(const char *input, const char *output, int file_type, std::string 
             continue;
         }
         values.resize(size_t(elements));
-        halves.resize(size_t(elements));
-        copier.in.read(reinterpret_cast<char *>(halves.data()),
-                       elements * int64_t(sizeof(ggml_fp16_t)));
-        ggml_fp16_to_fp32_row(halves.data(), values.data(), elements);
+        if (source == GGML_TYPE_F32) {
+            copier.in.read(reinterpret_cast<char *>(values.data()),
+                           elements * int64_t(sizeof(float)));
+        } else {
+            halves.resize(size_t(elements));
+            copier.in.read(reinterpret_cast<char *>(halves.data()),
+                           elements * int64_t(sizeof(ggml_fp16_t)));
+            ggml_fp16_to_fp32_row(halves.data(), values.data(), elements);
+        }
+        // ggml casts what it computes of them to integers
+        if (!std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); })) {
+            error = "tensor " + name + " holds a value that is no finite number";
+            return false;
+        }
         const int64_t rows = elements / columns;
-        quantized.resize(size_t(rows) * ggml_row_size(type, columns));
-        ggml_quantize_chunk(type, values.data(), quantized.data(), 0, rows, columns, nullptr);
+        quantized.resize(size_t(rows) * ggml_row_size(wanted, columns));
+        ggml_quantize_chunk(wanted, values.data(), quantized.data(), 0, rows, columns, nullptr);
         copier.out.write(quantized.data(), std::streamsize(quantized.size()));
     }
     copier.out.flush();

@@ -213,16 +213,29 @@ def check_room(size_bytes: int, what: str) -> None:
         ) from None
 
 
-QUANTISATIONS: Final = {"q4_0": 2, "q4_1": 3, "q5_0": 8, "q5_1": 9, "q8_0": 7}
-"""ggml's file types that tiny and base run in; names as upstream's."""
+QUANTISATIONS: Final = {
+    "q8_0": 7,
+    "q6_k": 14,
+    "q5_1": 9,
+    "q5_0": 8,
+    "q5_k": 13,
+    "q4_1": 3,
+    "q4_0": 2,
+    "q4_k": 12,
+    "q3_k": 11,
+    "q2_k": 10,
+}
+"""ggml's file types that whisper.cpp runs, largest first; names as upstream's. Those with k have blocks of
+256 values, which the rows of tiny (384) are no multiple of."""
 
 
 def quantize(source: Path, target: Path, kind: str) -> None:
-    """Write a half-precision model with its matrices quantised.
+    """Write an f16 or f32 model with its matrices quantised.
 
     Raises:
         UsageError: an unknown kind.
-        ModelCorruptError: the source is no sound half-precision model, or the target cannot be written.
+        ModelCorruptError: the source is no sound f16 or f32 model, its rows do not divide into the blocks of
+            the kind, or the target cannot be written.
     """
     if kind not in QUANTISATIONS:
         raise UsageError(f"{kind!r} is no quantisation; use one of {', '.join(QUANTISATIONS)}")

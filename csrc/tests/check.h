@@ -67,6 +67,7 @@ void test_automaton();
 void test_nearest();
 void test_sentences();
 void test_model_file();
+void test_quantize();
 void test_api(const std::string &source);
 void test_session();
 void test_transcriber();

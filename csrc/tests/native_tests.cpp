@@ -105,6 +105,7 @@ int main(int argc, char **argv) {
     run("nearest", test::test_nearest);
     run("sentences", test::test_sentences);
     run("model_file", test::test_model_file);
+    run("quantize", test::test_quantize);
     run("api", [&] { test::test_api(source); });
     run("session", test::test_session);
     run("transcriber", test::test_transcriber);

@@ -36,17 +36,19 @@ Model whisper(int32_t state, int32_t heads, int32_t layers, int32_t text_layers,
             bytes *= uint64_t(n);
         add(std::move(name), shape, 0, bytes);
     };
-    const auto f16 = [&](std::string name, int32_t in) {
-        add(std::move(name), {3, in, state}, 1, 2 * 3 * uint64_t(in) * uint64_t(state));
+    const auto convolution = [&](std::string name, int32_t in) {
+        const int32_t type = storage.ftype == F32.ftype ? 0 : 1;
+        const uint64_t bytes = type == 0 ? 4 : 2;
+        add(std::move(name), {3, in, state}, type, bytes * 3 * uint64_t(in) * uint64_t(state));
     };
     const auto weight = [&](std::string name, int32_t in, int32_t out) {
         const uint64_t count = uint64_t(in) * uint64_t(out);
         add(std::move(name), {in, out}, storage.type, count / storage.block * storage.bytes);
     };
     f32("encoder.positional_embedding", {state, 1500});
-    f16("encoder.conv1.weight", 80);
+    convolution("encoder.conv1.weight", 80);
     f32("encoder.conv1.bias", {1, state});
-    f16("encoder.conv2.weight", state);
+    convolution("encoder.conv2.weight", state);
     f32("encoder.conv2.bias", {1, state});
     f32("encoder.ln_post.weight", {state});
     f32("encoder.ln_post.bias", {state});

@@ -43,9 +43,10 @@ struct Storage {
     int32_t ftype, type;
     uint64_t block, bytes;
 };
-constexpr Storage F16 = {1, 1, 1, 2}, Q8_0 = {2007, 8, 32, 34}, Q5_1 = {2009, 7, 32, 24},
-                  Q5_0 = {2008, 6, 32, 22}, Q4_K = {2012, 12, 256, 144};
+constexpr Storage F32 = {0, 0, 1, 4}, F16 = {1, 1, 1, 2}, Q8_0 = {2007, 8, 32, 34},
+                  Q5_1 = {2009, 7, 32, 24}, Q5_0 = {2008, 6, 32, 22}, Q4_K = {2012, 12, 256, 144};
 
+// Convolutions are f16, as in every file, and f32 where all is.
 Model whisper(int32_t state, int32_t heads, int32_t layers, int32_t text_layers, Storage storage);
 inline Model tiny() { return whisper(384, 6, 4, 4, F16); }
 

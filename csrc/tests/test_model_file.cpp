@@ -68,6 +68,21 @@ void sound_models_are_accepted() {
     CHECK(accepted(other_order));
 }
 
+void all_f32_is_only_for_quantising() {
+    const std::string path = folder() + "/f32.bin";
+    write_model(whisper(384, 6, 4, 4, F32), path);
+    std::string error;
+    CHECK(ev_model_file_check(path.c_str(), error, true) && error.empty());
+    CHECK(refused_file(path, "all f32"));
+    write_model(whisper(384, 6, 4, 4, F16), path); // what can be run can be quantised
+    CHECK(ev_model_file_check(path.c_str(), error, true) && error.empty());
+    Model half = whisper(384, 6, 4, 4, F32);
+    half.tensor("encoder.conv2.weight").type = 1;
+    write_model(half, path);
+    CHECK(!ev_model_file_check(path.c_str(), error, true));
+    CHECK(error.find("has type 1, expected is 0") != std::string::npos);
+}
+
 void what_is_no_file_is_refused() {
     CHECK(refused_file(folder() + "/absent.bin", "No such file"));
     CHECK(refused_file(folder(), "not a regular file"));
@@ -176,6 +191,7 @@ void wrong_tensors_are_refused() {
 
 void test_model_file() {
     sound_models_are_accepted();
+    all_f32_is_only_for_quantising();
     what_is_no_file_is_refused();
     cut_files_are_refused();
     wrong_headers_are_refused();
