@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 
 
 import build_native  # noqa: E402
-from edgevoice import convert  # noqa: E402
+from edgevoice import ggml_file  # noqa: E402
 from edgevoice import models as installed  # noqa: E402
 from edgevoice.capture import FileSource  # noqa: E402
 from edgevoice.config import Config  # noqa: E402
@@ -293,8 +293,8 @@ def print_bytes(paths: dict[str, Path]) -> None:
     print("| model | encoder | a step of the search |")
     print("|---|---|---|")
     for name, path in paths.items():
-        header = convert.check_ggml(path)
-        size = {tensor.name: tensor.layout(header)[1] for tensor in convert.tensors(header)}
+        header = ggml_file.check(path)
+        size = {tensor.name: tensor.layout(header)[1] for tensor in ggml_file.tensors(header)}
         cross = [size[key] for key in size if ".cross_attn.key." in key or ".cross_attn.value." in key]
         encoder = sum(size[key] for key in size if key.startswith("encoder.")) + sum(cross)
         decoder = sum(size[key] for key in size if key.startswith("decoder.blocks.")) - sum(cross)

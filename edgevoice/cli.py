@@ -17,7 +17,6 @@ import os
 import re
 import signal
 import sys
-import tempfile
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn, cast
@@ -310,7 +309,7 @@ def models_pull(options: argparse.Namespace) -> None:
 
 def _pull(name: str, progress: bool) -> Path:
     """Fetch a known model; `NAME-q8_0` is made of NAME, which is fetched first."""
-    from edgevoice import models, native  # noqa: PLC0415
+    from edgevoice import cli_models, models, native  # noqa: PLC0415
 
     of, _, kind = name.rpartition("-")
     if kind not in native.QUANTISATIONS or of not in {model.name for model in models.known()}:
@@ -319,38 +318,21 @@ def _pull(name: str, progress: bool) -> Path:
         return models.find(name)
     except ModelError:
         models.pull(of, progress=progress)
-        return _quantize(of, kind, progress)
+        return cli_models.make(of, kind, progress=progress)
 
 
 def models_import(options: argparse.Namespace) -> None:
-    """Take a model file into the models folder."""
+    """Take a model into the models folder."""
     from edgevoice import models  # noqa: PLC0415
 
-    print(models.import_file(options.file, options.name))
+    print(models.import_file(options.file, options.name, options.vocabulary))
 
 
 def models_quantize(options: argparse.Namespace) -> None:
-    """Make a smaller and faster model of an installed one."""
-    print(_quantize(options.name, options.kind, progress=True))
+    """Make a smaller model, and compare it with the original."""
+    from edgevoice import cli_models  # noqa: PLC0415
 
-
-def _quantize(name: str, kind: str, progress: bool) -> Path:
-    """Make NAME-KIND of an installed model."""
-    from edgevoice import models, native  # noqa: PLC0415
-
-    source = models.find(name)
-    try:
-        models.models_dir().mkdir(parents=True, exist_ok=True)
-        temporary = tempfile.TemporaryDirectory(dir=models.models_dir())
-    except OSError as error:
-        raise ModelError(
-            f"{models.models_dir()} cannot be written ({error.strerror}); "
-            "set EDGEVOICE_MODELS to a folder of yours"
-        ) from None
-    with temporary as folder:
-        target = Path(folder) / "quantized.bin"
-        native.quantize(source, target, kind)
-        return models.import_file(target, f"{name}-{kind}", progress=progress)
+    cli_models.run(options, _config(options).model.language or "en")
 
 
 def models_verify(options: argparse.Namespace) -> int:
@@ -691,14 +673,28 @@ def _parser() -> argparse.ArgumentParser:  # noqa: PLR0915 - a few a command
         help="such as tiny.en, base or tiny.en-q8_0; default: the configured one",
     )
     sub.add_argument("--quiet", action="store_true", help="no progress bars")
-    sub = add(group, "import", models_import, "take a model file of your own (ggml, or CTranslate2 float16)")
-    sub.add_argument("file", type=Path, metavar="FILE")
-    sub.add_argument("name", metavar="NAME", help="what to call it")
     sub = add(
-        group, "quantize", models_quantize, "make a smaller and faster model NAME-KIND of an installed one"
+        group,
+        "import",
+        models_import,
+        "take a model of your own: ggml, CTranslate2, Hugging Face safetensors or OpenAI .pt",
     )
-    sub.add_argument("name", metavar="NAME")
-    sub.add_argument("kind", metavar="KIND", help="q8_0, q5_1, q5_0, q4_1 or q4_0")
+    sub.add_argument("file", type=Path, metavar="FILE", help="of the model, or the folder it is in")
+    sub.add_argument("name", metavar="NAME", help="what to call it")
+    sub.add_argument(
+        "--vocabulary",
+        type=Path,
+        metavar="FILE",
+        help="vocab.json, multilingual.tiktoken or a ggml model with these words; default: what is beside it",
+    )
+    sub = add(group, "quantize", models_quantize, "make a smaller model NAME-KIND, and look how it does")
+    sub.add_argument("name", metavar="NAME", help="an installed model, or a ggml file in f16 or f32")
+    sub.add_argument(
+        "kind", nargs="?", metavar="KIND", help="such as q8_0; without, what each would take is told"
+    )
+    sub.add_argument(
+        "--sample", type=Path, metavar="FILE", help="speech to look with, in place of a sentence in English"
+    )
     sub = add(group, "verify", models_verify, "compare the hash of installed models with the pinned one")
     sub.add_argument("names", nargs="*", metavar="NAME", help="default: all installed")
 

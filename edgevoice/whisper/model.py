@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from edgevoice import convert, native
+from edgevoice import ggml_file, native
 from edgevoice.errors import ModelNotFoundError, UsageError
 from edgevoice.native import check, ffi, lib
 
@@ -129,7 +129,7 @@ class Model(native.Model):
         path = Path(path)
         if not path.is_file():
             raise ModelNotFoundError(f"{path} is no file; give a ggml model, such as models.find('tiny.en')")
-        header = convert.check_ggml(path)
+        header = ggml_file.check(path)
         size = path.stat().st_size
         return ModelType(
             size=_size(header),
@@ -206,7 +206,7 @@ _VOCABULARY_BYTES: Final = 30_000_000
 """Two maps of 52,000 words and a trie: 22 MB with tiny.en and base."""
 
 
-def _session_bytes(header: convert.Header) -> int:
+def _session_bytes(header: ggml_file.Header) -> int:
     """Return an upper bound of what upstream allocates for a state.
 
     Half-precision caches of the decoder (8 beams have room of their own) and of the encoder's output; the
@@ -221,11 +221,11 @@ def _session_bytes(header: convert.Header) -> int:
     return cache + encoder + decoder
 
 
-def _is_multilingual(header: convert.Header) -> bool:
+def _is_multilingual(header: ggml_file.Header) -> bool:
     return header.n_vocab > _ENGLISH_TOKENS
 
 
-def _size(header: convert.Header) -> str:
+def _size(header: ggml_file.Header) -> str:
     name = _BY_AUDIO_LAYERS[header.n_audio_layer]
     if name == "large" and header.n_mels == _V3_MELS:
         name = "large-v3-turbo" if header.n_text_layer == _TURBO_LAYERS else "large-v3"
