@@ -6,7 +6,7 @@ Safetensors by transformers (whole and sharded), CTranslate2 by its converter (f
 `.pt` by torch must all become the same ggml file, byte for byte; and that is what upstream's own two
 converters write, but for what is named below. It must load and run. Then it is quantised to every kind.
 `make soak` runs it too; the first time it installs torch and transformers into an environment of its own
-(2 GB).
+(1.5 GB).
 """
 
 from __future__ import annotations
