@@ -50,23 +50,40 @@ bool is_quantized(const std::string &name, int32_t n_dims) {
            name != "encoder.positional_embedding" && name != "decoder.positional_embedding";
 }
 
+// The type of the matrices, or GGML_TYPE_COUNT; ggml's own function aborts on what it does not
+// know.
+ggml_type type_of(int file_type) {
+    switch (file_type) {
+    case GGML_FTYPE_MOSTLY_Q4_0:
+        return GGML_TYPE_Q4_0;
+    case GGML_FTYPE_MOSTLY_Q4_1:
+        return GGML_TYPE_Q4_1;
+    case GGML_FTYPE_MOSTLY_Q5_0:
+        return GGML_TYPE_Q5_0;
+    case GGML_FTYPE_MOSTLY_Q5_1:
+        return GGML_TYPE_Q5_1;
+    case GGML_FTYPE_MOSTLY_Q8_0:
+        return GGML_TYPE_Q8_0;
+    case GGML_FTYPE_MOSTLY_Q2_K:
+        return GGML_TYPE_Q2_K;
+    case GGML_FTYPE_MOSTLY_Q3_K:
+        return GGML_TYPE_Q3_K;
+    case GGML_FTYPE_MOSTLY_Q4_K:
+        return GGML_TYPE_Q4_K;
+    case GGML_FTYPE_MOSTLY_Q5_K:
+        return GGML_TYPE_Q5_K;
+    case GGML_FTYPE_MOSTLY_Q6_K:
+        return GGML_TYPE_Q6_K;
+    default:
+        return GGML_TYPE_COUNT;
+    }
+}
+
 } // namespace
 
 bool quantize(const char *input, const char *output, int file_type, std::string &error) {
-    const ggml_type type = ggml_ftype_to_ggml_type(ggml_ftype(file_type));
-    switch (type) {
-    case GGML_TYPE_Q4_0:
-    case GGML_TYPE_Q4_1:
-    case GGML_TYPE_Q5_0:
-    case GGML_TYPE_Q5_1:
-    case GGML_TYPE_Q8_0:
-    case GGML_TYPE_Q2_K:
-    case GGML_TYPE_Q3_K:
-    case GGML_TYPE_Q4_K:
-    case GGML_TYPE_Q5_K:
-    case GGML_TYPE_Q6_K:
-        break;
-    default:
+    const ggml_type type = type_of(file_type);
+    if (type == GGML_TYPE_COUNT) {
         error = "file type " + std::to_string(file_type) + " is no supported quantisation";
         return false;
     }
