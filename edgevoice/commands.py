@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from edgevoice.feedback import Feedback
+    from edgevoice.floor import Floor
     from edgevoice.microphone import Microphone
     from edgevoice.recognise import Recogniser
     from edgevoice.reload import Reloader
@@ -102,6 +103,8 @@ class Commands:
         """Who changes the grammar."""
         self.feedback: Feedback | None = None
         """Who repeats what was told of a command."""
+        self.floor: Floor | None = None
+        """Who lets browsers speak."""
         self._window_s = window_s
         self._muted = False
         self._microphone: Microphone | None = None

@@ -477,9 +477,10 @@ _RULES: Final = (
         "it is published over MQTT; set mqtt.host to your broker",
     ),
     _Rule(
-        ("audio.enabled", "wyoming.listen"),
-        lambda c: c.audio.enabled or c.wyoming.listen is not None,
-        "without a microphone, only who connects to wyoming.listen is heard; set that, or this to true",
+        ("audio.enabled", "wyoming.listen", "web.listen"),
+        lambda c: c.audio.enabled or c.wyoming.listen is not None or c.web.listen is not None,
+        "without a microphone, only who connects to wyoming.listen or web.listen is heard; set one of them, "
+        "or this to true",
     ),
     _Rule(
         ("wyoming.refused", "wyoming.listen"),

@@ -65,8 +65,9 @@ class Microphone:
         self._open_source = open_source
         self._on_state = on_state
         self._clock = clock
-        self._closed = threading.Event()
-        self._wait = wait or self._closed.wait
+        self._closed = False
+        self._ended = threading.Event()  # it is closed, or rests
+        self._wait = wait or self._ended.wait
         self._source: LiveSource | None = None
         self._past = CaptureCounters()  # of sources that are no more
         self._muted = False
@@ -103,7 +104,9 @@ class Microphone:
 
     def __iter__(self) -> Iterator[Frame]:
         retry_s = _RETRY_MIN_S
-        while not self._closed.is_set():
+        if self._failure is not None:  # since before it rested
+            self._on_state("lost")
+        while not self._ended.is_set():
             self.beats += 1
             start_s = self._clock()
             try:
@@ -111,7 +114,7 @@ class Microphone:
             except AudioError as error:
                 self._lose(str(error))
             else:
-                return  # closed
+                return  # closed, or at rest
             finally:
                 self._release()
             if self._clock() - start_s > _SETTLED_S:
@@ -121,17 +124,27 @@ class Microphone:
 
     def close(self) -> None:
         """End the iteration and free the device; may be called from another thread."""
-        self._closed.set()
+        self._closed = True
+        self.rest()
+
+    def rest(self) -> None:
+        """End the iteration and free the device until resume(); may be called from another thread."""
+        self._ended.set()
         source = self._source
         if source is not None:
             source.close()
+
+    def resume(self) -> None:
+        """Let it be iterated again, as another stream; after close() nothing."""
+        if not self._closed:
+            self._ended.clear()
 
     def _frames(self) -> Iterator[Frame]:
         """Frames from one opening to the next loss, at their place in the whole stream."""
         first_samples = None  # where this opening begins
         told_muted = False
         self._source = self._open_source()
-        if self._closed.is_set():  # meanwhile; close() had nothing to close
+        if self._ended.is_set():  # meanwhile; rest() had nothing to close
             return
         for frame in self._source:
             self.beats += 1

@@ -177,6 +177,7 @@ class Pipeline:
         live: bool = False,
         watch: Watcher | None = None,
         attention: Attention | None = None,
+        tell_silence: bool = True,
     ) -> Iterator[Result]:
         """Yield a result for each utterance that is meant for us; without any, one that says "no_speech".
 
@@ -188,6 +189,8 @@ class Pipeline:
             watch: told more.
             attention: by which others tell when to listen. Without it nobody can push to talk, and in that
                 mode everything is listened to.
+            tell_silence: whether a stream without any utterance has a result. Nobody wants to know that a
+                microphone came to rest.
 
         Raises:
             AudioError: of the stream.
@@ -246,7 +249,7 @@ class Pipeline:
                         result = self.recogniser.result(answer, utterance)
                         watch.decided(utterance, answer, result)
                         yield result
-            if nothing:
+            if nothing and tell_silence:
                 yield nothing_said(listener.length_samples, listener.vad_ms)
 
     def close(self) -> None:

@@ -2,6 +2,8 @@
 
     source -> pipeline.py -> Result -> settle.py, if others may hear the same -> counted, shown, published
 
+    floor.py says which source: the house's, or a browser's.
+
     beside it: commands in (commands.py), grammar reloads (reload.py), reports (health.py), Wyoming
     (wyoming_server.py), Home Assistant (discovery.py), sounds (feedback.py), a page in a browser
     (web_server.py), and what systemd is told (watchdog.py)
@@ -14,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import signal
-import threading
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -25,6 +26,7 @@ from edgevoice.commands import Commands
 from edgevoice.discovery import Discovery
 from edgevoice.errors import BrokerError
 from edgevoice.feedback import Feedback
+from edgevoice.floor import MAX_TALK_S, Floor, Talk
 from edgevoice.health import Figures, Reporter
 from edgevoice.hermes import speaking
 from edgevoice.microphone import Microphone
@@ -91,7 +93,12 @@ def run(
         with ExitStack() as stack:
             pipeline = stack.enter_context(closing(Pipeline(config, grammar)))
             others, wyoming = stack.enter_context(
-                _wyoming(config, pipeline.recogniser, grammar, alone=sources is None)
+                _wyoming(
+                    config,
+                    pipeline.recogniser,
+                    grammar,
+                    alone=sources is None and config.web.listen is None,  # a browser may be a microphone
+                )
             )
             watchdog = Watchdog(Notifier(), progress(config, pipeline, others, wyoming), publisher)
             told = _Told([figures.count, show], [watchdog.tell], [])
@@ -115,20 +122,24 @@ def run(
             if publisher:
                 stack.enter_context(_reporting(config, publisher, figures))
                 offer = stack.enter_context(_serving(config, publisher, pipeline, commands, told))
+            commands.floor = Floor()
             watch = stack.enter_context(_watching(config, pipeline, figures, commands, told))
             stack.enter_context(watchdog)
+            on_state = _each(told.states)
+            turns = stack.enter_context(closing(commands.floor.turns(sources(on_state) if sources else None)))
             if sources is None:
                 watchdog.listens(None)
-                threading.Event().wait()  # until a signal
-            else:
-                on_state = _each(told.states)
-                for source in sources(on_state):
-                    watchdog.listens(source)
-                    if isinstance(source, Microphone):
-                        figures.watch("audio", partial(_counters, source))
-                    with closing(_results(source, pipeline, on_state, commands, watch)) as results:
-                        for result in results:
-                            offer(result)
+            for source in turns:
+                watchdog.listens(source)
+                if isinstance(source, Microphone):
+                    figures.watch("audio", partial(_counters, source))
+                with closing(_results(source, pipeline, on_state, commands, watch)) as results:
+                    for result in results:
+                        offer(result)
+                if sources is None:  # a browser was the microphone
+                    watchdog.listens(None)
+                    if publisher:
+                        publisher.set_state("lost")
         if publisher:
             _finish(publisher, config.mqtt.connect_timeout_s)
 
@@ -193,11 +204,29 @@ def _results(
     watch: Watcher | None,
 ) -> Generator[Result]:
     """Yield what a source has to say, until it ends."""
-    with closing(source):
-        commands.microphone = source if isinstance(source, Microphone) else None
-        yield from pipeline.results(
-            source, on_state, live=source.live, watch=watch, attention=commands.attention
-        )
+    microphone = source if isinstance(source, Microphone) else None
+    commands.microphone = microphone
+    talk = source if isinstance(source, Talk) else None
+    try:
+        if talk:
+            commands.attention.listen(MAX_TALK_S)  # who pushes a button wants to be heard
+        for result in pipeline.results(
+            source,
+            on_state,
+            live=source.live,
+            watch=watch,
+            attention=commands.attention,
+            tell_silence=microphone is None,
+        ):
+            yield result
+            if talk:
+                talk.on_result(result)
+                commands.attention.listen(MAX_TALK_S)
+    finally:
+        if talk:
+            commands.attention.listen(0.0)
+        if microphone is None:
+            source.close()
 
 
 @contextmanager

@@ -5,6 +5,7 @@
     GET  /api/utterances         the last ones, in short; ?before=ID: older ones
     GET  /api/utterances/ID      one of them; /sound: its sound
     POST /api/mute               {"muted": true}
+    WS   /api/microphone?rate=HZ    samples in, what became of them out
     GET  /metrics                for Prometheus
     GET, POST /login; POST /logout    with a password
 
@@ -32,9 +33,9 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
-from edgevoice import __version__, metrics, records
+from edgevoice import __version__, metrics, records, web_microphone
 from edgevoice.errors import UsageError
 from edgevoice.web_live import Utterances
 from edgevoice.web_password import MAX_BYTES
@@ -43,8 +44,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from concurrent.futures import ThreadPoolExecutor
 
-    from starlette.requests import Request
+    from starlette.requests import HTTPConnection, Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.websockets import WebSocket
 
     from edgevoice.commands import Commands
     from edgevoice.config import Config
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from edgevoice.web_password import Verifier
 
     _Endpoint = Callable[[Request], Awaitable[Response]]
+    _SocketEndpoint = Callable[[WebSocket], Awaitable[None]]
     _SendEvent = Callable[[str, object], Awaitable[None]]
 
 _What = TypeVar("_What")
@@ -108,7 +111,7 @@ def application(
     page = _Page(config, live, figures, commands, worker=worker, stopping=stopping)
     login = _Login(verifier, worker)
     inside = login.wanted
-    files = [Route(f"/{name}", _file(name)) for name in ("page.css", "page.js", "icon.svg")]
+    files = [Route(f"/{name}", _file(name)) for name in ("page.css", "page.js", "microphone.js", "icon.svg")]
     routes = [
         *files,
         Route("/login", login.show),
@@ -120,6 +123,7 @@ def application(
         Route("/api/utterances/{id}", inside(page.utterance)),
         Route("/api/utterances/{id}/sound", inside(page.sound)),
         Route("/api/mute", inside(page.mute), methods=["POST"], max_body_size=_MAX_BODY_BYTES),
+        WebSocketRoute("/api/microphone", login.wanted_to_speak(page.speak)),
         Route("/metrics", inside(page.metrics)),
     ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _refuse})
@@ -161,7 +165,7 @@ class _Door:
         headers = Headers(scope=scope)
 
         async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 told = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     told.setdefault(name, value)
@@ -181,7 +185,8 @@ class _Door:
         elsewhere = headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
         if elsewhere and headers.get("sec-fetch-mode") != "navigate":
             return 403, "asked for by a page from elsewhere"
-        if scope["method"] not in ("GET", "HEAD"):
+        # A browser lets every page open a WebSocket.
+        if scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD"):
             origin = headers.get("origin", "")
             if origin.partition("://")[2].lower() != hosts[0].lower():
                 return 403, "asked for by a page from elsewhere; Origin must be our own"
@@ -235,6 +240,17 @@ class _Login:
 
         return ask
 
+    def wanted_to_speak(self, endpoint: _SocketEndpoint) -> _SocketEndpoint:
+        """Return what asks for the password first."""
+
+        async def ask(socket: WebSocket) -> None:
+            if self._verifier is None or self._inside(socket):
+                await endpoint(socket)
+            else:
+                await socket.send_denial_response(PlainTextResponse("log in first, at /login\n", 401))
+
+        return ask
+
     async def show(self, request: Request) -> Response:
         """Ask for the password."""
         if self._verifier is None or self._inside(request):
@@ -266,7 +282,7 @@ class _Login:
         answer.delete_cookie(_COOKIE, httponly=True, samesite="strict")
         return answer
 
-    def _inside(self, request: Request) -> bool:
+    def _inside(self, request: HTTPConnection) -> bool:
         digest = _digest(request.cookies.get(_COOKIE, ""))  # looked up by its hash, so time tells nothing
         seen_s = self._sessions.get(digest)
         if seen_s is None or time.monotonic() - seen_s > _SESSION_S:
@@ -406,6 +422,10 @@ class _Page:
         except UsageError as error:
             raise HTTPException(409, str(error)) from None
         return JSONResponse({"muted": self._commands.muted})
+
+    async def speak(self, socket: WebSocket) -> None:
+        """Let a browser be the microphone."""
+        await web_microphone.speak(socket, self._commands.floor, self._config.site, self._stopping)
 
     async def metrics(self, _: Request) -> Response:
         """Tell Prometheus."""

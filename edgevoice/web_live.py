@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from edgevoice import records
 from edgevoice.errors import UsageError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgevoice.config import Config
-    from edgevoice.events import ScoredFrame
+    from edgevoice.events import Reason, ScoredFrame
     from edgevoice.publish import State
     from edgevoice.recognise import Answer
     from edgevoice.records import Record
@@ -85,7 +85,8 @@ class Live(Watcher):
     def now(self) -> dict[str, Any]:
         """Return what is heard, as JSON values; levels in dB of full scale, None when nothing is."""
         heard = time.monotonic() - self._heard_s < _STALE_S and self._state not in ("muted", "lost")
-        state = self._state or ("listening" if heard else "serving" if self._serving else "starting")
+        idle: State | Literal["serving", "starting"] = "serving" if self._serving else "starting"
+        state = idle if self._serving and not heard else self._state or ("listening" if heard else idle)
         partial = self._partial
         meaning = partial.decision.meaning if partial else None
         return {
@@ -158,8 +159,10 @@ def short(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _told(fields: dict[str, Any], *, sound: bool) -> dict[str, Any]:
-    words = REASONS.get(fields["result"]["reason"])
-    return fields | {
-        "sound": sound,
-        "words": {"short": words.short, "meaning": words.meaning, "remedy": words.remedy} if words else None,
-    }
+    return fields | {"sound": sound, "words": words_of(fields["result"]["reason"])}
+
+
+def words_of(reason: Reason | None) -> dict[str, str] | None:
+    """Return the words for people of a reason, if there is one."""
+    words = REASONS.get(reason) if reason else None
+    return {"short": words.short, "meaning": words.meaning, "remedy": words.remedy} if words else None

@@ -25,9 +25,11 @@ from edgevoice.web_password import Verifier
 try:
     import uvicorn
     from uvicorn.protocols.http.h11_impl import H11Protocol
+    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
     from uvicorn.server import ServerState
 
     from edgevoice.web_app import application
+    from edgevoice.web_microphone import MAX_MESSAGE_BYTES
 except ImportError as _error:
     raise ConfigError(
         f"web.listen needs what is not installed ({_error.name}); run: pip install 'edgevoice[web]'"
@@ -35,6 +37,8 @@ except ImportError as _error:
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from websockets.frames import Frame
 
     from edgevoice.commands import Commands
     from edgevoice.config import Config
@@ -50,6 +54,7 @@ REQUEST_S: Final = 5.0
 
 _MAX_HEAD_BYTES: Final = 8_192  # of a request line and headers; browsers send 1,000
 _STALL_MS: Final = 10_000  # until a client that does not read what was sent loses its connection
+_PING_S: Final = 5.0  # until a browser is asked whether it is still there, and until it must have answered
 _STOP_S: Final = 5.0  # a clean end takes less than one
 _LAST_TURNS: Final = 3  # of the loop, in which what was aborted is closed
 _LINGER_S: Final = 0.5  # of that, for answers that are being sent
@@ -131,7 +136,11 @@ class WebServer:
         config = uvicorn.Config(
             self._app,
             http=_Guest,
-            ws="none",
+            ws=_Speaker,
+            ws_max_size=MAX_MESSAGE_BYTES,
+            ws_per_message_deflate=False,  # nor bombs
+            ws_ping_interval=_PING_S,
+            ws_ping_timeout=_PING_S,
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -200,3 +209,12 @@ class _Guest(H11Protocol):
             self.transport.close()
         else:
             self.transport.abort()
+
+
+class _Speaker(WebSocketsSansIOProtocol):
+    """A browser's microphone: sound comes, and no text."""
+
+    def handle_text(self, _: Frame) -> None:
+        """End it: uvicorn would log text that is none."""
+        self.conn.fail(1003, "sound is binary")
+        self.handle_parser_exception()

@@ -63,10 +63,14 @@ class Service:
 
 @contextmanager
 def service(
-    environment: dict[str, str], samples: tuple[Sample, ...], config: Path, text: str
+    environment: dict[str, str],
+    samples: tuple[Sample, ...],
+    config: Path,
+    text: str,
+    source: tuple[str, ...] = ("--input", "-"),
 ) -> Iterator[Service]:
     config.write_text(f"web: {{listen: '127.0.0.1:0'}}\n{text}")
-    with running(environment, "run", "--config", config, "--input", "-") as process:
+    with running(environment, "run", "--config", config, *source) as process:
         started = Service(process, {sample.path.stem: sample for sample in samples})
 
         reader = threading.Thread(target=lambda: _collect(process, started.log))

@@ -122,7 +122,7 @@ class TestDoor:
             assert answer.headers["x-content-type-options"] == "nosniff"
             assert "server" not in answer.headers
 
-    @pytest.mark.parametrize("name", ["/", "/page.js", "/page.css", "/icon.svg", "/login"])
+    @pytest.mark.parametrize("name", ["/", "/page.js", "/microphone.js", "/page.css", "/icon.svg", "/login"])
     def test_nothing_is_asked_of_others(self, web: Served, name: str) -> None:
         """No address of anybody is in our files, but the name of SVG."""
         text = web.ask(name).body.decode().replace("http://www.w3.org/2000/svg", "")

@@ -6,15 +6,20 @@ Neither is installed by `make setup`: `scripts/browser.sh` does that, and runs t
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
+from edgevoice.audio import read_audio
 from edgevoice.config import Config, WebConfig
+from edgevoice.testing import Broker, Subscriber
 from edgevoice.web_password import write
+from tests.test_end_to_end import room, write_wav
 from tests.test_web import service
 from tests.web_client import served
 
@@ -36,12 +41,26 @@ SCREENSHOTS = os.environ.get("EDGEVOICE_SCREENSHOTS")
 
 
 @contextmanager
-def page(port: int, size: str = "desktop", scheme: str = "light") -> Iterator[Any]:
+def page(
+    port: int,
+    size: str = "desktop",
+    scheme: str = "light",
+    *,
+    sound: Path | None = None,
+    name: str = "127.0.0.1",
+) -> Iterator[Any]:
     """The page, in which nothing may go wrong: no error, no request that fails or goes elsewhere."""
     problems: list[str] = []
     with playwright.sync_playwright() as driver:
         # Who runs tests in a container is root, for whom chromium wants this; the page is our own.
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        arguments = ["--no-sandbox", f"--host-resolver-rules=MAP {name} 127.0.0.1"]
+        if sound is not None:  # what its microphone hears, from when it is opened on, again and again
+            arguments += [
+                "--use-fake-ui-for-media-stream",
+                "--use-fake-device-for-media-stream",
+                f"--use-file-for-fake-audio-capture={sound}",
+            ]
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
         width, height = SIZES[size]
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
         opened = context.new_page()
@@ -50,13 +69,16 @@ def page(port: int, size: str = "desktop", scheme: str = "light") -> Iterator[An
         opened.on(
             "request",
             lambda asked: (
-                None if asked.url.startswith(f"http://127.0.0.1:{port}/") else problems.append(asked.url)
+                None
+                if asked.url.startswith((f"http://{name}:{port}/", f"ws://{name}:{port}/"))
+                else problems.append(asked.url)
             ),
         )
-        opened.goto(f"http://127.0.0.1:{port}/")
+        opened.goto(f"http://{name}:{port}/")
         yield opened
         browser.close()
-    assert problems == []
+    # A header that only safe pages can have.
+    assert [each for each in problems if "Cross-Origin-Opener-Policy" not in each] == []
 
 
 def keep(opened: Any, name: str) -> None:
@@ -131,7 +153,7 @@ def test_mute_and_state() -> None:
         expect(button).to_have_attribute("aria-pressed", "false")
         web.live.tell("lost")
         expect(opened.locator("#state")).to_contain_text("no microphone")
-        assert opened.locator("[role=meter][aria-valuenow]").count() == 2
+        assert opened.locator("[role=meter][aria-valuenow]").count() == 3
 
 
 def test_password(tmp_path: Path) -> None:
@@ -149,3 +171,59 @@ def test_password(tmp_path: Path) -> None:
         expect(opened.locator("#state")).to_contain_text("starting")
         opened.get_by_role("button", name="Log out").click()
         expect(opened.get_by_label("Password")).to_be_visible()
+
+
+def test_speaking(child_environment: dict[str, str], samples: tuple[Sample, ...], tmp_path: Path) -> None:
+    """The browser's microphone is the microphone: its command is on MQTT, on the page and in the records."""
+    sound = tmp_path / "said.wav"
+    quiet = room(1.0)
+    said = read_audio(next(each for each in samples if each.path.stem == "turn-on-desk-lamp").path)
+    write_wav(sound, np.concatenate([quiet, said, room(4.0)]))
+    with Broker() as broker, Subscriber(broker.port, "edgevoice/#") as subscriber:
+        text = (
+            f"mqtt: {{host: 127.0.0.1, port: {broker.port}}}\n"
+            "audio: {enabled: false}\n"
+            f"records: {{keep: 9, folder: {tmp_path / 'records'}}}\n"
+        )
+        with (
+            service(child_environment, samples, tmp_path / "c.yaml", text, source=()) as run,
+            page(run.port, sound=sound) as opened,
+        ):
+            expect = playwright.expect
+            expect(opened.locator("#state")).to_contain_text("no microphone")
+            button = opened.get_by_role("button", name="Speak")
+            button.click()  # once, and what is said ends by itself
+            expect(opened.locator("#speak-became")).to_contain_text(
+                "HassTurnOn (name desk lamp)", timeout=30_000
+            )
+            told = subscriber.wait_for(lambda message: message.topic == "edgevoice/default/intent/HassTurnOn")
+            assert told[0].json()["slots"] == {"name": "desk lamp"}
+            expect(opened.locator("#utterances > li")).to_have_count(1)
+            expect(button).to_have_attribute("aria-pressed", "false")
+            expect(opened.locator("#state")).to_contain_text("no microphone")
+            keep(opened, "spoken")
+            button.focus()
+            opened.keyboard.down("Space")  # held
+            expect(opened.locator("#speak-became")).to_contain_text("desk lamp", timeout=30_000)
+            opened.keyboard.up("Space")
+            expect(opened.locator("#utterances > li")).to_have_count(2)
+            run.newest(2)
+
+
+def test_no_microphone() -> None:
+    """Why a browser gives none, and what to do: it is no safe page, or somebody has said no."""
+    config = Config(web=WebConfig(listen="127.0.0.1:0", name="kitchen.local"))
+    with served(config) as web:
+        with page(web.port, name="kitchen.local") as opened:  # as from another machine
+            playwright.expect(opened.locator("#speak")).to_be_disabled()
+            playwright.expect(opened.locator("#speak-why-not")).to_contain_text("only over https")
+            playwright.expect(opened.locator("#speak-why-not")).to_contain_text("@kitchen.local")
+            keep(opened, "insecure")
+        with page(web.port) as opened:
+            playwright.expect(opened.locator("#speak-why-not")).to_be_hidden()
+            opened.get_by_role("button", name="Speak").click()
+            # There is nobody to ask, or nothing to hear with.
+            playwright.expect(opened.locator("#speak-state")).to_contain_text(
+                re.compile("may not use|has no micro")
+            )
+            playwright.expect(opened.locator("#speak")).to_have_attribute("aria-pressed", "false")

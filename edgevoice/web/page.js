@@ -1,6 +1,7 @@
 // The page: what is heard now, what became of the last commands, and how edgevoice fares.
 //
 //   /api/live (events) ──> meters, state, health; "utterance" ──> /api/utterances ──> the list
+//   speak: this browser's microphone ──> microphone.js ──> /api/microphone (WebSocket) ──> what became of it
 //   a command is opened ──> /api/utterances/ID ──> why, timeline, candidates, sound
 //
 // What was said is put into the page as text only, never as HTML.
@@ -142,6 +143,155 @@ $("mute").addEventListener("click", async () => {
     $("state-words").textContent = String(error.message);
   }
 });
+
+// ---- this browser's microphone ----
+
+const HOLD_MS = 400; // who lets go sooner has pushed it to speak afterwards
+const REFUSED = {
+  NotAllowedError: "This browser may not use its microphone: allow it in the browser's settings for this page, and in those of the system.",
+  NotFoundError: "This telephone or computer has no microphone.",
+  NotReadableError: "The microphone is in use by another program.",
+};
+const INSECURE = "Browsers let a page use the microphone only over https or from their own machine. Open this page on the "
+  + "machine where edgevoice runs, as `localhost`; or come through SSH, "
+  + `\`ssh -L 8490:127.0.0.1:${location.port || 80} USER@${location.hostname}\`, and open \`localhost:8490\`; or put a server with TLS before edgevoice.`;
+let speaking = null; // what is open, from the push of the button on
+let pushedAt = 0;
+
+class Speech {
+  /** Ask for the microphone, and send what it hears, until end() or until the server has done. */
+  async begin() {
+    this.show("waiting for the microphone");
+    $("speak-became").replaceChildren();
+    $("speak").setAttribute("aria-pressed", "true");
+    try {
+      this.stream = await navigator.mediaDevices.getUserMedia({
+        // Untouched: what makes a voice pleasant for people makes it harder to recognise.
+        audio: { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false },
+      });
+      if (this.over) return this.close();
+      this.context = new AudioContext();
+      await this.context.audioWorklet.addModule("/microphone.js");
+      if (this.over) return this.close();
+      this.connect();
+    } catch (error) {
+      this.show(REFUSED[error.name] ?? `The microphone cannot be used: ${error.message}`);
+      this.close();
+    }
+  }
+
+  connect() {
+    const { sampleRate } = this.context;
+    const address = new URL(`/api/microphone?rate=${sampleRate}`, location);
+    address.protocol = location.protocol.replace("http", "ws");
+    this.socket = new WebSocket(address);
+    this.socket.binaryType = "arraybuffer";
+    const node = new AudioWorkletNode(this.context, "microphone", { numberOfOutputs: 0 });
+    node.port.onmessage = ({ data: { samples, power } }) => {
+      showOwn(10 * Math.log10(power));
+      if (this.ending || this.socket.readyState !== WebSocket.OPEN) return;
+      if (this.socket.bufferedAmount > 4 * sampleRate) return this.stop("The connection is too slow for sound.");
+      this.socket.send(samples);
+    };
+    this.socket.onmessage = ({ data }) => this.take(JSON.parse(data));
+    this.socket.onclose = ({ code, reason }) => {
+      if (!this.over) this.show(code === 1000 ? "" : code === 1006 ? "edgevoice cannot be reached" : reason || `ended (${code})`);
+      this.close();
+    };
+    this.context.createMediaStreamSource(this.stream).connect(node);
+  }
+
+  take({ state, result }) {
+    if (state === "listening" && !this.ending) this.show("Speak now");
+    if (!result) return;
+    $("speak-became").replaceChildren(...headline(result));
+    if (!this.held) this.end();
+  }
+
+  /** Send no more; what was said is still answered. */
+  end() {
+    if (this.ending) return;
+    this.ending = true;
+    if (this.socket?.readyState !== WebSocket.OPEN) return this.stop("");
+    this.socket.send(new ArrayBuffer(0));
+    this.rest();
+    this.show("…");
+  }
+
+  stop(words) {
+    this.show(words);
+    this.close();
+  }
+
+  close() {
+    this.over = this.ending = true;
+    this.socket?.close();
+    this.rest();
+    if (speaking === this) speaking = null;
+  }
+
+  /** Let go of the microphone. */
+  rest() {
+    this.stream?.getTracks().forEach((track) => track.stop());
+    if (this.context?.state !== "closed") this.context?.close();
+    showOwn(-Infinity);
+    $("speak").setAttribute("aria-pressed", "false");
+    $("speak").textContent = "Speak";
+  }
+
+  show(words) {
+    $("speak-state").textContent = words;
+    $("speak").textContent = this.ending ? "Speak" : "Stop";
+  }
+}
+
+function showOwn(dbfs) {
+  const place = Math.min(1, Math.max(0, 1 - dbfs / QUIET_DBFS));
+  $("own").querySelector(".fill").style.setProperty("--value", place);
+  $("own").setAttribute("aria-valuenow", Math.round(Math.max(QUIET_DBFS, Math.min(0, dbfs))));
+}
+
+function push() {
+  if (speaking) return speaking.end();
+  pushedAt = performance.now();
+  speaking = new Speech();
+  speaking.held = true;
+  speaking.begin();
+}
+
+function letGo() {
+  if (!speaking?.held) return;
+  speaking.held = false;
+  if (performance.now() - pushedAt > HOLD_MS) speaking.end();
+}
+
+function offerSpeech() {
+  const able = window.isSecureContext && navigator.mediaDevices?.getUserMedia && window.AudioWorkletNode;
+  $("speak").disabled = !able;
+  $("speak-why-not").hidden = able;
+  $("speak-why-not").replaceChildren(...prose(window.isSecureContext ? "This browser gives pages no microphone." : INSECURE));
+  const button = $("speak");
+  button.addEventListener("pointerdown", (event) => event.button === 0 && push());
+  button.addEventListener("contextmenu", (event) => event.preventDefault()); // a long push on a telephone
+  addEventListener("pointerup", letGo);
+  addEventListener("pointercancel", letGo);
+  button.addEventListener("keydown", (event) => {
+    if (event.key !== " " && event.key !== "Enter") return;
+    event.preventDefault();
+    if (!event.repeat) push();
+  });
+  addEventListener("keyup", (event) => (event.key === " " || event.key === "Enter") && letGo());
+  // A screen reader or a voice pushes without pointer or key.
+  button.addEventListener("click", (event) => {
+    if (event.detail !== 0) return;
+    push();
+    letGo();
+  });
+  addEventListener("keydown", (event) => event.key === "Escape" && speaking?.stop(""));
+  addEventListener("pagehide", () => speaking?.stop(""));
+}
+
+offerSpeech();
 
 // ---- the last commands ----
 
