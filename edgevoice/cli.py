@@ -272,6 +272,13 @@ def records_purge(options: argparse.Namespace) -> None:
     cli_records.purge(options, _config(options))
 
 
+def records_teach(options: argparse.Namespace) -> None:
+    """Spellings of names that would have helped."""
+    from edgevoice import cli_records  # noqa: PLC0415
+
+    cli_records.teach(options, _config(options))
+
+
 def replay(options: argparse.Namespace) -> int:
     """Records through the recogniser once more, and what has changed."""
     from edgevoice import cli_records  # noqa: PLC0415
@@ -580,6 +587,11 @@ def _add_records_purge(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_records_teach(parser: argparse.ArgumentParser) -> None:
+    cli_eval.add_negatives(parser)
+    parser.add_argument("--apply", action="store_true", help="write them into the grammar without asking")
+
+
 def _add_record(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "record", metavar="RECORD", help="its name, the beginning or end of it, last, or the path of its JSON"
@@ -711,7 +723,7 @@ def _parser() -> argparse.ArgumentParser:  # noqa: PLR0915 - a few a command
         add_group("import", "from Home Assistant, Rhasspy, or plain sentences", group), add
     )
 
-    group = add_group("records", "what was kept of utterances: list, look at, label, remove")
+    group = add_group("records", "what was kept of utterances: list, look at, label, learn from, remove")
     for name, command, add_arguments, text in (
         ("list", records_list, _add_records_list, "what is kept, oldest first"),
         ("show", records_show, _add_records_show, "one record: what happened, and why it was decided so"),
@@ -719,6 +731,9 @@ def _parser() -> argparse.ArgumentParser:  # noqa: PLR0915 - a few a command
         ("purge", records_purge, _add_records_purge, "remove records"),
     ):
         add_arguments(add(group, name, command, text))
+    _add_records_teach(
+        add(group, "teach", records_teach, "spellings of names that labelled records were heard as", [engine])
+    )
     sub = add(
         commands, "replay", replay, "run what was kept again, and say what would be decided now", [engine]
     )

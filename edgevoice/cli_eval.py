@@ -63,7 +63,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--snr", type=_ratios, metavar="LIST", help="dB above the noises (default 6,9,...,24)")
     add("--rir", type=Path, metavar="PATH", help="impulse response of a room, or a folder of them: far field")
     add("--seed", type=int, metavar="N", help="of what is chosen at random (default 0)")
-    add(
+    add_negatives(parser)
+    add("--near-misses", metavar="LIST", help="take each value said out of this list of the grammar, in turn")
+    add("--limit", type=_positive, metavar="N", help="only the first N recordings of each folder")
+    add("--jobs", type=_positive, default=1, metavar="N", help="processes (default 1); the same numbers")
+    add("--out", type=Path, metavar="FOLDER", help="write results.json and report.html there")
+    add("--json", action="store_true", help="the summary as JSON in place of a table")
+
+
+def add_negatives(parser: argparse.ArgumentParser) -> None:
+    """Declare where the recordings are that must be refused."""
+    parser.add_argument(
         "--negatives",
         action="append",
         type=Path,
@@ -71,11 +81,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="recordings of which none may be accepted; may be repeated",
     )
-    add("--near-misses", metavar="LIST", help="take each value said out of this list of the grammar, in turn")
-    add("--limit", type=_positive, metavar="N", help="only the first N recordings of each folder")
-    add("--jobs", type=_positive, default=1, metavar="N", help="processes (default 1); the same numbers")
-    add("--out", type=Path, metavar="FOLDER", help="write results.json and report.html there")
-    add("--json", action="store_true", help="the summary as JSON in place of a table")
 
 
 def run(options: argparse.Namespace, config: Config) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgevoice import recordings, records
-from edgevoice.errors import UsageError
+from edgevoice.errors import CheckFailedError, UsageError
 from edgevoice.reasons import REASONS
 
 if TYPE_CHECKING:
@@ -160,6 +162,56 @@ def replay(options: argparse.Namespace, config: Config) -> int:
     if not options.json:
         print(_sum(found))
     return 0 if all(each.tells_the_same for each in found) else 1
+
+
+def teach(options: argparse.Namespace, config: Config) -> None:
+    """Print the spellings of names that help, and write them into the grammar if that is wanted."""
+    from edgevoice import grammar_writer  # noqa: PLC0415 - each command loads only what it needs
+    from edgevoice.pipeline import Pipeline  # noqa: PLC0415
+    from edgevoice.recognise import shipped_grammars  # noqa: PLC0415
+    from edgevoice.teach import teach as learn  # noqa: PLC0415
+
+    negatives = [each for path in options.negatives for each in recordings.others(path)]
+    labelled = [path for path in _all(config) if records.read_fields(path).get("label") is not None]
+    kept = [record for record in map(records.read, labelled) if record.samples is not None]
+    with closing(Pipeline(config, options.grammar)) as pipeline:
+        path = pipeline.recogniser.grammar_path
+        lesson = learn(kept, negatives, pipeline, config, _say_progress)
+    for alias, why in lesson.dropped:
+        print(f'not proposed: "{alias.spelling}" for {alias.value}: {why}')
+    for alias in lesson.kept:
+        print(f'proposed: "{alias.spelling}" for {alias.value}, in {".".join(map(str, alias.at[:-2]))}')
+    print(
+        f"{lesson.records} labelled records: {len(lesson.before.right)} right before, "
+        f"{len(lesson.after.right)} after; accepted though not meant {len(lesson.before.wrong)} before, "
+        f"{len(lesson.after.wrong)} after, {lesson.no_commands} of all must be refused"
+    )
+    if not lesson.kept:
+        print("nothing to propose")
+        return
+    if not options.apply:
+        if not sys.stdin.isatty():
+            print(f"nothing was written; --apply writes it into {path}")
+            return
+        if input(f"write this into {path}? [y/N] ").strip().lower() not in ("y", "yes"):
+            print("nothing was written")
+            return
+    if path in shipped_grammars().values():
+        raise UsageError(f"{path} comes with edgevoice; copy it, name the copy in grammar.file, teach that")
+    path = path.resolve()  # a link stays one
+    before = path.with_name(f"{path.name}.bak")
+    try:
+        shutil.copy2(path, before)
+        grammar_writer.write(lesson.text, path, force=True)
+        shutil.copymode(before, path)
+    except OSError as error:
+        raise CheckFailedError(f"{before} cannot be written ({error.strerror}); check the folder") from None
+    print(f"written into {path}; as it was: {before}")
+
+
+def _say_progress(what: str) -> None:
+    if sys.stderr.isatty():
+        print(f"trying {what}", file=sys.stderr, flush=True)
 
 
 def _json(replayed: Replay) -> str:

@@ -65,16 +65,16 @@ def render(draft: Draft) -> str:
         elif key == "expansion_rules":
             lines += ["", "expansion_rules:", *_rules(value, "  ")]
         else:
-            lines += ["", f"{key}: {_flow(value)}"]
+            lines += ["", f"{key}: {flow(value)}"]
     return "\n".join([*lines, ""])
 
 
 def _intents(intents: dict[str, Any], comments: dict[tuple[object, ...], str]) -> Iterator[str]:
     for name, intent in intents.items():
-        yield f"  {_flow(name)}:"
+        yield f"  {flow(name)}:"
         for key in intent:
             if key != "data":
-                yield f"    {_flow(key)}: {_flow(intent[key])}"
+                yield f"    {flow(key)}: {flow(intent[key])}"
         yield "    data:"
         for i, block in enumerate(intent["data"]):
             at = ("intents", name, "data", i)
@@ -90,42 +90,42 @@ def _intents(intents: dict[str, Any], comments: dict[tuple[object, ...], str]) -
                     yield "        expansion_rules:"
                     yield from _rules(value, "          ")
                 elif key != "sentences":
-                    yield f"        {_flow(key)}: {_flow(value)}"
+                    yield f"        {flow(key)}: {flow(value)}"
 
 
 def _rules(rules: dict[str, str], indent: str) -> Iterator[str]:
-    return (f"{indent}{_flow(name)}: {_quoted(body)}" for name, body in rules.items())
+    return (f"{indent}{flow(name)}: {_quoted(body)}" for name, body in rules.items())
 
 
 def _lists(
     lists: dict[str, Any], comments: dict[tuple[object, ...], str], at: tuple[object, ...], indent: str
 ) -> Iterator[str]:
     for name, body in lists.items():
-        yield f"{indent}{_flow(name)}:"
+        yield f"{indent}{flow(name)}:"
         for key, value in body.items():
             if key != "values":
-                yield f"{indent}  {_flow(key)}: {_flow(value)}"
+                yield f"{indent}  {flow(key)}: {flow(value)}"
                 continue
             yield f"{indent}  values:"
             for i, item in enumerate(value):
                 comment = comments.get((*at, name, "values", i))
-                yield f"{indent}    - {_flow(item)}" + (f"  {_comment(comment)}" if comment else "")
+                yield f"{indent}    - {flow(item)}" + (f"  {_comment(comment)}" if comment else "")
 
 
 def _comment(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in f"# {text}").rstrip()
 
 
-def _flow(value: object) -> str:
-    """Return a value on one line."""
+def flow(value: object) -> str:
+    """Return a value as YAML on one line."""
     if isinstance(value, str):
         if _PLAIN.fullmatch(value) and value.lower() not in _YAML_WORDS and value.isprintable():
             return value
         return _quoted(value)
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_flow(key)}: {_flow(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{flow(key)}: {flow(item)}" for key, item in value.items()) + "}"
     if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(_flow, value)) + "]"
+        return "[" + ", ".join(map(flow, value)) + "]"
     return str(yaml.safe_dump(value, default_flow_style=True, width=sys.maxsize)).split("\n")[0]
 
 

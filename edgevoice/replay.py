@@ -42,6 +42,9 @@ class Replay:
     label: dict[str, Any] | None
     """What was meant, if somebody has said so."""
 
+    heard: str | None
+    """What Whisper writes of it without the grammar, of what is refused now."""
+
     @property
     def same(self) -> bool:
         """Whether it is the same decision, to the last bit."""
@@ -97,7 +100,8 @@ def replay(record: Record, recogniser: Recogniser, config: Config) -> Replay:
     recogniser.active.begin()  # what one record asks back, the next does not answer
     if answer is None:
         raise UsageError(f"record {record.record_id} was cancelled")
-    fields = result_fields(recogniser.result(answer, utterance), config.site)
+    result = recogniser.result(answer, utterance)
+    fields = result_fields(result, config.site)
     now = setting(config, recogniser)
     otherwise = [
         name for name in ("grammar", "model", "versions") if _identity(then[name]) != _identity(now[name])
@@ -111,6 +115,7 @@ def replay(record: Record, recogniser: Recogniser, config: Config) -> Replay:
         {name: fields[name] for name in DECISION},
         (*otherwise, *(() if exact else ("sound",))),
         label,
+        result.heard,
     )
 
 
