@@ -229,7 +229,7 @@ def test_cancelling_takes_effect_in_the_encoder_too(session: Session, speech: Sa
     started = time.monotonic()
     found = session.transcribe(np.tile(speech, 30), Options(), cancel=token)
     assert found.aborted == "cancelled"
-    assert time.monotonic() - started < wait_s + 1.0  # the encoder alone takes a second on a busy machine
+    assert time.monotonic() - started < wait_s + 4.0  # all of it takes ten times that
     timer.join()
     assert session.transcribe(speech, FAST, cancel=token).aborted == "cancelled"  # for good
     assert session.transcribe(speech, FAST).aborted is None
