@@ -15,6 +15,7 @@ import errno
 import io
 import json
 import logging
+import math
 import os
 import queue
 import re
@@ -60,6 +61,14 @@ _OWN_FILE, _OWN_FOLDER = 0o600, 0o700
 _MAX_JSON_BYTES: Final = 1_000_000  # a record of 15 s has some 20,000
 
 
+_CLOCK_SET_S: Final = 3600.0  # summer time does not change it, and what is set right after the start does
+
+
+def _clock_s() -> float:
+    """Return what changes only when somebody sets the clock, also while the machine sleeps."""
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """One utterance: what is known of it, as JSON values, and how it sounded."""
@@ -80,6 +89,7 @@ class Folder:
     def __init__(self, path: Path, config: RecordsConfig) -> None:
         self.path = path
         self._config = config
+        self._clock_s = _clock_s()
 
     # ---- writing ----
 
@@ -104,6 +114,8 @@ class Folder:
         """Remove what is too old or too much, and what an interrupted write left behind."""
         config = self._config
         oldest_s = time.time() - config.max_age_days * _DAY_S
+        if abs(_clock_s() - self._clock_s) > _CLOCK_SET_S:
+            oldest_s = -math.inf  # by which of the two clocks a record is old, nobody knows
         size_bytes = 0
         for count, (record_id, files) in enumerate(sorted(self._files().items(), reverse=True), start=1):
             whole = any(path.suffix == ".json" for path, _ in files)

@@ -81,6 +81,18 @@ def test_what_is_older_than_it_may_be_is_removed_with_the_next(tmp_path: Path) -
     assert folder.ids() == [record(2).record_id, record(3).record_id]
 
 
+@pytest.mark.parametrize("days", [-30, 30])
+def test_a_clock_that_is_set_makes_no_record_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: int
+) -> None:
+    folder = Folder(tmp_path, replace(CONFIG, max_age_days=2))
+    folder.write(record(1))
+    clock = time.time
+    monkeypatch.setattr("edgevoice.records.time.time", lambda: clock() + days * DAY_S)
+    folder.write(record(2))
+    assert folder.ids() == [record(1).record_id, record(2).record_id]
+
+
 def test_what_an_interrupted_write_left_behind_is_removed(tmp_path: Path) -> None:
     folder = Folder(tmp_path, CONFIG)
     alone = tmp_path / f"{record(1).record_id}.flac"
