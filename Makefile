@@ -19,7 +19,7 @@ demo: setup ## set everything up, speak to it from recordings, see the intents o
 	@$(RUN)/python samples/demo.py
 
 test: setup lint check-native ## the whole test suite
-	@$(RUN)/python -m pytest
+	@$(RUN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 lint: setup ## style and types
 	@$(RUN)/ruff check --quiet .
