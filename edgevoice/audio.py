@@ -148,6 +148,12 @@ def read_blocks(path: str | os.PathLike[str], *, channel: int | None = None) -> 
     return _blocks(file, converter, Path(path))
 
 
+def duration_s(path: str | os.PathLike[str]) -> float:
+    """Return how long a recording says it is, in seconds, without reading it; errors as of read_blocks."""
+    with _open(Path(path)) as file:
+        return int(file.frames) / int(file.samplerate)
+
+
 def read_audio(path: str | os.PathLike[str], *, channel: int | None = None) -> Samples:
     """Read a whole recording into memory (64 KB per second); arguments and errors as of read_blocks."""
     blocks = list(read_blocks(path, channel=channel))

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn, cast
 
-from edgevoice import __version__, cli_bench, cli_eval, cli_grammar, cli_grammar_import
+from edgevoice import __version__, cli_bench, cli_eval, cli_grammar, cli_grammar_import, cli_transcribe
 from edgevoice.errors import (
     AudioError,
     CheckFailedError,
@@ -210,6 +210,11 @@ def recognize(options: argparse.Namespace) -> int:
     finally:
         pipeline.close()
     return exit_code
+
+
+def transcribe(options: argparse.Namespace) -> int:
+    """Speech to text, without commands."""
+    return cli_transcribe.run(options, _config(options), _stdin)
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -535,6 +540,12 @@ def _rate(text: str) -> int:
     return int(text)
 
 
+def _add_rate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--rate", type=_rate, default=16000, metavar="HZ", help="of raw audio (default 16000)"
+    )
+
+
 def _add_input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--input",
@@ -617,9 +628,7 @@ def _parser() -> argparse.ArgumentParser:  # noqa: PLR0915 - a few a command
     engine = argparse.ArgumentParser(add_help=False)
     engine.add_argument("--grammar", type=Path, metavar="FILE", help="grammar in place of the configured one")
     engine.add_argument("--model", metavar="NAME", help="model in place of the configured one")
-    engine.add_argument(
-        "--rate", type=_rate, default=16000, metavar="HZ", help="of raw audio (default 16000)"
-    )
+    _add_rate(engine)
 
     def add(group: argparse._SubParsersAction[argparse.ArgumentParser], name: str, command: object, text: str,
             parents: Iterable[argparse.ArgumentParser] = ()) -> argparse.ArgumentParser:  # fmt: skip
@@ -646,6 +655,10 @@ def _parser() -> argparse.ArgumentParser:  # noqa: PLR0915 - a few a command
     )
     sub.add_argument("files", nargs="+", metavar="FILE", help="WAV, FLAC, ...; - is raw s16le mono on stdin")
     sub.add_argument("--json", action="store_true", help="one JSON object a line")
+
+    sub = add(commands, "transcribe", transcribe, "speech to text, whatever is said")
+    cli_transcribe.add_arguments(sub)
+    _add_rate(sub)
 
     sub = add(commands, "eval", evaluate, "measure on recordings: commands, noise, and what must be refused")
     cli_eval.add_arguments(sub)

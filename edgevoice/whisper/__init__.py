@@ -12,6 +12,8 @@
     results.py   Transcription, Segment, Word, Token, Timings
     gbnf.py      Gbnf: a grammar that the text cannot leave
     speech.py    where speech is, and a transcription of that alone
+    pieces.py    recordings of any length, in pieces
+    writers.py   text, subtitles, JSON
 
 docs/whisper.md tells what each function of whisper.cpp became.
 """
@@ -20,6 +22,7 @@ from edgevoice.native import kernels, whisper_version
 from edgevoice.whisper.gbnf import Gbnf
 from edgevoice.whisper.model import ALIGNMENTS, Model, ModelType, SpecialTokens
 from edgevoice.whisper.options import Options
+from edgevoice.whisper.pieces import transcribe_blocks
 from edgevoice.whisper.results import Segment, Timings, Token, Transcription, Word
 from edgevoice.whisper.run import Run
 from edgevoice.whisper.session import CancelToken, Session
@@ -43,6 +46,7 @@ __all__ = [
     "Word",
     "find_speech",
     "kernels",
+    "transcribe_blocks",
     "transcribe_speech",
     "whisper_version",
 ]

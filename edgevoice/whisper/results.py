@@ -5,8 +5,11 @@ Times are seconds from the beginning of the audio that was given; probabilities 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Aborted = Literal["cancelled", "deadline"]
 
@@ -108,3 +111,23 @@ class Transcription:
     def text(self) -> str:
         """Of all segments, without spaces around it."""
         return "".join(segment.text for segment in self.segments).strip()
+
+
+def retimed(segment: Segment, at: Callable[[float], float]) -> Segment:
+    """Return a segment with all its times, and those of its tokens and words, by another clock."""
+
+    def some(time_s: float | None) -> float | None:
+        return None if time_s is None else at(time_s)
+
+    return replace(
+        segment,
+        start_s=at(segment.start_s),
+        end_s=at(segment.end_s),
+        tokens=tuple(
+            replace(
+                token, start_s=some(token.start_s), end_s=some(token.end_s), aligned_s=some(token.aligned_s)
+            )
+            for token in segment.tokens
+        ),
+        words=tuple(replace(word, start_s=at(word.start_s), end_s=at(word.end_s)) for word in segment.words),
+    )

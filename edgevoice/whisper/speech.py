@@ -16,7 +16,7 @@ from edgevoice.audio import check_samples
 from edgevoice.errors import UsageError
 from edgevoice.events import SAMPLE_RATE_HZ
 from edgevoice.native import VoiceDetector, check, ffi, lib
-from edgevoice.whisper.results import Segment, Timings, Token, Transcription, Word
+from edgevoice.whisper.results import Segment, Timings, Transcription, retimed
 from edgevoice.whisper.session import MIN_SAMPLES
 
 if TYPE_CHECKING:
@@ -122,12 +122,12 @@ def transcribe_speech(
 
     def shown(done: float, segments: Sequence[Segment]) -> None:
         if on_segments is not None:
-            on_segments(done, [clock.segment(segment) for segment in segments])
+            on_segments(done, [retimed(segment, clock.at) for segment in segments])
 
     found = session.transcribe(audio, options, timeout_s=timeout_s, cancel=cancel, on_segments=shown)
     return replace(
         found,
-        segments=tuple(clock.segment(segment) for segment in found.segments),
+        segments=tuple(retimed(segment, clock.at) for segment in found.segments),
         duration_s=len(samples) / SAMPLE_RATE_HZ,
     )
 
@@ -152,23 +152,6 @@ class _Clock:
             return self._whole[-1]
         share = (cut_s - self._cut[after - 1]) / (self._cut[after] - self._cut[after - 1])
         return self._whole[after - 1] + share * (self._whole[after] - self._whole[after - 1])
-
-    def _token(self, token: Token) -> Token:
-        times = (token.start_s, token.end_s, token.aligned_s)
-        start, end, aligned = (None if each is None else self.at(each) for each in times)
-        return replace(token, start_s=start, end_s=end, aligned_s=aligned)
-
-    def _word(self, word: Word) -> Word:
-        return replace(word, start_s=self.at(word.start_s), end_s=self.at(word.end_s))
-
-    def segment(self, segment: Segment) -> Segment:
-        return replace(
-            segment,
-            start_s=self.at(segment.start_s),
-            end_s=self.at(segment.end_s),
-            tokens=tuple(map(self._token, segment.tokens)),
-            words=tuple(map(self._word, segment.words)),
-        )
 
 
 def _cut(

@@ -1,0 +1,167 @@
+"""Transcriptions as text, subtitles, TSV and JSON: what is written can be read back."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgevoice.whisper import Segment, Timings, Token, Transcription, Word
+from edgevoice.whisper.writers import FORMATS, cues
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+texts = st.text(
+    st.one_of(st.sampled_from(" \n\r\t->&<\"'.0:,é字"), st.characters(exclude_categories=["Cs"])), max_size=40
+)
+times = st.integers(0, 13 * 360_000).map(lambda cs: cs / 100)
+
+
+@st.composite
+def segments(draw: st.DrawFn) -> Segment:
+    """A segment with the words of its text."""
+    start_s, length_s = draw(times), draw(st.integers(0, 3000)) / 100
+    text = draw(texts)
+    parts = re.findall(r" ?[^ ]*", text)
+    marks = sorted(draw(st.lists(st.floats(0, 1), min_size=len(parts) + 1, max_size=len(parts) + 1)))
+    words = tuple(
+        Word(part, start_s + a * length_s, start_s + b * length_s, 0.5)
+        for part, a, b in zip(parts, marks, marks[1:], strict=False)
+        if part
+    )
+    return Segment(text, start_s, start_s + length_s, (), words, 0.1, speaker_turn=False)
+
+
+def transcription(*found: Segment) -> Transcription:
+    return Transcription(found, "en", 30.0, Timings())
+
+
+transcriptions = st.lists(segments(), max_size=5).map(lambda found: transcription(*found))
+lengths = st.one_of(st.just(0), st.integers(1, 60))
+
+
+def plain(text: str) -> str:
+    """A text as a subtitle has it."""
+    return text.replace("-->", "->")
+
+
+def seconds(text: str, mark: str) -> float:
+    *hours, minutes, rest = text.split(":")
+    whole, ms = rest.split(mark)
+    assert (len(minutes), len(whole), len(ms)) == (2, 2, 3)
+    assert int(minutes) < 60 > int(whole)
+    return int(hours[0] if hours else 0) * 3600 + int(minutes) * 60 + int(whole) + int(ms) / 1000
+
+
+def same(found: list[tuple[float, float, str]], wanted: list[tuple[float, float, str]]) -> None:
+    assert [text for *_, text in found] == [text for *_, text in wanted]
+    for (start, end, _), (wanted_start, wanted_end, _) in zip(found, wanted, strict=True):
+        assert (start, end) == pytest.approx((wanted_start, wanted_end), abs=0.00051)
+
+
+def blocks(text: str) -> list[list[str]]:
+    assert text.endswith("\n\n") or not text
+    return [block.split("\n") for block in text.split("\n\n")[:-1]]
+
+
+def wanted(found: Transcription, length: int, change: Callable[[str], str]) -> list[tuple[float, float, str]]:
+    return [(cue.start_s, cue.end_s, change(cue.text)) for cue in cues(found.segments, length)]
+
+
+@given(transcriptions, lengths)
+def test_srt_parses_back(found: Transcription, length: int) -> None:
+    """Numbers from 1, times to the millisecond, one line of text."""
+    read = []
+    for number, (index, clock, text) in enumerate(blocks(FORMATS["srt"][1](found, length)), start=1):
+        assert index == str(number)
+        start, end = clock.split(" --> ")
+        read.append((seconds(start, ","), seconds(end, ","), text))
+    same(read, wanted(found, length, plain))
+
+
+@given(transcriptions, lengths)
+def test_vtt_parses_back(found: Transcription, length: int) -> None:
+    """The same with its own head; hours only where there are any."""
+    head, *rest = blocks(FORMATS["vtt"][1](found, length))
+    assert head == ["WEBVTT"]
+    read = []
+    for clock, text in rest:
+        start, end = clock.split(" --> ")
+        read.append((seconds(start, "."), seconds(end, "."), text))
+    same(read, wanted(found, length, plain))
+
+
+@given(transcriptions, lengths)
+def test_tsv_parses_back(found: Transcription, length: int) -> None:
+    """Three columns, milliseconds."""
+    head, *rows = FORMATS["tsv"][1](found, length).split("\n")[:-1]
+    assert head == "start\tend\ttext"
+    read = []
+    for row in rows:
+        start, end, text = row.split("\t")
+        read.append((int(start) / 1000, int(end) / 1000, text))
+    same(read, wanted(found, length, lambda text: text.replace("\t", " ")))
+
+
+@given(transcriptions)
+def test_json_parses_back(found: Transcription) -> None:
+    """One line with the text as it is."""
+    text = FORMATS["json"][1](found, 0)
+    assert text.count("\n") == 1
+    read = json.loads(text)
+    assert read["text"] == found.text
+    assert [each["text"] for each in read["segments"]] == [each.text for each in found.segments]
+    for each, segment in zip(read["segments"], found.segments, strict=True):
+        assert "".join(word["word"] for word in each.get("words", ())) == "".join(
+            word.text for word in segment.words
+        )
+
+
+@given(segments(), st.integers(1, 60))
+def test_lines_are_short_and_lose_nothing(segment: Segment, length: int) -> None:
+    """No line is longer than asked for; words are only cut where one is longer than a line; time goes on."""
+    lines = list(cues([segment], length))
+    assert all(0 < len(line.text) <= length for line in lines)
+    assert "".join("".join(line.text.split()) for line in lines) == "".join(segment.text.split())
+    if all(len(word) <= length for word in segment.text.split()):
+        assert [word for line in lines for word in line.text.split()] == segment.text.split()
+    for before, after in itertools.pairwise(lines):
+        assert before.start_s <= before.end_s <= after.start_s + 1e-9
+
+
+def test_as_openai_whisper_writes_it() -> None:
+    """Byte by byte, with hours in WebVTT only from the first on."""
+    token = Token(1, b" Hi", 0.5, -0.5, None, None, None)
+    found = transcription(
+        Segment(" Hi --> you", 0, 1.5, (token,), (), 0.25, speaker_turn=False),
+        Segment(" a\tb", 3599.999, 3601.25, (token, token), (Word(" a\tb", 3600, 3601, 0.5),), 0.25, False),
+        Segment(" ", 3602, 3603, (), (), 0.25, speaker_turn=False),
+    )
+    assert FORMATS["text"][1](found, 0) == "Hi --> you\na\tb\n"
+    assert FORMATS["srt"][1](found, 0) == (
+        "1\n00:00:00,000 --> 00:00:01,500\nHi -> you\n\n2\n00:59:59,999 --> 01:00:01,250\na\tb\n\n"
+    )
+    assert FORMATS["vtt"][1](found, 0) == (
+        "WEBVTT\n\n00:00.000 --> 00:01.500\nHi -> you\n\n59:59.999 --> 01:00:01.250\na\tb\n\n"
+    )
+    assert FORMATS["tsv"][1](found, 0) == "start\tend\ttext\n0\t1500\tHi --> you\n3599999\t3601250\ta b\n"
+    assert json.loads(FORMATS["json"][1](found, 0)) == {
+        "text": "Hi --> you a\tb",
+        "language": "en",
+        "duration": 30.0,
+        "segments": [
+            {"id": 0, "start": 0, "end": 1.5, "text": " Hi --> you", "tokens": [1], "avg_logprob": -0.5,
+             "no_speech_prob": 0.25},
+            {"id": 1, "start": 3599.999, "end": 3601.25, "text": " a\tb", "tokens": [1, 1],
+             "avg_logprob": -0.5, "no_speech_prob": 0.25,
+             "words": [{"word": " a\tb", "start": 3600, "end": 3601, "probability": 0.5}]},
+            {"id": 2, "start": 3602, "end": 3603, "text": " ", "tokens": [], "avg_logprob": None,
+             "no_speech_prob": 0.25},
+        ],
+    }  # fmt: skip
