@@ -398,6 +398,13 @@ WRONG_OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"temperature": float("nan")}, "temperature"),
     ({"temperature_step": 1e-9}, "temperature_step"),
     ({"audio_ctx": 1501}, "audio_ctx"),
+    ({"threads": None}, "threads"),
+    ({"prompt": 5}, "prompt must be str"),
+    ({"single_segment": "no"}, "single_segment must be bool"),
+    ({"suppress_tokens": [1]}, "suppress_tokens must be frozenset"),
+    ({"suppress_regex": 5}, "suppress_regex must be str or None"),
+    ({"grammar": 'root ::= "a"', "timestamps": False}, "must be a Gbnf"),
+    ({"logits_filter": 5}, "must be a function"),
     ({"audio_ctx": -1}, "audio_ctx"),
     ({"max_context": -1}, "max_context"),
     ({"start_s": -1.0}, "start_s"),
@@ -443,12 +450,33 @@ def test_options_that_this_model_cannot_have(
         session.transcribe(speech, options)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"options": {"beam": 2}},
+        {"timeout_s": "a"},
+        {"timeout_s": -1.0},
+        {"cancel": 5},
+        {"on_segments": 5},
+    ],
+)
+def test_arguments_of_another_kind(session: Session, speech: Samples, wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        session.transcribe(speech, **wrong)
+    with pytest.raises(UsageError, match="threads"):
+        session.mel(speech, threads=1.5)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="overlap_s"):
+        whisper.SpeechOptions(overlap_s=float("nan"))
+    with pytest.raises(UsageError, match="start_s"):
+        whisper.transcribe_speech(session, speech, Options(start_s=1.0))
+
+
 def test_prompts_of_any_length_and_kind(session: Session, speech: Samples) -> None:
     for prompt in ("a" * 200_000, "é" * 1000, "\0", " " * 5000, "'s" * 300, "\n\t x  y"):
         session.transcribe(speech, Options(prompt=prompt, audio_ctx=768, max_tokens=3, temperature_step=0))
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.text(alphabet=st.sampled_from("ab 1-'sé\n\tlver."), max_size=30))
 def test_tokens_are_the_text_again(text: str) -> None:
     model = _shared_model()
@@ -632,7 +660,7 @@ def test_rules_may_nest_but_not_without_end(session: Session, speech: Samples) -
     assert set(found.text) <= set(" ab")
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(
     st.text(max_size=60) | st.text(alphabet=st.sampled_from('rot:=" ab|()[]{}*+?.^-\\x1,\n#'), max_size=60)
 )
@@ -642,6 +670,7 @@ def test_any_text_is_a_grammar_or_an_error(text: str) -> None:
             Gbnf(each)
 
 
+@settings(deadline=None)
 @given(st.tuples(st.integers(0, 0x10FFFF), st.integers(0, 0x10FFFF)), st.integers(0, 0x10FFFF))
 def test_character_ranges_are_exact(ends: tuple[int, int], code: int) -> None:
     low, high = sorted(ends)

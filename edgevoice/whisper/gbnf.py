@@ -101,6 +101,8 @@ class Gbnf:
     """
 
     def __init__(self, text: str, *, root: str = "root", name: str = "grammar") -> None:
+        if not isinstance(text, str):
+            raise GrammarError(f"{name}: a text is wanted, got {text!r}")
         self.text, self.root, self.name = text, root, name
         if len(text) > _MAX_BYTES:
             raise GrammarError(f"{name}: a grammar has at most {_MAX_BYTES} characters, got {len(text)}")

@@ -109,6 +109,8 @@ class Model(native.Model):
 
     def _load(self, path: Path, alignment: str | None) -> None:
         self.type = self.inspect(path)
+        """What it is and takes."""
+
         if alignment == "auto":
             alignment = self.type.size if self.type.size in ALIGNMENTS else "top"
         self.alignment = alignment
@@ -161,6 +163,8 @@ class Model(native.Model):
         Raises:
             UsageError: the text is no valid Unicode.
         """
+        if not isinstance(text, str):
+            raise UsageError(f"a text is wanted, got {text!r}")
         try:
             data = text.encode()
         except UnicodeEncodeError as error:
@@ -178,7 +182,7 @@ class Model(native.Model):
             UsageError: there is no such token.
         """
         bytes_, size = ffi.new("const char **"), ffi.new("size_t *")
-        if not isinstance(token, int) or not 0 <= token < self.info.n_vocab:
+        if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < self.info.n_vocab:
             raise UsageError(f"the model has tokens 0 to {self.info.n_vocab - 1}, got {token!r}")
         with self._use() as pointer:
             check(lib.ev_model_token(pointer, token, bytes_, size))

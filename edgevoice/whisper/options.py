@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     LogitsFilter = Callable[[tuple[int, ...], npt.NDArray[np.float32]], None]
 
+THREADS: Final = (1, 64)
 MAX_BEAMS: Final = 8
 """WHISPER_MAX_DECODERS in src/whisper.cpp."""
 
@@ -148,10 +149,25 @@ class Options:
         Raises:
             UsageError: says which, and what to do.
         """
+        self._check_kinds()
+        self._check_values()
+        self._check_effects()
+
+    def _check_kinds(self) -> None:
+        for name, kinds in _KINDS.items():
+            if not isinstance(value := getattr(self, name), kinds):
+                wanted = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
+                raise UsageError(f"{name} must be {wanted}, got {value!r}")
+        if self.logits_filter is not None and not callable(self.logits_filter):
+            raise UsageError(f"logits_filter must be a function, got {self.logits_filter!r}")
+        if self.grammar is not None and not hasattr(self.grammar, "root"):
+            raise UsageError(f"grammar must be a Gbnf, got {self.grammar!r}; make one with Gbnf(text)")
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
-            if value is not None:
-                _check_range(name, value, low, high)
+            if value is not None or name not in _OPTIONAL:
+                check_range(name, value, low, high)
+
+    def _check_values(self) -> None:
         if self.temperature_step and self.temperature_step < _LEAST_STEP:
             raise UsageError(
                 f"temperature_step must be 0 or {_LEAST_STEP:g}-1, got {self.temperature_step:g}"
@@ -165,6 +181,8 @@ class Options:
                 raise UsageError(
                     f"suppress_regex {self.suppress_regex!r} is no regular expression: {error}"
                 ) from None
+
+    def _check_effects(self) -> None:
         for wanted, given, need, remedy in (
             ("carry_prompt", self.carry_prompt, self.prompt or self.prompt_tokens, "give a prompt"),
             ("max_segment_length", self.max_segment_length, self.word_times, "set word_times"),
@@ -181,7 +199,7 @@ class Options:
 _LEAST_STEP: Final = 0.05  # upstream makes a list of all temperatures up to 1
 
 _RANGES: Final[dict[str, tuple[float, float]]] = {
-    "threads": (1, 64),
+    "threads": THREADS,
     "beam": (1, MAX_BEAMS),
     "best_of": (1, MAX_BEAMS),
     "temperature": (0, 1),
@@ -200,6 +218,19 @@ _RANGES: Final[dict[str, tuple[float, float]]] = {
     "audio_ctx": (0, 1500),
     "max_initial_timestamp_s": (0, 30),
 }
+_OPTIONAL: Final = {"length_penalty", "max_context", "duration_s"}
+_FLAGS: Final = (
+    "translate", "carry_prompt", "context", "timestamps", "single_segment", "word_times", "split_on_word",
+    "suppress_blank", "suppress_non_speech", "special_tokens", "speaker_turns",
+)  # fmt: skip
+_KINDS: Final[dict[str, tuple[type, ...]]] = {
+    **dict.fromkeys(_FLAGS, (bool,)),
+    "language": (str, type(None)),
+    "prompt": (str,),
+    "prompt_tokens": (tuple,),
+    "suppress_tokens": (frozenset,),
+    "suppress_regex": (str, type(None)),
+}
 _WHOLE: Final = {
     "threads",
     "beam",
@@ -211,7 +242,12 @@ _WHOLE: Final = {
 }
 
 
-def _check_range(name: str, value: object, low: float, high: float) -> None:
+def check_range(name: str, value: object, low: float, high: float) -> None:
+    """Refuse a number outside its range, and what is none.
+
+    Raises:
+        UsageError: says what it must be.
+    """
     kinds = int if name in _WHOLE else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds):
         raise UsageError(f"{name} must be {'a whole number' if kinds is int else 'a number'}, got {value!r}")

@@ -19,7 +19,7 @@ from edgevoice.audio import check_samples
 from edgevoice.errors import AudioFormatError, UsageError
 from edgevoice.events import SAMPLE_RATE_HZ
 from edgevoice.native import Handle, check, check_room, ffi, language_id, lib
-from edgevoice.whisper.options import Options
+from edgevoice.whisper.options import THREADS, Options, check_range
 from edgevoice.whisper.results import Aborted, Segment, Timings, Token, Transcription, Word
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class CancelToken:
         check(lib.ev_cancel_new(out))
         self._pointer = ffi.gc(out[0], lib.ev_cancel_free)
         self.cancelled = False
+        """Whether cancel() was called."""
 
     def cancel(self) -> None:
         """Cancel, in any thread; twice is as good as once."""
@@ -113,7 +114,11 @@ class Session(Handle):
         """Tokens that match a regular expression."""
 
     def close(self) -> None:
-        """As Handle.close."""
+        """Release the memory now. May be called twice.
+
+        Raises:
+            EngineBusyError: it is transcribing.
+        """
         super().close()
         self.model.close()
 
@@ -158,6 +163,10 @@ class Session(Handle):
         on_segments: OnSegments | None,
     ) -> Transcription:
         options = options or Options()
+        if not isinstance(options, Options):
+            raise UsageError(f"options must be Options, got {options!r}")
+        if on_segments is not None and not callable(on_segments):
+            raise UsageError(f"on_segments must be a function, got {on_segments!r}")
         samples = check_audio(samples)
         started = time.perf_counter()
         duration_s = len(samples) / SAMPLE_RATE_HZ
@@ -223,7 +232,9 @@ class Session(Handle):
         out = ffi.new("float[]", len(languages))
         with self._use() as pointer:
             data = ffi.from_buffer("float[]", samples)
-            check(lib.ev_transcriber_detect(pointer, data, len(data), threads, _pointer(cancel), out))
+            check(
+                lib.ev_transcriber_detect(pointer, data, len(data), _threads(threads), _pointer(cancel), out)
+            )
         found = zip(languages, ffi.unpack(out, len(languages)), strict=True)
         return dict(sorted(found, key=lambda each: -each[1]))
 
@@ -242,7 +253,7 @@ class Session(Handle):
         values, n_columns = ffi.new("const float **"), ffi.new("size_t *")
         with self._use() as pointer:
             data = ffi.from_buffer("float[]", samples)
-            check(lib.ev_transcriber_mel(pointer, data, len(data), threads, values, n_columns))
+            check(lib.ev_transcriber_mel(pointer, data, len(data), _threads(threads), values, n_columns))
             return _copy(values[0], self.model.info.n_mels, n_columns[0])
 
     def set_mel(self, mel: npt.NDArray[np.float32]) -> None:
@@ -273,7 +284,7 @@ class Session(Handle):
         """
         values, n, width = ffi.new("const float **"), ffi.new("size_t *"), ffi.new("size_t *")
         with self._use() as pointer:
-            check(lib.ev_transcriber_encode(pointer, _size(column), threads, values, n, width))
+            check(lib.ev_transcriber_encode(pointer, _size(column), _threads(threads), values, n, width))
             return _copy(values[0], n[0], width[0])
 
     def decode(self, tokens: Sequence[int], n_past: int = 0, *, threads: int = 1) -> npt.NDArray[np.float32]:
@@ -295,7 +306,7 @@ class Session(Handle):
         c_tokens = _tokens(tokens, "tokens")
         with self._use() as pointer:
             n = len(c_tokens)
-            check(lib.ev_transcriber_decode(pointer, c_tokens, n, _size(n_past), threads, out))
+            check(lib.ev_transcriber_decode(pointer, c_tokens, n, _size(n_past), _threads(threads), out))
             return _copy(out[0], 1, self.model.info.n_vocab).reshape(-1)
 
     def _c_options(self, options: Options, timeout_s: float | None, n_samples: int) -> tuple[Any, list[Any]]:
@@ -311,8 +322,7 @@ class Session(Handle):
                 f"start_s is {options.start_s:g}, the audio ends at {n_samples / SAMPLE_RATE_HZ:g} s"
             )
         timeout_s = 0.0 if timeout_s is None else timeout_s
-        if not (math.isfinite(timeout_s) and 0 <= timeout_s <= _FOREVER_S):
-            raise UsageError(f"timeout_s must be 0 (none) to {_FOREVER_S:g}, got {timeout_s}")
+        check_range("timeout_s", timeout_s, 0, _FOREVER_S)
         detect = options.language in (None, "auto") and model.info.multilingual
         prompt = _tokens(options.prompt_tokens or model.tokenize(options.prompt), "prompt_tokens")
         suppress = _tokens(
@@ -392,12 +402,19 @@ def check_audio(samples: npt.NDArray[Any]) -> Samples:
     return checked
 
 
+def _threads(threads: int) -> int:
+    check_range("threads", threads, *THREADS)
+    return threads
+
+
 def _pointer(cancel: CancelToken | None) -> Any:
+    if cancel is not None and not isinstance(cancel, CancelToken):
+        raise UsageError(f"cancel must be a CancelToken, got {cancel!r}")
     return ffi.NULL if cancel is None else cancel._pointer  # noqa: SLF001
 
 
 def _size(value: int) -> int:
-    if not isinstance(value, int) or not 0 <= value < 1 << 31:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 31:
         raise UsageError(f"a count must be 0 or more, got {value!r}")
     return value
 

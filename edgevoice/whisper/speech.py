@@ -16,6 +16,7 @@ from edgevoice.audio import check_samples
 from edgevoice.errors import UsageError
 from edgevoice.events import SAMPLE_RATE_HZ
 from edgevoice.native import VoiceDetector, check, ffi, lib
+from edgevoice.whisper.options import Options, check_range
 from edgevoice.whisper.results import Segment, Timings, Transcription, retimed
 from edgevoice.whisper.session import MIN_SAMPLES
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from edgevoice.whisper.options import Options
     from edgevoice.whisper.session import CancelToken, Session
 
 _GAP_SAMPLES: Final = SAMPLE_RATE_HZ // 10
@@ -51,7 +51,15 @@ class SpeechOptions:
     """Taken with it before and after."""
 
     overlap_s: float = 0.1
-    """Taken with it after all but the last."""
+    """Taken with it after all but the last, 0-10."""
+
+    def __post_init__(self) -> None:
+        """Check what C does not see.
+
+        Raises:
+            UsageError: as find_speech() for the others.
+        """
+        check_range("overlap_s", self.overlap_s, 0, 10)
 
 
 def find_speech(
@@ -113,11 +121,14 @@ def transcribe_speech(
     Takes and raises what find_speech() and Session.transcribe() do. Without speech there are no segments.
     """
     speech = speech or SpeechOptions()
+    options = options or Options()
+    if options.start_s or options.duration_s is not None:
+        raise UsageError("start_s and duration_s do not go with speech alone; give the part of the array")
     samples = check_samples(samples)
     pieces = find_speech(samples, speech)
     audio, clock = _cut(samples, pieces, speech.overlap_s)
     if len(audio) < MIN_SAMPLES:
-        language = options.language if options and options.language else "en"
+        language = options.language or session.model.languages[0]
         return Transcription((), language, len(samples) / SAMPLE_RATE_HZ, Timings())
 
     def shown(done: float, segments: Sequence[Segment]) -> None:
