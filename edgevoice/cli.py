@@ -214,7 +214,8 @@ def recognize(options: argparse.Namespace) -> int:
 
 def transcribe(options: argparse.Namespace) -> int:
     """Speech to text, without commands."""
-    return cli_transcribe.run(options, _config(options), _stdin)
+    config = _config(options)
+    return cli_transcribe.run(options, config, _stdin, partial(_microphone, config))
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -471,16 +472,11 @@ def _config(options: argparse.Namespace) -> Config:
 def _sources(
     options: argparse.Namespace, config: Config, on_state: Callable[[State], None]
 ) -> Iterable[FrameSource]:
-    from edgevoice.capture import FileSource, MicrophoneSource, RawSource  # noqa: PLC0415
-    from edgevoice.microphone import Microphone  # noqa: PLC0415
+    from edgevoice.capture import FileSource, RawSource  # noqa: PLC0415
     from edgevoice.network import SCHEMES, SocketMicrophone  # noqa: PLC0415
-    from edgevoice.portaudio import load_pyaudio  # noqa: PLC0415
 
     if not options.input:
-        load_pyaudio()  # without it, waiting for a microphone is of no use
-        yield Microphone(
-            lambda: MicrophoneSource(config.audio.device, channel=config.audio.channel), on_state
-        )
+        yield _microphone(config, on_state)
     for name in options.input or ():
         if name == "-":
             yield RawSource(_stdin(), options.rate)
@@ -488,6 +484,15 @@ def _sources(
             yield SocketMicrophone(name, options.rate, on_state)
         else:
             yield FileSource(name, real_time=options.real_time)
+
+
+def _microphone(config: Config, on_state: Callable[[State], None]) -> FrameSource:
+    from edgevoice.capture import MicrophoneSource  # noqa: PLC0415
+    from edgevoice.microphone import Microphone  # noqa: PLC0415
+    from edgevoice.portaudio import load_pyaudio  # noqa: PLC0415
+
+    load_pyaudio()  # without it, waiting for a microphone is of no use
+    return Microphone(lambda: MicrophoneSource(config.audio.device, channel=config.audio.channel), on_state)
 
 
 def _stdin() -> BinaryIO:
@@ -656,7 +661,7 @@ def _parser() -> argparse.ArgumentParser:  # noqa: PLR0915 - a few a command
     sub.add_argument("files", nargs="+", metavar="FILE", help="WAV, FLAC, ...; - is raw s16le mono on stdin")
     sub.add_argument("--json", action="store_true", help="one JSON object a line")
 
-    sub = add(commands, "transcribe", transcribe, "speech to text, whatever is said")
+    sub = add(commands, "transcribe", transcribe, "speech to text, whatever is said: files or microphone")
     cli_transcribe.add_arguments(sub)
     _add_rate(sub)
 

@@ -11,9 +11,14 @@ from edgevoice.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from edgevoice.capture import FrameSource
     from edgevoice.config import Config
+    from edgevoice.publish import State
     from edgevoice.whisper import Options
 
+_ONLY_FILES: Final = (
+    *("files", "formats", "output_dir", "resume", "jobs", "vad", "grammar", "word_times", "max_line_length"),
+)
 _FORMATS: Final = ("text", "srt", "vtt", "json", "tsv")
 
 
@@ -24,10 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "files",
-        nargs="+",
+        nargs="*",
         metavar="FILE",
         help="WAV, FLAC, MP3, ..., or a pattern of such; - is stdin: a sound file, or raw s16le mono",
     )
+    add("--mic", action="store_true", help="the microphone in place of files: text as it is spoken")
     add(
         "--format",
         type=_formats,
@@ -67,8 +73,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-line-length", type=_number(1, 1000), metavar="N", help="most characters of a line or subtitle")
 
 
-def run(options: argparse.Namespace, config: Config, stdin: Callable[[], BinaryIO]) -> int:
-    """Transcribe what is named."""
+def run(
+    options: argparse.Namespace,
+    config: Config,
+    stdin: Callable[[], BinaryIO],
+    microphone: Callable[[Callable[[State], None]], FrameSource],
+) -> int:
+    """Transcribe what is named, or the microphone."""
+    if options.mic:
+        given = [name for name in _ONLY_FILES if getattr(options, name)]
+        if given:
+            what = "files" if given[0] == "files" else f"--{given[0].replace('_', '-')}"
+            raise UsageError(f"--mic and {what} do not go together; give one of them")
+        from edgevoice import cli_transcribe_mic  # noqa: PLC0415
+
+        cli_transcribe_mic.run(config.model.name, _options(options, config.model.thread_count), microphone)
+        return 0
+    if not options.files:
+        raise UsageError("there is nothing to transcribe; name recordings, - for stdin, or --mic")
     formats = options.formats or ("text",)
     if options.word_times and "json" not in formats:
         raise UsageError("--word-times stand in JSON only; add --format json")

@@ -179,7 +179,9 @@ class TestFailures:
     @pytest.mark.parametrize(
         ("arguments", "words", "code"),
         [
-            ([], "FILE", 2),
+            ([], "nothing to transcribe", 2),
+            (["a.wav", "--mic"], "--mic and files", 2),
+            (["--mic", "--output-dir", "{out}"], "--mic and --output-dir", 2),
             (["a.wav", "--format", "srt,docx"], "text, srt, vtt, json, tsv", 2),
             (["a.wav", "--format", "srt,json"], "--output-dir", 2),
             (["a.wav", "b.wav", "--format", "srt"], "--output-dir", 2),

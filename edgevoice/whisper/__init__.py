@@ -12,6 +12,7 @@
     results.py   Transcription, Segment, Word, Token, Timings
     gbnf.py      Gbnf: a grammar that the text cannot leave
     speech.py    where speech is, and a transcription of that alone
+    stream.py    Stream: text while it is spoken
     pieces.py    recordings of any length, in pieces
     writers.py   text, subtitles, JSON
 
@@ -27,6 +28,7 @@ from edgevoice.whisper.results import Segment, Timings, Token, Transcription, Wo
 from edgevoice.whisper.run import Run
 from edgevoice.whisper.session import CancelToken, Session
 from edgevoice.whisper.speech import SpeechOptions, find_speech, transcribe_speech
+from edgevoice.whisper.stream import Stream, StreamOptions, Update
 
 __all__ = [
     "ALIGNMENTS",
@@ -40,9 +42,12 @@ __all__ = [
     "Session",
     "SpecialTokens",
     "SpeechOptions",
+    "Stream",
+    "StreamOptions",
     "Timings",
     "Token",
     "Transcription",
+    "Update",
     "Word",
     "find_speech",
     "kernels",

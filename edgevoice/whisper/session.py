@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edgevoice.events import Samples
     from edgevoice.whisper.model import Model
     from edgevoice.whisper.run import Run
+    from edgevoice.whisper.stream import Stream, StreamOptions
 
     OnSegments = Callable[[float, Sequence[Segment]], None]
 
@@ -216,6 +217,12 @@ class Session(Handle):
         from edgevoice.whisper.run import Run  # noqa: PLC0415 - it imports this file
 
         return Run(self, samples, options, timeout_s=timeout_s, cancel=cancel)
+
+    def stream(self, options: StreamOptions | None = None) -> Stream:
+        """Return a stream, which takes audio as it comes and tells the text as far as it is certain."""
+        from edgevoice.whisper.stream import Stream  # noqa: PLC0415 - likewise
+
+        return Stream(self, options)
 
     def detect_language(
         self, samples: npt.NDArray[Any], *, threads: int = 1, cancel: CancelToken | None = None
