@@ -362,27 +362,26 @@ def _grow(rules: dict[str, _Rule], holds: Callable[[_Node, set[str]], bool]) -> 
 
 
 def _ends(node: _Node, known: set[str]) -> bool:
-    if isinstance(node, _Reference):
-        return node.name in known
-    if isinstance(node, _Sequence):
-        return all(_ends(item, known) for item in node.items)
-    if isinstance(node, _Choice):
-        return any(_ends(item, known) for item in node.items)
-    if isinstance(node, _Repeat):
-        return node.least == 0 or _ends(node.item, known)
-    return True
+    """Whether a text of the node may come to an end, if those of the known rules do."""
+    return _follows(node, known, of_characters=True)
 
 
 def _is_empty(node: _Node, known: set[str]) -> bool:
+    """Whether a text of the node may be nothing, if those of the known rules may."""
+    return _follows(node, known, of_characters=False)
+
+
+def _follows(node: _Node, known: set[str], *, of_characters: bool) -> bool:
+    """Whether what holds of a sequence if of all its items, of a choice if of one, holds of a node."""
     if isinstance(node, _Reference):
         return node.name in known
     if isinstance(node, _Sequence):
-        return all(_is_empty(item, known) for item in node.items)
+        return all(_follows(item, known, of_characters=of_characters) for item in node.items)
     if isinstance(node, _Choice):
-        return any(_is_empty(item, known) for item in node.items)
+        return any(_follows(item, known, of_characters=of_characters) for item in node.items)
     if isinstance(node, _Repeat):
-        return node.least == 0 or _is_empty(node.item, known)
-    return False
+        return node.least == 0 or _follows(node.item, known, of_characters=of_characters)
+    return of_characters
 
 
 def _leftmost(node: _Node, empty: set[str]) -> Iterator[_Reference]:
