@@ -129,7 +129,7 @@ def test_lines_are_short_and_lose_nothing(segment: Segment, length: int) -> None
     lines = list(cues([segment], length))
     assert all(0 < len(line.text) <= length for line in lines)
     assert "".join("".join(line.text.split()) for line in lines) == "".join(segment.text.split())
-    if all(len(word) <= length for word in segment.text.split()):
+    if all(len(word.text.strip()) <= length for word in segment.words):
         assert [word for line in lines for word in line.text.split()] == segment.text.split()
     for before, after in itertools.pairwise(lines):
         assert before.start_s <= before.end_s <= after.start_s + 1e-9
