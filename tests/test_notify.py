@@ -139,7 +139,7 @@ class TestNotifier:
         ("interval", "process", "seconds"),
         [
             ("30000000", "", 30.0),
-            ("30000000", str(os.getpid()), 30.0),
+            pytest.param("30000000", str(os.getpid()), 30.0, id="our-own"),
             ("30000000", "1", None),  # meant for another process
             ("", "", None),
             ("0", "", None),

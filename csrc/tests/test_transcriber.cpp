@@ -383,7 +383,7 @@ void test_transcriber() {
     test_grammar(model);
     Random random(4);
     const char *wanted = getenv("EDGEVOICE_FUZZ_SECONDS");
-    const double seconds = wanted != nullptr && *wanted != 0 ? atof(wanted) : 8.0;
+    const double seconds = wanted != nullptr && *wanted != 0 ? atof(wanted) : 4.0;
     fuzz(model, random, seconds / 2);
     ev_model_free(model);
     ev_model *aligned = nullptr; // as fuzz() does, with word times by alignment
