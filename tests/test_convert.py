@@ -342,9 +342,16 @@ def good_safetensors(values: Values) -> bytes:
     return formats.safetensors(formats.hf_values(values))
 
 
+class Good:
+    """A path and a good content; hypothesis, which says what each test was given, says no more than that."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.content = path, path.read_bytes()
+
+
 @pytest.fixture(scope="module")
-def damaged(values: Values, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, bytes]]:
-    """Return a path and a good content for each format."""
+def damaged(values: Values, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Good]:
+    """Return a good file for each format, to be damaged."""
     folder = tmp_path_factory.mktemp("damaged")
     small = {name: value for name, value in values.items() if name != "decoder.token_embedding.weight"}
     paths = {
@@ -354,7 +361,7 @@ def damaged(values: Values, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     }
     paths["ct2"].write_bytes(formats.ct2_model(dict(list(formats.ct2_variables(values).items())[:12])))
     paths["pt"].write_bytes(formats.pt(small))
-    return {name: (path, path.read_bytes()) for name, path in paths.items()}
+    return {name: Good(path) for name, path in paths.items()}
 
 
 def refused(path: Path, message: str, kind: type[ModelError] = ModelCorruptError) -> None:
@@ -688,23 +695,46 @@ class TestPt:
         refused(path, "CRC-32|not little-endian")
 
 
+_PLACES = st.tuples(st.sampled_from(["beginning", "end", "anywhere"]), st.integers(0, 1_000_000))
+
+
+def _at(place: tuple[str, int], size: int) -> int:
+    """Where a place is in a file of that size."""
+    where, millionths = place
+    if where == "anywhere":
+        return millionths * (size - 1) // 1_000_000
+    offset = millionths * (4_000 if where == "beginning" else 20_000) // 1_000_000
+    return min(offset, size - 1) if where == "beginning" else max(0, size - 1 - offset)
+
+
 class TestAnyDamage:
     """Whatever is changed in a good file, it is taken or refused, and nothing else happens."""
 
     @pytest.mark.parametrize("name", ["ct2", "hf", "pt"])
-    @given(data=st.data())
+    @given(
+        changes=st.lists(
+            st.tuples(_PLACES, st.binary(min_size=1, max_size=8) | st.sampled_from([b"\xff" * 8, bytes(8)])),
+            min_size=1,
+            max_size=4,
+        ),
+        cut=st.none() | _PLACES,
+    )
     @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    def test_damage(self, damaged: dict[str, tuple[Path, bytes]], name: str, data: st.DataObject) -> None:
+    def test_damage(
+        self,
+        damaged: dict[str, Good],
+        name: str,
+        changes: list[tuple[tuple[str, int], bytes]],
+        cut: tuple[str, int] | None,
+    ) -> None:
         """Bytes are overwritten near the beginning, near the end, or anywhere, or the file is cut."""
-        path, whole = damaged[name]
+        path, whole = damaged[name].path, damaged[name].content
         changed = bytearray(whole)
-        last = len(whole) - 1
-        place = st.integers(0, 4000) | st.integers(last - 20_000, last) | st.integers(0, last)
-        for at in data.draw(st.lists(place, min_size=1, max_size=4)):
-            piece = data.draw(st.binary(min_size=1, max_size=8) | st.sampled_from([b"\xff" * 8, bytes(8)]))
+        for place, piece in changes:
+            at = _at(place, len(whole))
             changed[at : at + len(piece)] = piece
-        if data.draw(st.booleans()):
-            del changed[data.draw(place) :]
+        if cut is not None:
+            del changed[_at(cut, len(whole)) :]
         path.write_bytes(changed)
         try:
             weights = convert.read(path)
