@@ -75,7 +75,7 @@ def read(path: Path) -> Weights:
 def _read_variables(reader: Reader) -> dict[str, _Variable]:
     version, spec = reader.number("<I"), reader.text()
     if (version, spec) != (int.from_bytes(START, "little"), _SPEC):
-        raise reader.fail(f"it says version {version} of {spec!r}, not version {START[0]} of {_SPEC!r}")
+        raise reader.fail(f"it says version {version} of {spec[:40]!r}, not version {START[0]} of {_SPEC!r}")
     _revision, count = reader.numbers("<2I")
     if count > _MAX_VARIABLES:
         raise reader.fail(f"it says {count} variables")

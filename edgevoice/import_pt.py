@@ -8,6 +8,7 @@ nothing of it is ever run, and no tensor is made: what comes out is where in the
 
 from __future__ import annotations
 
+import errno
 import io
 import math
 import pickletools
@@ -121,6 +122,11 @@ def read(path: Path) -> Weights:
         OverflowError,
     ) as error:
         raise _fail(path, f"its zip is broken ({error})") from None
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        # zipfile goes where a directory says, if need be before the beginning of the file
+        raise _fail(path, "its zip is broken (a place in it is before its beginning)") from None
 
 
 def _read(path: Path, archive: zipfile.ZipFile) -> Weights:
