@@ -32,7 +32,7 @@ A message says what happened, the value seen, and what to do:
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class EdgevoiceError(Exception):
@@ -75,6 +75,15 @@ class ModelNotFoundError(ModelError):
 
 class ModelCorruptError(ModelError):
     """The model file is truncated, malformed or not the one its name promises."""
+
+
+_MAX_DETAIL: Final = 400  # characters: what a damaged file says of itself may be as long as the file
+
+
+def unusable_model(name: str, what: str, remedy: str) -> ModelCorruptError:
+    """Return the error for a file: what is wrong with it, cut where that is too long, and what to do."""
+    what = what if len(what) <= _MAX_DETAIL else f"{what[:_MAX_DETAIL]} ..."
+    return ModelCorruptError(f"{name} is no usable Whisper model: {what}" + (f"; {remedy}" if remedy else ""))
 
 
 class NativeError(EdgevoiceError):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 import numpy as np
 
-from edgevoice.errors import ModelCorruptError
+from edgevoice.errors import ModelCorruptError, unusable_model
 from edgevoice.mel import BINS
 from edgevoice.mel_filters import mel_filters
 
@@ -227,7 +227,7 @@ class Reader:
     def fail(self, what: str, remedy: str = "fetch it again") -> ModelCorruptError:
         """Return the error that says what is wrong and where."""
         place = f"byte {self.position} of {self.size}"
-        return ModelCorruptError(f"{self.name} is no usable Whisper model: {what} ({place}); {remedy}")
+        return unusable_model(self.name, f"{what[:300]} ({place})", remedy)
 
     def skip(self, count: int) -> int:
         """Pass over bytes that must be there and return where they begin."""
@@ -430,4 +430,4 @@ def write(
 
 
 def _refuse(weights: Weights, what: str, remedy: str = "fetch it again") -> ModelCorruptError:
-    return ModelCorruptError(f"{weights.path.name} is no usable Whisper model: {what}; {remedy}")
+    return unusable_model(weights.path.name, what, remedy)

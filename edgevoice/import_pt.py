@@ -20,7 +20,7 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from edgevoice.errors import ModelCorruptError
+from edgevoice.errors import ModelCorruptError, unusable_model
 from edgevoice.weights import BYTES, Stored, Weights
 
 if TYPE_CHECKING:
@@ -336,5 +336,4 @@ def _is_count(value: object) -> bool:
 
 
 def _fail(path: Path, what: str, remedy: str = "fetch it again") -> ModelCorruptError:
-    end = f"; {remedy}" if remedy else ""
-    return ModelCorruptError(f"{path.name} is no usable Whisper model: {what}{end}")
+    return unusable_model(path.name, what, remedy)

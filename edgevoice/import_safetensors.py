@@ -11,7 +11,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from edgevoice.errors import ModelCorruptError, ModelNotFoundError
+from edgevoice.errors import ModelCorruptError, ModelNotFoundError, unusable_model
 from edgevoice.weights import Stored, Weights
 
 if TYPE_CHECKING:
@@ -211,4 +211,4 @@ def _json(path: Path, data: bytes) -> dict[str, Any]:
 
 
 def _fail(path: Path, what: str, remedy: str = "fetch it again") -> ModelCorruptError:
-    return ModelCorruptError(f"{path.name} is no usable Whisper model: {what}; {remedy}")
+    return unusable_model(path.name, what, remedy)
