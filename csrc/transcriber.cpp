@@ -206,6 +206,27 @@ struct Transcriber::Run {
     }
 };
 
+namespace {
+
+// Has graphs ask whether to stop, for as long as it lives, however that ends.
+class Watch {
+  public:
+    Watch(UpstreamState &state, bool (*stopped)(void *), void *of) : state_(state) {
+        state_.watch(stopped, of);
+    }
+    ~Watch() {
+        if (state_.get() != nullptr)
+            state_.watch(nullptr, nullptr);
+    }
+    Watch(const Watch &) = delete;
+    Watch &operator=(const Watch &) = delete;
+
+  private:
+    UpstreamState &state_;
+};
+
+} // namespace
+
 Transcriber::Transcriber(std::shared_ptr<const Model> model)
     : model_(std::move(model)), state_(std::make_unique<UpstreamState>(model_)) {}
 
@@ -273,10 +294,9 @@ ev_status Transcriber::detect(const float *samples, size_t n_samples, int32_t th
     Run run(*this, nullptr, cancelled, 0);
     compute_mel(samples, n_samples, threads);
     state_->set_audio_ctx(0);
-    state_->watch(Run::stopped_in_encoder, &run);
-    const ev_status status = languages(run, threads, probabilities);
-    state_->watch(nullptr, nullptr);
     n_decoded_ = 0;
+    const Watch watch(*state_, Run::stopped_in_encoder, &run);
+    const ev_status status = languages(run, threads, probabilities);
     return status == EV_ERR_CANCELLED ? fail(status, "it was cancelled") : status;
 }
 
@@ -296,6 +316,7 @@ ev_status Transcriber::run(const float *samples, size_t n_samples, const ev_tran
     if (options.token_times)
         state_->set_energy(samples, n_samples);
     state_->set_audio_ctx(options.audio_ctx);
+    const Watch watch(*state_, Run::stopped_in_encoder, &run);
 
     const auto results = [&](ev_status status) {
         const UpstreamState::Times times = state_->get() ? state_->times() : UpstreamState::Times();
@@ -314,9 +335,7 @@ ev_status Transcriber::run(const float *samples, size_t n_samples, const ev_tran
     out.language = multilingual ? options.language : 0;
     if (out.language < 0) {
         const Clock::time_point start = Clock::now();
-        state_->watch(Run::stopped_in_encoder, &run);
         const ev_status status = languages(run, options.threads, probabilities_);
-        state_->watch(nullptr, nullptr);
         if (status != EV_OK)
             return run.check() != EV_OK ? results(status) : status;
         out.language_probabilities = probabilities_.data();
@@ -374,19 +393,12 @@ ev_status Transcriber::run(const float *samples, size_t n_samples, const ev_tran
         params.progress_callback_user_data = params.logits_filter_callback_user_data = &run;
 
     // The spectrogram and the energy are there: without samples upstream takes them.
-    state_->watch(Run::stopped_in_encoder, &run);
-    int code = 0;
-    try {
-        code = whisper_full_with_state(model_->context(), state_->get(), params, nullptr, 0);
-    } catch (...) {
-        state_->watch(nullptr, nullptr);
-        throw;
-    }
+    const int code = whisper_full_with_state(model_->context(), state_->get(), params, nullptr, 0);
     if (code == -7) { // upstream has freed the state, and there was no memory
         state_->forget();
         return fail(EV_ERR_MEMORY, "out of memory for " + std::to_string(options.beam) + " beams");
     }
-    state_->watch(nullptr, nullptr);
+    run.encoding = false; // what follows is run to its end
     has_encoded_ = false;
     const bool whole = code == 0 && !run.refused && run.ended.load() == EV_OK;
     const ev_status status = whole ? EV_OK : run.check();

@@ -319,25 +319,29 @@ class Nearby:
     """Letters compared and steps made."""
 
 
+def open_network(arcs: Any, first_arc: Any, name: str) -> Any:
+    """Return an ev_grammar of tables as csrc/edgevoice.h has them; an error begins with `name`.
+
+    Raises:
+        GrammarError: they contradict themselves.
+    """
+    arcs = np.ascontiguousarray(arcs, dtype=np.uint32)
+    first = np.ascontiguousarray(first_arc, dtype=np.uint32)
+    out = ffi.new("ev_grammar **")
+    c_arcs, c_first = ffi.from_buffer("uint32_t[]", arcs), ffi.from_buffer("uint32_t[]", first)
+    check(lib.ev_grammar_open(c_arcs, len(arcs), c_first, len(first) - 1, out), name)
+    return out[0]
+
+
 class Grammar(Handle):
     """The network of a compiled grammar, ready to decode and match with."""
 
     def __init__(self, compiled: CompiledGrammar) -> None:
-        arcs = np.ascontiguousarray(compiled.arcs, dtype=np.uint32)
-        first = np.ascontiguousarray(compiled.first_arc, dtype=np.uint32)
-        out = ffi.new("ev_grammar **")
-        status = lib.ev_grammar_open(
-            ffi.from_buffer("uint32_t[]", arcs),
-            len(arcs),
-            ffi.from_buffer("uint32_t[]", first),
-            len(first) - 1,
-            out,
-        )
-        check(status, str(compiled.file.path))
-        super().__init__(out[0], lib.ev_grammar_free)
+        pointer = open_network(compiled.arcs, compiled.first_arc, str(compiled.file.path))
+        super().__init__(pointer, lib.ev_grammar_free)
         self.compiled = compiled
         self._nearest: Any = None
-        self.size_bytes = arcs.nbytes + first.nbytes
+        self.size_bytes = 4 * (3 * len(compiled.arcs) + len(compiled.first_arc))
         """Memory of the network."""
 
     @cached_property

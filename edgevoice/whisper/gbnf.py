@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from edgevoice.errors import GrammarError
-from edgevoice.native import Handle, check, ffi, lib
+from edgevoice.native import Handle, lib, open_network
 
 if TYPE_CHECKING:
     import os
@@ -472,17 +472,8 @@ class _Network(Handle):
             self._build(rule.body, self._starts[key], end, last=True)
         counts = [len(arcs) for arcs in builder.arcs]
         arcs = np.array([arc for each in builder.arcs for arc in each], np.uint32)
-        first_arc = np.concatenate([[0], np.cumsum(counts)]).astype(np.uint32)
-        out = ffi.new("ev_grammar **")
-        status = lib.ev_grammar_open(
-            ffi.from_buffer("uint32_t[]", arcs),
-            len(arcs),
-            ffi.from_buffer("uint32_t[]", first_arc),
-            len(first_arc) - 1,
-            out,
-        )
-        check(status, name)
-        super().__init__(out[0], lib.ev_grammar_free)
+        first_arc = np.concatenate([[0], np.cumsum(counts)])
+        super().__init__(open_network(arcs, first_arc, name), lib.ev_grammar_free)
         del self._builder
 
     def _build(self, node: _Node, source: int, target: int, *, last: bool = False) -> None:
