@@ -356,6 +356,7 @@ typedef struct ev_transcription {
     int32_t timestamps, single_segment, token_times;
     float token_threshold, token_sum_threshold; // 0-1
     int32_t max_segment_length, split_on_word, max_tokens, audio_ctx;
+    int32_t fit_window; // first no more than the audio needs; audio_ctx if that text is doubtful
     float max_initial_timestamp_s; // 0-30
     int32_t suppress_blank, suppress_non_speech, special_tokens, speaker_turns;
     const int32_t *suppress;

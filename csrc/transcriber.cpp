@@ -55,6 +55,18 @@ void check_threads(int32_t threads) {
     end();
 }
 
+// Positions of the encoder for so much audio, 0: all. With 2 s of silence behind it tiny.en writes
+// words twice that it does not with 30 s, with 4 s it does not (docs/whisper.md). Where little is
+// saved, what has to be heard twice (a tenth) costs more.
+int32_t fitting_window(int64_t audio_cs, const ev_model_info &info) {
+    constexpr int64_t cs_per_position = 2, silence_positions = 200, block = 16;
+    const int64_t needed =
+        (std::max<int64_t>(0, audio_cs) + cs_per_position - 1) / cs_per_position +
+        silence_positions;
+    const int64_t positions = (needed + block - 1) / block * block;
+    return positions * 10 < int64_t(info.n_audio_ctx) * 9 ? int32_t(positions) : 0;
+}
+
 } // namespace
 
 TokenFilter::TokenFilter(std::shared_ptr<const Model> model,
@@ -130,6 +142,7 @@ struct Transcriber::Run {
     int32_t language = 0;
     int64_t end_cs = 0;   // of what is transcribed
     bool refused = false; // upstream was told not to go on
+    bool trying = false;  // what is found may not be what is given
 
     ev_status check() const {
         if (const int status = ended.load(); status != EV_OK)
@@ -163,6 +176,8 @@ struct Transcriber::Run {
     }
     static void on_progress(whisper_context *, whisper_state *, int percent, void *of) {
         Run *run = static_cast<Run *>(of);
+        if (run->trying)
+            return;
         try {
             run->percent = std::clamp(percent, 0, 100);
             run->self.give_new_segments(*run);
@@ -315,7 +330,13 @@ ev_status Transcriber::run(const float *samples, size_t n_samples, const ev_tran
     compute_mel(samples, n_samples, options.threads);
     if (options.token_times)
         state_->set_energy(samples, n_samples);
-    state_->set_audio_ctx(options.audio_ctx);
+    const int64_t all_cs = int64_t(n_samples) / 160;
+    run.end_cs = options.duration_cs == 0
+                     ? all_cs
+                     : std::min(all_cs, int64_t(options.start_cs) + options.duration_cs);
+    const int32_t fitting =
+        options.fit_window ? fitting_window(run.end_cs - options.start_cs, model_->info()) : 0;
+    state_->set_audio_ctx(fitting > 0 ? fitting : options.audio_ctx);
     const Watch watch(*state_, Run::stopped_in_encoder, &run);
 
     const auto results = [&](ev_status status) {
@@ -345,11 +366,6 @@ ev_status Transcriber::run(const float *samples, size_t n_samples, const ev_tran
     }
 
     run.language = out.language;
-    const int64_t all_cs = int64_t(n_samples) / 160;
-    run.end_cs = options.duration_cs == 0
-                     ? all_cs
-                     : std::min(all_cs, int64_t(options.start_cs) + options.duration_cs);
-
     whisper_full_params params = whisper_full_default_params(
         options.beam > 1 ? WHISPER_SAMPLING_BEAM_SEARCH : WHISPER_SAMPLING_GREEDY);
     params.print_progress = params.print_timestamps = false;
@@ -392,8 +408,7 @@ ev_status Transcriber::run(const float *samples, size_t n_samples, const ev_tran
     params.abort_callback_user_data = params.encoder_begin_callback_user_data =
         params.progress_callback_user_data = params.logits_filter_callback_user_data = &run;
 
-    // The spectrogram and the energy are there: without samples upstream takes them.
-    const int code = whisper_full_with_state(model_->context(), state_->get(), params, nullptr, 0);
+    const int code = transcribe(run, params, fitting);
     if (code == -7) { // upstream has freed the state, and there was no memory
         state_->forget();
         return fail(EV_ERR_MEMORY, "out of memory for " + std::to_string(options.beam) + " beams");
@@ -410,6 +425,28 @@ ev_status Transcriber::run(const float *samples, size_t n_samples, const ev_tran
         run.percent = 100;
     give_new_segments(run);
     return results(status);
+}
+
+int Transcriber::transcribe(Run &run, const whisper_full_params &params, int32_t fitting) {
+    // The spectrogram and the energy are there: without samples upstream takes them.
+    const auto full = [&](const whisper_full_params &with) {
+        return whisper_full_with_state(model_->context(), state_->get(), with, nullptr, 0);
+    };
+    if (fitting == 0)
+        return full(params);
+    const std::vector<Token> before = state_->context_tokens();
+    whisper_full_params once = params;
+    once.audio_ctx = fitting;
+    once.temperature_inc = 0.0f;
+    run.trying = true;
+    const int code = full(once);
+    run.trying = false;
+    if (code != 0 || run.check() != EV_OK ||
+        !state_->doubtful(params.logprob_thold, params.entropy_thold))
+        return code;
+    state_->context_tokens() = before;
+    state_->forget_logits();
+    return full(params);
 }
 
 void Transcriber::compute_mel(const float *samples, size_t n_samples, int32_t threads) {

@@ -12,6 +12,8 @@
 #include <string>
 #include <vector>
 
+struct whisper_full_params;
+
 namespace ev {
 
 // Which tokens a text may go on with under a grammar. Beams ask at the same time.
@@ -65,6 +67,9 @@ class Transcriber {
 
     ev_status languages(Run &run, int32_t threads, std::vector<float> &probabilities);
     void give_new_segments(Run &run);
+    // whisper_full; with a window that fits, if that is not 0, and again with all of it if the text
+    // is doubtful.
+    int transcribe(Run &run, const whisper_full_params &params, int32_t fitting);
 
     std::shared_ptr<const Model> model_;
     std::unique_ptr<UpstreamState> state_;

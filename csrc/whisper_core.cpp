@@ -772,10 +772,47 @@ void UpstreamState::clear() {
     state_->t_decode_us = state_->t_batchd_us = state_->t_sample_us = 0;
     state_->energy.clear();
     state_->result_all.clear();
+    forget_logits();
     // Texts are drawn as in a new state: the same audio and options give the same text.
     for (int i = 0; i < WHISPER_MAX_DECODERS; ++i)
         state_->decoders[i].rng = std::mt19937(i);
 }
+
+bool UpstreamState::doubtful(float log_probability, float entropy) const {
+    // As whisper_sequence_score, over all windows.
+    constexpr size_t n_last = 32;
+    std::vector<Token> all;
+    double sum = 0.0;
+    for (const whisper_segment &segment : state_->result_all) {
+        for (const whisper_token_data &token : segment.tokens) {
+            sum += double(token.plog);
+            all.push_back(token.id);
+        }
+    }
+    if (all.empty())
+        return false;
+    if (sum / double(all.size()) < double(log_probability))
+        return true;
+    if (all.size() <= n_last)
+        return false;
+    std::map<Token, int> counts;
+    for (auto token = all.end() - n_last; token != all.end(); ++token)
+        ++counts[*token];
+    double variety = 0.0;
+    for (const auto &[token, count] : counts) {
+        const double share = double(count) / n_last;
+        variety -= share * std::log(share);
+    }
+    return variety < double(entropy);
+}
+
+void UpstreamState::forget_logits() {
+    // Behind a prompt or a language upstream takes "no speech" from a row of logits that it has not
+    // computed: what the last call left there must not decide.
+    state_->logits.clear();
+}
+
+std::vector<Token> &UpstreamState::context_tokens() { return state_->prompt_past1; }
 
 UpstreamState::Times UpstreamState::times() const {
     return {state_->t_mel_us / 1e3, state_->t_encode_us / 1e3, state_->t_prompt_us / 1e3,

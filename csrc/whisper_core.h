@@ -188,6 +188,12 @@ class UpstreamState {
     // they stay unknown.
     void align(size_t first, int32_t language, int32_t threads, int64_t end_cs);
     void clear();
+    // Whether the segments are what upstream would try again at a higher temperature: tokens of
+    // less than so much log-probability in the mean, or of little variety at the end.
+    bool doubtful(float log_probability, float entropy) const;
+    // The text before, which the next window knows.
+    std::vector<Token> &context_tokens();
+    void forget_logits();
 
     struct Times {
         double mel = 0.0, encode = 0.0, prompt = 0.0, decode = 0.0, sample = 0.0; // ms

@@ -12,6 +12,7 @@ import itertools
 import random
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ from edgevoice.errors import (
     ModelNotFoundError,
     UsageError,
 )
-from edgevoice.whisper import CancelToken, Gbnf, Model, Options, Session
+from edgevoice.whisper import CancelToken, Gbnf, Model, Options, Segment, Session
 from edgevoice.whisper.gbnf import utf8_ranges
 
 if TYPE_CHECKING:
@@ -148,6 +149,55 @@ def test_start_and_duration_choose_a_part(session: Session, speech: Samples) -> 
     found = session.transcribe(audio, part)
     assert found.text.lower().count("lamp") == 1
     assert found.segments[0].start_s >= 2.0
+
+
+def test_a_window_that_fits_hears_the_same(session: Session, speech: Samples) -> None:
+    whole = session.transcribe(speech, Options(word_times=True))
+    fitted = session.transcribe(speech, Options(fit_window=True, word_times=True))
+    assert fitted.text == whole.text
+    positions = 336  # of 20 ms: 2.42 s and 4 s of silence, in blocks of 16
+    assert (
+        fitted.segments == session.transcribe(speech, Options(audio_ctx=positions, word_times=True)).segments
+    )
+    starts = [
+        np.array([word.start_s for segment in each.segments for word in segment.words])
+        for each in (whole, fitted)
+    ]
+    assert np.abs(starts[0] - starts[1]).max() < 0.2
+
+
+def test_a_doubtful_text_of_a_window_that_fits_is_heard_with_all_of_it(
+    session: Session, speech: Samples
+) -> None:
+    never_sure = Options(log_probability_threshold=0, temperature_step=0)
+    for options in (never_sure, replace(never_sure, prompt="A lamp.", carry_prompt=True)):
+        given: list[Segment] = []
+        whole = session.transcribe(speech, options)
+        fitted = session.transcribe(
+            speech,
+            replace(options, fit_window=True),
+            on_segments=lambda _, found, to=given: to.extend(found),  # type: ignore[misc]
+        )
+        assert fitted.segments == whole.segments == tuple(given)
+        sure = replace(options, fit_window=True, log_probability_threshold=-1000, entropy_threshold=0)
+        assert session.transcribe(speech, sure).segments != whole.segments
+
+
+def test_a_doubtful_text_is_not_what_was_said_before(session: Session, speech: Samples) -> None:
+    shout = Options(prompt="TURN OFF THE LAMP. OPEN THE DOOR.", audio_ctx=768)
+    followed = Options(context=True, log_probability_threshold=0, temperature_step=0)
+    texts = []
+    for options in (followed, replace(followed, fit_window=True)):
+        session.transcribe(speech, shout)
+        texts.append(session.transcribe(speech, options).segments)
+    assert texts[0] == texts[1]
+
+
+def test_a_window_never_fits_much_audio(session: Session, speech: Samples) -> None:
+    long = np.concatenate([speech, np.zeros(26 * 16_000, np.float32)])
+    options = Options(max_tokens=20, temperature_step=0)
+    whole = session.transcribe(long, options)
+    assert session.transcribe(long, replace(options, fit_window=True)).segments == whole.segments
 
 
 def test_logits_filter_in_python(session: Session, speech: Samples) -> None:
@@ -414,6 +464,7 @@ WRONG_OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"suppress_regex": "("}, "no regular expression"),
     ({"prompt": "a", "prompt_tokens": (1,)}, "both given"),
     ({"carry_prompt": True}, "give a prompt"),
+    ({"fit_window": True, "audio_ctx": 768}, "do not set audio_ctx"),
     ({"max_segment_length": 10}, "set word_times"),
     ({"split_on_word": True}, "max_segment_length"),
     ({"length_penalty": 1.0}, "set beam"),

@@ -298,6 +298,7 @@ void fuzz(ev_model *model, Random &random, double seconds) {
         o.split_on_word = random.one_in(2);
         o.max_tokens = int32_t(1 + random.below(30));
         o.audio_ctx = int32_t(1 + random.below(random.one_in(30) ? 1501 : 64));
+        o.fit_window = random.one_in(4);
         o.max_initial_timestamp_s = random.one_in(3) ? 0.0f : random.uniform(0.0f, 30.5f);
         o.suppress_blank = random.one_in(2);
         o.suppress_non_speech = random.one_in(4);

@@ -115,6 +115,11 @@ class Options:
     audio_ctx: int = 0
     """Encoder positions, 20 ms each, to look at; 0: all, 30 seconds. Less is faster, and may repeat words."""
 
+    fit_window: bool = False
+    """Look at no more than the audio and 4 seconds of silence in place of 30 seconds, which is faster, up to
+    23 seconds of audio; and once more at all 30 if `entropy_threshold` or `log_probability_threshold` take
+    that text for doubtful. How exact that is: docs/whisper.md."""
+
     max_initial_timestamp_s: float = 1.0
     """Latest first timestamp of 30 seconds; 0: any. max_initial_ts."""
 
@@ -191,6 +196,7 @@ class Options:
             ("grammar", self.grammar, not self.timestamps, "set timestamps=False"),
             ("prompt", self.prompt or self.prompt_tokens, self.max_context != 0, "do not set max_context=0"),
             ("context", self.context, self.max_context != 0, "do not set max_context=0"),
+            ("fit_window", self.fit_window, self.audio_ctx == 0, "do not set audio_ctx"),
         ):
             if given and not need:
                 raise UsageError(f"{wanted} has no effect as the options are; {remedy}, or leave it out")
@@ -221,7 +227,7 @@ _RANGES: Final[dict[str, tuple[float, float]]] = {
 _OPTIONAL: Final = {"length_penalty", "max_context", "duration_s"}
 _FLAGS: Final = (
     "translate", "carry_prompt", "context", "timestamps", "single_segment", "word_times", "split_on_word",
-    "suppress_blank", "suppress_non_speech", "special_tokens", "speaker_turns",
+    "fit_window", "suppress_blank", "suppress_non_speech", "special_tokens", "speaker_turns",
 )  # fmt: skip
 _KINDS: Final[dict[str, tuple[type, ...]]] = {
     **dict.fromkeys(_FLAGS, (bool,)),

@@ -366,6 +366,7 @@ class Session(Handle):
                 "split_on_word": options.split_on_word,
                 "max_tokens": options.max_tokens,
                 "audio_ctx": options.audio_ctx,
+                "fit_window": options.fit_window,
                 "max_initial_timestamp_s": options.max_initial_timestamp_s,
                 "suppress_blank": options.suppress_blank,
                 "suppress_non_speech": options.suppress_non_speech,
