@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import gc
 import itertools
+import os
 import random
+import re
 import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pytest
@@ -22,8 +24,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgevoice import models, whisper
+from edgevoice.audio import read_audio
 from edgevoice.errors import (
     AudioFormatError,
+    DownloadError,
     EdgevoiceError,
     EngineBusyError,
     EngineClosedError,
@@ -42,6 +46,8 @@ if TYPE_CHECKING:
 
 FAST = Options(audio_ctx=768, temperature_step=0)
 """Half of the window is enough for the recordings here; with less Whisper repeats itself."""
+
+DATA: Final = os.environ.get("EDGEVOICE_EVAL_DATA", "")
 
 
 @pytest.fixture(scope="module")
@@ -226,6 +232,47 @@ def test_what_a_python_function_raises_comes_out(session: Session, speech: Sampl
     assert "lamp" in session.transcribe(speech, FAST).text.lower()
 
 
+def test_single_segment_is_one_of_all_that_is_in_30_seconds(session: Session, speech: Samples) -> None:
+    talk = np.tile(np.concatenate([speech, np.zeros(16_000, np.float32)]), 4)
+    several = session.transcribe(talk, Options(temperature_step=0))
+    single = session.transcribe(talk, Options(temperature_step=0, single_segment=True))
+    assert len(several.segments) > 1
+    assert len(single.segments) == 1
+    assert single.text.lower().count("lamp") == 4
+
+
+def test_speaker_turn_is_that_of_the_model(session: Session, speech: Samples) -> None:
+    """A model trained for it writes a token where another speaker begins; here a filter has it written."""
+    special, on = session.model.special, session.model.tokenize(" on")[0]
+
+    def turn_after_on(tokens: tuple[int, ...], logits: np.ndarray[Any, np.dtype[np.float32]]) -> None:
+        if tokens and tokens[-1] == on:
+            logits[:] = -np.inf
+            logits[special.solm] = 0
+
+    for filtered, marked, expected in ((True, True, True), (True, False, False), (False, True, False)):
+        options = Options(
+            speaker_turns=marked,
+            logits_filter=turn_after_on if filtered else None,
+            audio_ctx=768,
+            temperature_step=0,
+        )
+        segment = session.transcribe(speech, options).segments[0]
+        assert segment.speaker_turn == expected
+        assert (special.solm in [token.id for token in segment.tokens]) == filtered
+        assert "on the desk" in segment.text  # the token is no text
+
+
+def test_kernels_are_those_of_this_processor() -> None:
+    """Each is named with 1, or 0; what runs is what the processor has."""
+    info = Path("/proc/cpuinfo").read_text(encoding="utf-8").lower()
+    flags = set(next(line for line in info.splitlines() if line.startswith(("flags", "features"))).split())
+    found = dict(re.findall(r"(\w+) = (\d)", whisper.kernels()))
+    names = {"AVX2": "avx2", "FMA": "fma", "F16C": "f16c", "AVX512": "avx512f", "NEON": "asimd"}
+    assert set(found) & set(names)
+    assert all(flag in flags for name, flag in names.items() if found.get(name, "0") != "0")
+
+
 def _open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
@@ -389,9 +436,9 @@ def test_detecting_the_language_needs_a_multilingual_model(session: Session, spe
 @pytest.fixture(scope="module")
 def base() -> Iterator[Session]:
     try:
-        path = models.find("base")
-    except ModelNotFoundError:
-        pytest.skip("the model base is not pulled")
+        path = models.pull("base", progress=False)  # when it is absent, as tiny.en in conftest.py
+    except DownloadError as error:
+        pytest.skip(str(error))
     with Model(path) as model, model.session() as opened:
         yield opened
 
@@ -409,6 +456,15 @@ def test_language_is_detected_with_all_probabilities(base: Session, speech: Samp
     assert (german.language, german.language_probabilities) == ("de", {})
     with pytest.raises(UsageError, match="yue"):
         base.transcribe(speech, Options(language="yue"))  # of large-v3 only
+
+
+@pytest.mark.skipif(not DATA, reason="EDGEVOICE_EVAL_DATA names no folder of recordings")
+def test_translation_is_english(base: Session) -> None:
+    """Of a German sentence: "I could tell it to him this evening"."""
+    german = read_audio(Path(DATA) / "read_german_emodb" / "08a04Nc.flac")
+    options = Options(language="de", audio_ctx=768, temperature_step=0)
+    assert "heute abend könnte ich es ihm sagen" in base.transcribe(german, options).text.lower()
+    assert "i could" in base.transcribe(german, replace(options, translate=True)).text.lower()
 
 
 # ---- what is wrong ----
