@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from edgevoice.whisper import Options
 
 _ONLY_FILES: Final = (
-    *("files", "formats", "output_dir", "resume", "jobs", "vad", "grammar", "word_times", "max_line_length"),
+    *("files", "formats", "output_dir", "resume", "jobs", "vad", "grammar", "word_times"),
+    *("max_line_length", "max_lines", "highlight_words"),
 )
 _FORMATS: Final = ("text", "srt", "vtt", "json", "tsv")
 
@@ -70,7 +71,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="GBNF: nothing else is written; no times within 30 seconds",
     )
     add("--word-times", action="store_true", help="say in JSON when each word was said")
-    add("--max-line-length", type=_number(1, 1000), metavar="N", help="most characters of a line or subtitle")
+    add("--max-line-length", type=_number(1, 1000), metavar="N", help="most characters of a line")
+    add("--max-lines", type=_number(1, 100), metavar="N", help="most lines of a subtitle (default 1)")
+    add("--highlight-words", action="store_true", help="underline each word of a subtitle while it is said")
 
 
 def run(
@@ -94,18 +97,26 @@ def run(
     formats = options.formats or ("text",)
     if options.word_times and "json" not in formats:
         raise UsageError("--word-times stand in JSON only; add --format json")
+    if (options.max_lines or options.highlight_words) and not {"srt", "vtt"} & set(formats):
+        raise UsageError("--max-lines and --highlight-words are for subtitles; add --format srt, or vtt")
     if options.resume and options.output_dir is None:
         raise UsageError("--resume looks into the folder of --output-dir; give one")
     from edgevoice import cli_transcribe_files  # noqa: PLC0415 - quick to say what is wrong
-    from edgevoice.whisper import SpeechOptions  # noqa: PLC0415
+    from edgevoice.whisper import Layout, SpeechOptions  # noqa: PLC0415
 
+    if (options.max_lines or 1) > 1 and not options.max_line_length:
+        raise UsageError("--max-lines needs lines to be cut; give --max-line-length")
     jobs = options.jobs or 1
     plan = cli_transcribe_files.Plan(
         model=config.model.name,
         options=_options(options, max(1, config.model.thread_count // jobs)),
         speech=SpeechOptions() if options.vad else None,
         formats=formats,
-        max_line_length=options.max_line_length or 0,
+        layout=Layout(
+            max_line_length=options.max_line_length or 0,
+            max_lines=options.max_lines or 1,
+            highlight_words=options.highlight_words,
+        ),
         output_dir=options.output_dir,
         resume=options.resume,
         jobs=jobs,
@@ -127,7 +138,7 @@ def _options(options: argparse.Namespace, threads: int) -> Options:
         beam=options.beam,
         temperature=options.temperature,
         prompt=options.prompt,
-        word_times=options.word_times or bool(options.max_line_length),
+        word_times=options.word_times or bool(options.max_line_length or options.highlight_words),
         **more,
     )
 

@@ -71,7 +71,7 @@ class Plan:
     formats: tuple[str, ...]
     """Of writers.FORMATS."""
 
-    max_line_length: int
+    layout: writers.Layout
     output_dir: Path | None
     """None: stdout."""
 
@@ -90,7 +90,7 @@ class Plan:
         }
         if self.options.grammar is not None:
             options["grammar"] = self.options.grammar.text
-        seen = (model.name, status.st_size, status.st_mtime_ns, options, self.speech, self.max_line_length)
+        seen = (model.name, status.st_size, status.st_mtime_ns, options, self.speech, self.layout)
         return hashlib.sha256(repr(seen).encode()).hexdigest()[:16]
 
 
@@ -286,10 +286,8 @@ class _Batch:
         if plan.output_dir is None:
             return self._printed(name, found)
         for form in plan.formats:
-            _, write = writers.FORMATS[form]
-            grammar_writer.write(
-                write(found, plan.max_line_length), _output(plan.output_dir, name, form), force=True
-            )
+            write = writers.FORMATS[form][1]
+            grammar_writer.write(write(found, plan.layout), _output(plan.output_dir, name, form), force=True)
         self._notes.add(note or self._notes.note(name))
         return ""
 
@@ -302,10 +300,10 @@ class _Batch:
     def _printed(self, name: str, found: Transcription) -> str:
         form = self._plan.formats[0]
         if len(self._names) == 1:
-            return writers.FORMATS[form][1](found, self._plan.max_line_length)
+            return writers.FORMATS[form][1](found, self._plan.layout)
         if form == "json":
-            return json.dumps({"file": name, **writers.fields(found)}, ensure_ascii=False) + "\n"
-        lines = writers.cues(found.segments, self._plan.max_line_length)
+            return json.dumps({"file": name, **writers.as_json(found)}, ensure_ascii=False) + "\n"
+        lines = writers.cues(found.segments, self._plan.layout)
         return "".join(f"{_told(name)}: {cue.text}\n" for cue in lines)
 
 

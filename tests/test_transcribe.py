@@ -84,6 +84,16 @@ class TestOutput:
         assert clocks == sorted(clocks)
         assert "00:00:00,000" <= clocks[0] < clocks[-1] <= "00:00:11,000"
 
+    def test_subtitles_of_two_lines_with_words_lit(self, edgevoice: Edgevoice, jfk: Path) -> None:
+        """Each word once, in the order they are said."""
+        more = ("--max-line-length", "30", "--max-lines", "2", "--highlight-words")
+        done = edgevoice("transcribe", "--format", "srt", *more, jfk)
+        blocks = [block.split("\n")[2:] for block in done.stdout.decode().split("\n\n")[:-1]]
+        assert max(map(len, blocks)) == 2
+        assert max(len(re.sub("</?u>", "", line)) for lines in blocks for line in lines) <= 30
+        lit = re.findall("<u>(.*?)</u>", done.stdout.decode())
+        assert lit == TEXT.split()
+
     def test_files(self, edgevoice: Edgevoice, folder: Path, jfk: Path, tmp_path: Path) -> None:
         """All formats of all recordings of a pattern, with the times of words in JSON; nothing on stdout."""
         out = tmp_path / "new" / "out"
@@ -188,6 +198,8 @@ class TestFailures:
             (["x/a.wav", "y/a.flac", "--output-dir", "{out}"], "both be written", 2),
             (["a.wav", "--resume"], "--output-dir", 2),
             (["a.wav", "--word-times"], "--format json", 2),
+            (["a.wav", "--highlight-words"], "--format srt", 2),
+            (["a.wav", "--max-lines", "2", "--format", "srt"], "--max-line-length", 2),
             (["a.wav", "--beam", "9"], "from 1 to 8", 2),
             (["a.wav", "--temperature", "3"], "between 0 and 1", 2),
             (["a.wav", "--language", "de"], "does not know the language 'de'", 2),

@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgevoice.whisper import Segment, Timings, Token, Transcription, Word
+from edgevoice.errors import UsageError
+from edgevoice.whisper import Layout, Segment, Timings, Token, Transcription, Word, render
 from edgevoice.whisper.writers import FORMATS, cues
 
 if TYPE_CHECKING:
@@ -43,7 +45,11 @@ def transcription(*found: Segment) -> Transcription:
 
 
 transcriptions = st.lists(segments(), max_size=5).map(lambda found: transcription(*found))
-lengths = st.one_of(st.just(0), st.integers(1, 60))
+layouts = st.one_of(
+    st.just(Layout()),
+    st.builds(Layout, max_line_length=st.integers(1, 60), max_lines=st.integers(1, 3)),
+)
+one_line = st.builds(Layout, max_line_length=st.integers(0, 60))
 
 
 def plain(text: str) -> str:
@@ -70,49 +76,51 @@ def blocks(text: str) -> list[list[str]]:
     return [block.split("\n") for block in text.split("\n\n")[:-1]]
 
 
-def wanted(found: Transcription, length: int, change: Callable[[str], str]) -> list[tuple[float, float, str]]:
-    return [(cue.start_s, cue.end_s, change(cue.text)) for cue in cues(found.segments, length)]
+def wanted(
+    found: Transcription, layout: Layout, change: Callable[[str], str]
+) -> list[tuple[float, float, str]]:
+    return [(cue.start_s, cue.end_s, change(cue.text)) for cue in cues(found.segments, layout)]
 
 
-@given(transcriptions, lengths)
-def test_srt_parses_back(found: Transcription, length: int) -> None:
-    """Numbers from 1, times to the millisecond, one line of text."""
+@given(transcriptions, layouts)
+def test_srt_parses_back(found: Transcription, layout: Layout) -> None:
+    """Numbers from 1, times to the millisecond, as many lines of text as may be."""
     read = []
-    for number, (index, clock, text) in enumerate(blocks(FORMATS["srt"][1](found, length)), start=1):
+    for number, (index, clock, *lines) in enumerate(blocks(FORMATS["srt"][1](found, layout)), start=1):
         assert index == str(number)
         start, end = clock.split(" --> ")
-        read.append((seconds(start, ","), seconds(end, ","), text))
-    same(read, wanted(found, length, plain))
+        read.append((seconds(start, ","), seconds(end, ","), "\n".join(lines)))
+    same(read, wanted(found, layout, plain))
 
 
-@given(transcriptions, lengths)
-def test_vtt_parses_back(found: Transcription, length: int) -> None:
+@given(transcriptions, layouts)
+def test_vtt_parses_back(found: Transcription, layout: Layout) -> None:
     """The same with its own head; hours only where there are any."""
-    head, *rest = blocks(FORMATS["vtt"][1](found, length))
+    head, *rest = blocks(FORMATS["vtt"][1](found, layout))
     assert head == ["WEBVTT"]
     read = []
-    for clock, text in rest:
+    for clock, *lines in rest:
         start, end = clock.split(" --> ")
-        read.append((seconds(start, "."), seconds(end, "."), text))
-    same(read, wanted(found, length, plain))
+        read.append((seconds(start, "."), seconds(end, "."), "\n".join(lines)))
+    same(read, wanted(found, layout, plain))
 
 
-@given(transcriptions, lengths)
-def test_tsv_parses_back(found: Transcription, length: int) -> None:
+@given(transcriptions, one_line)
+def test_tsv_parses_back(found: Transcription, layout: Layout) -> None:
     """Three columns, milliseconds."""
-    head, *rows = FORMATS["tsv"][1](found, length).split("\n")[:-1]
+    head, *rows = FORMATS["tsv"][1](found, layout).split("\n")[:-1]
     assert head == "start\tend\ttext"
     read = []
     for row in rows:
         start, end, text = row.split("\t")
         read.append((int(start) / 1000, int(end) / 1000, text))
-    same(read, wanted(found, length, lambda text: text.replace("\t", " ")))
+    same(read, wanted(found, layout, lambda text: text.replace("\t", " ")))
 
 
 @given(transcriptions)
 def test_json_parses_back(found: Transcription) -> None:
     """One line with the text as it is."""
-    text = FORMATS["json"][1](found, 0)
+    text = render(found, "json")
     assert text.count("\n") == 1
     read = json.loads(text)
     assert read["text"] == found.text
@@ -126,13 +134,80 @@ def test_json_parses_back(found: Transcription) -> None:
 @given(segments(), st.integers(1, 60))
 def test_lines_are_short_and_lose_nothing(segment: Segment, length: int) -> None:
     """No line is longer than asked for; words are only cut where one is longer than a line; time goes on."""
-    lines = list(cues([segment], length))
+    lines = list(cues([segment], Layout(max_line_length=length)))
     assert all(0 < len(line.text) <= length for line in lines)
     assert "".join("".join(line.text.split()) for line in lines) == "".join(segment.text.split())
     if all(len(word.text.strip()) <= length for word in segment.words):
         assert [word for line in lines for word in line.text.split()] == segment.text.split()
     for before, after in itertools.pairwise(lines):
         assert before.start_s <= before.end_s <= after.start_s + 1e-9
+
+
+@given(segments(), st.integers(1, 60), st.integers(1, 4))
+def test_subtitles_are_as_many_lines_of_those(segment: Segment, length: int, n: int) -> None:
+    """Of one segment, of which all but the last are full."""
+    lines = list(cues([segment], Layout(max_line_length=length)))
+    subtitles = list(cues([segment], Layout(max_line_length=length, max_lines=n)))
+    assert "\n".join(each.text for each in subtitles) == "\n".join(line.text for line in lines)
+    assert all(each.text.count("\n") < n for each in subtitles)
+    if segment.words and all(word.text.strip() for word in segment.words):
+        assert all(each.text.count("\n") == n - 1 for each in subtitles[:-1])
+
+
+@given(segments(), layouts)
+def test_each_word_is_lit_in_turn(segment: Segment, layout: Layout) -> None:
+    """All else stays as it is without, and time goes on, even where words overlap."""
+    plain_ones = list(cues([segment], layout))
+    lit = list(cues([segment], replace(layout, highlight_words=True)))
+    shown = [re.sub("</?u>", "", each.text) for each in lit]
+    # of a mark within the text itself nothing is said here
+    if "<u>" in segment.text or "</u>" in segment.text:
+        return
+    if layout.max_line_length:
+        assert [text for text, _ in itertools.groupby(shown)] == [
+            text for text, _ in itertools.groupby(each.text for each in plain_ones)
+        ]
+    marked = [word for each in lit for word in re.findall("<u>(.*?)</u>", each.text)]
+    assert "".join("".join(marked).split()) == ("".join(segment.text.split()) if segment.words else "")
+    for before, after in itertools.pairwise(lit):
+        assert before.start_s <= before.end_s <= after.start_s + 1e-9
+
+
+WORDS = (Word(" Now", 1.0, 1.25, 0.5), Word(" look", 1.5, 1.75, 0.5), Word(" here.", 1.75, 2.5, 0.5))
+SPOKEN = Segment(" Now look here.", 0.5, 3.0, (), WORDS, 0.1, speaker_turn=False)
+
+
+def test_words_are_lit_as_openai_whisper_lights_them() -> None:
+    """Byte by byte; between words, in a pause, none is."""
+    assert render(transcription(SPOKEN), "srt", Layout(highlight_words=True)) == (
+        "1\n00:00:01,000 --> 00:00:01,250\n<u>Now</u> look here.\n\n"
+        "2\n00:00:01,250 --> 00:00:01,500\nNow look here.\n\n"
+        "3\n00:00:01,500 --> 00:00:01,750\nNow <u>look</u> here.\n\n"
+        "4\n00:00:01,750 --> 00:00:02,500\nNow look <u>here.</u>\n\n"
+    )
+    layout = Layout(max_line_length=8, max_lines=2)
+    assert render(transcription(SPOKEN), "vtt", layout) == (
+        "WEBVTT\n\n00:01.000 --> 00:02.500\nNow look\nhere.\n\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("form", "layout", "problem"),
+    [
+        ("doc", Layout(), "no form 'doc'"),
+        ("json", Layout(max_line_length=10), "json has no max_line_length"),
+        ("tsv", Layout(highlight_words=True), "tsv has no highlight_words"),
+        ("text", Layout(max_line_length=10, max_lines=2), "text has no max_lines"),
+        ("srt", Layout(highlight_words=True), "word_times"),
+    ],
+)
+def test_layouts_that_cannot_take_effect_are_errors(form: str, layout: Layout, problem: str) -> None:
+    """So are lines that no length is given for, and lengths that are none."""
+    with pytest.raises(UsageError, match=problem):
+        render(transcription(replace(SPOKEN, words=())), form, layout)
+    for wrong in ({"max_lines": 2}, {"max_line_length": -1}, {"max_lines": 0}, {"max_line_length": "a"}):
+        with pytest.raises(UsageError, match="max_line"):
+            Layout(**wrong)
 
 
 def test_as_openai_whisper_writes_it() -> None:
@@ -143,15 +218,15 @@ def test_as_openai_whisper_writes_it() -> None:
         Segment(" a\tb", 3599.999, 3601.25, (token, token), (Word(" a\tb", 3600, 3601, 0.5),), 0.25, False),
         Segment(" ", 3602, 3603, (), (), 0.25, speaker_turn=False),
     )
-    assert FORMATS["text"][1](found, 0) == "Hi --> you\na\tb\n"
-    assert FORMATS["srt"][1](found, 0) == (
+    assert render(found, "text") == "Hi --> you\na\tb\n"
+    assert render(found, "srt") == (
         "1\n00:00:00,000 --> 00:00:01,500\nHi -> you\n\n2\n00:59:59,999 --> 01:00:01,250\na\tb\n\n"
     )
-    assert FORMATS["vtt"][1](found, 0) == (
+    assert render(found, "vtt") == (
         "WEBVTT\n\n00:00.000 --> 00:01.500\nHi -> you\n\n59:59.999 --> 01:00:01.250\na\tb\n\n"
     )
-    assert FORMATS["tsv"][1](found, 0) == "start\tend\ttext\n0\t1500\tHi --> you\n3599999\t3601250\ta b\n"
-    assert json.loads(FORMATS["json"][1](found, 0)) == {
+    assert render(found, "tsv") == "start\tend\ttext\n0\t1500\tHi --> you\n3599999\t3601250\ta b\n"
+    assert json.loads(render(found, "json")) == {
         "text": "Hi --> you a\tb",
         "language": "en",
         "duration": 30.0,

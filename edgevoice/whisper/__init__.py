@@ -29,11 +29,13 @@ from edgevoice.whisper.run import Run
 from edgevoice.whisper.session import CancelToken, Session
 from edgevoice.whisper.speech import SpeechOptions, find_speech, transcribe_speech
 from edgevoice.whisper.stream import Stream, StreamOptions, Update
+from edgevoice.whisper.writers import Layout, render
 
 __all__ = [
     "ALIGNMENTS",
     "CancelToken",
     "Gbnf",
+    "Layout",
     "Model",
     "ModelType",
     "Options",
@@ -51,6 +53,7 @@ __all__ = [
     "Word",
     "find_speech",
     "kernels",
+    "render",
     "transcribe_blocks",
     "transcribe_speech",
     "whisper_version",
