@@ -77,6 +77,8 @@ ev_status check_options(const ev::Model &model, const ev_transcription &o, size_
         outside("max_tokens", o.max_tokens, 0, info.n_text_ctx / 2) ||
         outside("audio_ctx", o.audio_ctx, 0, info.n_audio_ctx) ||
         outside("max_initial_timestamp_s", o.max_initial_timestamp_s, 0, 30) ||
+        outside("repetition_penalty", o.repetition_penalty, 1, 10) ||
+        outside("no_repeat_ngram", o.no_repeat_ngram, 0, info.n_text_ctx / 2) ||
         outside("timeout_ms", o.timeout_ms, 0, 1e9) ||
         outside("prompt tokens", double(o.n_prompt), 0, 100'000))
         return EV_ERR_ARGUMENT;

@@ -361,6 +361,8 @@ typedef struct ev_transcription {
     int32_t suppress_blank, suppress_non_speech, special_tokens, speaker_turns;
     const int32_t *suppress;
     size_t n_suppress;
+    float repetition_penalty; // 1-10; 1: none
+    int32_t no_repeat_ngram;  // tokens, 0-224; 0: none
     ev_grammar *grammar; // NULL, or RANGE, EPSILON, CALL, RETURN and ACCEPT arcs only
     int32_t timeout_ms;  // 0: none
     ev_on_segments on_segments;

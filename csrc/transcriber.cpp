@@ -8,6 +8,7 @@
 #include <cmath>
 #include <condition_variable>
 #include <limits>
+#include <set>
 #include <thread>
 
 namespace ev {
@@ -65,6 +66,25 @@ int32_t fitting_window(int64_t audio_cs, const ev_model_info &info) {
         silence_positions;
     const int64_t positions = (needed + block - 1) / block * block;
     return positions * 10 < int64_t(info.n_audio_ctx) * 9 ? int32_t(positions) : 0;
+}
+
+// As CTranslate2 has both (src/decoding_utils.cc): what was written in this window, timestamps
+// included, becomes less likely, each token once, and no sequence of `n` tokens ends the same way
+// twice.
+void avoid_repetition(const std::vector<Token> &written, float penalty, size_t n, float *logits) {
+    if (penalty != 1.0f) {
+        const std::set<Token> once(written.begin(), written.end());
+        for (const Token token : once)
+            logits[token] =
+                logits[token] < 0.0f ? logits[token] * penalty : logits[token] / penalty;
+    }
+    if (n == 0 || written.size() < n)
+        return;
+    const auto last = written.end() - ptrdiff_t(n - 1); // of which a sequence would be made
+    for (auto at = written.begin(); at + ptrdiff_t(n) <= written.end(); ++at) {
+        if (std::equal(last, written.end(), at))
+            logits[at[ptrdiff_t(n - 1)]] = never;
+    }
 }
 
 } // namespace
@@ -201,11 +221,15 @@ struct Transcriber::Run {
     void filter(const whisper_token_data *tokens, size_t n_tokens, float *logits, size_t n) {
         for (size_t i = 0; i < options->n_suppress; ++i)
             logits[options->suppress[i]] = never;
-        if (!self.filter_ && !options->on_logits && options->n_suppress == 0)
+        const bool may_repeat =
+            options->repetition_penalty == 1.0f && options->no_repeat_ngram == 0;
+        if (!self.filter_ && !options->on_logits && options->n_suppress == 0 && may_repeat)
             return;
         std::vector<Token> ids(n_tokens);
         for (size_t i = 0; i < n_tokens; ++i)
             ids[i] = tokens[i].id;
+        avoid_repetition(ids, options->repetition_penalty, size_t(options->no_repeat_ngram),
+                         logits);
         if (options->on_logits) {
             if (options->on_logits(options->of, ids.data(), int32_t(n_tokens), logits,
                                    int32_t(n)) != 0)

@@ -221,6 +221,33 @@ def test_logits_filter_in_python(session: Session, speech: Samples) -> None:
     assert lengths == list(range(len(lengths)))
 
 
+@pytest.mark.parametrize(("penalty", "n"), [(1.3, 0), (1.0, 1), (1.0, 2), (4.0, 3)])
+def test_repetition_is_avoided_as_ctranslate2_avoids_it(
+    session: Session, speech: Samples, penalty: float, n: int
+) -> None:
+    """Token by token with the same probabilities as by its definition, written here in Python."""
+
+    def avoid(tokens: tuple[int, ...], logits: np.ndarray[Any, np.dtype[np.float32]]) -> None:
+        for token in set(tokens):
+            logits[token] *= np.float32(penalty) if logits[token] < 0 else 1 / np.float32(penalty)
+        for end in range(n, len(tokens) + 1):
+            if n and tokens[end - n : end - 1] == tokens[len(tokens) - n + 1 :]:
+                logits[tokens[end - 1]] = -np.inf
+
+    talk = np.concatenate([speech, speech])  # says everything twice
+    options = Options(temperature_step=0, max_tokens=40)
+    usual = session.transcribe(talk, options).text
+    found = session.transcribe(talk, replace(options, repetition_penalty=penalty, no_repeat_ngram=n))
+    expected = session.transcribe(talk, replace(options, logits_filter=avoid))
+    assert found.text == expected.text != usual
+    tokens = [token.id for segment in found.segments for token in segment.tokens]
+    assert tokens == [token.id for segment in expected.segments for token in segment.tokens]
+    likely = [token.log_probability for segment in found.segments for token in segment.tokens]
+    assert likely == pytest.approx(
+        [token.log_probability for segment in expected.segments for token in segment.tokens], abs=1e-4
+    )
+
+
 def test_what_a_python_function_raises_comes_out(session: Session, speech: Samples) -> None:
     def broken(_tokens: tuple[int, ...], _logits: object) -> None:
         raise KeyError("mine")
@@ -517,6 +544,8 @@ WRONG_OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"duration_s": 0.0}, "duration_s"),
     ({"max_tokens": 10**6}, "max_tokens"),
     ({"max_initial_timestamp_s": 1e9}, "max_initial"),
+    ({"repetition_penalty": 0.5}, "repetition_penalty must be between 1 and 10"),
+    ({"no_repeat_ngram": 2.0}, "no_repeat_ngram must be a whole number"),
     ({"suppress_regex": "("}, "no regular expression"),
     ({"prompt": "a", "prompt_tokens": (1,)}, "both given"),
     ({"carry_prompt": True}, "give a prompt"),

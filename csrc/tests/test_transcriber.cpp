@@ -101,6 +101,7 @@ ev_transcription usual() {
     o.max_initial_timestamp_s = 1.0f;
     o.suppress_blank = 1;
     o.audio_ctx = 32;
+    o.repetition_penalty = 1.0f;
     o.on_segments = on_segments;
     return o;
 }
@@ -203,6 +204,10 @@ void test_arguments(ev_model *model, const std::string &path) {
     CHECK(wrong([](O &o) { o.prompt = &no_token, o.n_prompt = 1; }));
     CHECK(wrong([](O &o) { o.suppress = &no_token, o.n_suppress = 1; }));
     CHECK(wrong([](O &o) { o.max_initial_timestamp_s = INFINITY; }));
+    CHECK(wrong([](O &o) { o.repetition_penalty = 0.0f; }) &&
+          wrong([](O &o) { o.repetition_penalty = NAN; }));
+    CHECK(wrong([](O &o) { o.no_repeat_ngram = -1; }) &&
+          wrong([](O &o) { o.no_repeat_ngram = 225; }));
     CHECK(ev_transcriber_detect(transcriber, audio.data(), audio.size(), 1, nullptr, nullptr) ==
           EV_ERR_ARGUMENT);              // English only
     CHECK(run(usual(), audio) == EV_OK); // nothing of it stays
@@ -303,6 +308,8 @@ void fuzz(ev_model *model, Random &random, double seconds) {
         o.suppress_blank = random.one_in(2);
         o.suppress_non_speech = random.one_in(4);
         o.special_tokens = random.one_in(4);
+        o.repetition_penalty = random.one_in(3) ? random.uniform(1.0f, 10.5f) : 1.0f;
+        o.no_repeat_ngram = random.one_in(3) ? int32_t(random.below(6)) : 0;
         o.speaker_turns = random.one_in(4);
         o.grammar = random.one_in(4) ? pairs : nullptr;
         o.on_logits = random.one_in(4) ? on_logits : nullptr;

@@ -135,6 +135,14 @@ class Options:
     suppress_regex: str | None = None
     """Tokens whose whole text matches it are never written; Python's `re`, once a session for each."""
 
+    repetition_penalty: float = 1.0
+    """1-10: by how much what was written in these 30 seconds becomes less likely. Its logits are divided by
+    it, those below 0 multiplied, as faster-whisper does."""
+
+    no_repeat_ngram: int = 0
+    """So many tokens are not written twice in 30 seconds, timestamps included; 0: whatever comes.
+    faster-whisper's no_repeat_ngram_size."""
+
     special_tokens: bool = False
     """Special tokens stand in the text, too. print_special."""
 
@@ -223,6 +231,8 @@ _RANGES: Final[dict[str, tuple[float, float]]] = {
     "max_tokens": (0, 224),
     "audio_ctx": (0, 1500),
     "max_initial_timestamp_s": (0, 30),
+    "repetition_penalty": (1, 10),
+    "no_repeat_ngram": (0, 224),
 }
 _OPTIONAL: Final = {"length_penalty", "max_context", "duration_s"}
 _FLAGS: Final = (
@@ -245,6 +255,7 @@ _WHOLE: Final = {
     "max_segment_length",
     "max_tokens",
     "audio_ctx",
+    "no_repeat_ngram",
 }
 
 

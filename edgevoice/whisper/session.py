@@ -374,6 +374,8 @@ class Session(Handle):
                 "speaker_turns": options.speaker_turns,
                 "suppress": suppress,
                 "n_suppress": len(suppress),
+                "repetition_penalty": options.repetition_penalty,
+                "no_repeat_ngram": options.no_repeat_ngram,
                 "timeout_ms": math.ceil(timeout_s * 1000),
                 "on_segments": lib.ev_python_segments,
                 "on_logits": lib.ev_python_logits if options.logits_filter else ffi.NULL,
