@@ -82,7 +82,11 @@ ev_status check_options(const ev::Model &model, const ev_transcription &o, size_
         outside("timeout_ms", o.timeout_ms, 0, 1e9) ||
         outside("prompt tokens", double(o.n_prompt), 0, 100'000))
         return EV_ERR_ARGUMENT;
+    if (o.n_hotwords > 0 &&
+        outside("hotwords, in tokens,", double(o.n_hotwords), 1, o.max_context - 1))
+        return EV_ERR_ARGUMENT;
     if (!are_tokens("prompt", model, o.prompt, o.n_prompt) ||
+        !are_tokens("hotwords", model, o.hotwords, o.n_hotwords) ||
         !are_tokens("suppress", model, o.suppress, o.n_suppress))
         return EV_ERR_ARGUMENT;
     if (o.translate && !info.multilingual)

@@ -351,6 +351,8 @@ typedef struct ev_transcription {
     const int32_t *prompt;
     size_t n_prompt;
     int32_t carry_prompt, context;
+    const int32_t *hotwords; // before the prompt, for each 30 s; fewer than max_context
+    size_t n_hotwords;
     int32_t max_context;           // tokens, 0-224
     int32_t start_cs, duration_cs; // 0: to the end
     int32_t timestamps, single_segment, token_times;
@@ -363,8 +365,8 @@ typedef struct ev_transcription {
     size_t n_suppress;
     float repetition_penalty; // 1-10; 1: none
     int32_t no_repeat_ngram;  // tokens, 0-224; 0: none
-    ev_grammar *grammar; // NULL, or RANGE, EPSILON, CALL, RETURN and ACCEPT arcs only
-    int32_t timeout_ms;  // 0: none
+    ev_grammar *grammar;      // NULL, or RANGE, EPSILON, CALL, RETURN and ACCEPT arcs only
+    int32_t timeout_ms;       // 0: none
     ev_on_segments on_segments;
     ev_on_logits on_logits; // NULL: none
     void *of;               // for both

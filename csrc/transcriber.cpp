@@ -404,10 +404,18 @@ ev_status Transcriber::run(const float *samples, size_t n_samples, const ev_tran
     params.logprob_thold = options.log_probability_threshold;
     params.no_speech_thold = options.no_speech_threshold;
     params.length_penalty = options.length_penalty;
-    params.prompt_tokens = options.n_prompt > 0 ? options.prompt : nullptr;
-    params.prompt_n_tokens = int(options.n_prompt);
-    params.carry_initial_prompt = options.carry_prompt;
-    params.no_context = !options.context;
+    // Upstream has room for one carried text, which stays when a later call carries another.
+    const std::vector<Token> prompt(options.prompt, options.prompt + options.n_prompt);
+    std::vector<Token> carried(options.hotwords, options.hotwords + options.n_hotwords);
+    if (options.carry_prompt) {
+        const size_t room = size_t(std::max(0, options.max_context - 1)) - carried.size();
+        carried.insert(carried.end(), prompt.end() - ptrdiff_t(std::min(prompt.size(), room)),
+                       prompt.end());
+    }
+    state_->set_prompts(carried, options.carry_prompt ? std::vector<Token>() : prompt,
+                        options.context);
+    params.carry_initial_prompt = !carried.empty();
+    params.no_context = false;
     params.n_max_text_ctx = options.max_context;
     params.offset_ms = options.start_cs * 10;
     params.duration_ms = options.duration_cs * 10;
@@ -458,7 +466,7 @@ int Transcriber::transcribe(Run &run, const whisper_full_params &params, int32_t
     };
     if (fitting == 0)
         return full(params);
-    const std::vector<Token> before = state_->context_tokens();
+    const auto [carried, before] = state_->prompts();
     whisper_full_params once = params;
     once.audio_ctx = fitting;
     once.temperature_inc = 0.0f;
@@ -468,7 +476,7 @@ int Transcriber::transcribe(Run &run, const whisper_full_params &params, int32_t
     if (code != 0 || run.check() != EV_OK ||
         !state_->doubtful(params.logprob_thold, params.entropy_thold))
         return code;
-    state_->context_tokens() = before;
+    state_->set_prompts(carried, before, false);
     state_->forget_logits();
     return full(params);
 }

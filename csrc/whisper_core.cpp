@@ -812,7 +812,18 @@ void UpstreamState::forget_logits() {
     state_->logits.clear();
 }
 
-std::vector<Token> &UpstreamState::context_tokens() { return state_->prompt_past1; }
+std::pair<std::vector<Token>, std::vector<Token>> UpstreamState::prompts() const {
+    return {state_->prompt_past0, state_->prompt_past1};
+}
+
+void UpstreamState::set_prompts(const std::vector<Token> &carried, const std::vector<Token> &before,
+                                bool keep) {
+    state_->prompt_past0 = carried;
+    std::vector<Token> &rolling = state_->prompt_past1;
+    if (!keep)
+        rolling.clear();
+    rolling.insert(rolling.begin(), before.begin(), before.end());
+}
 
 UpstreamState::Times UpstreamState::times() const {
     return {state_->t_mel_us / 1e3, state_->t_encode_us / 1e3, state_->t_prompt_us / 1e3,

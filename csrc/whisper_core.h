@@ -191,9 +191,13 @@ class UpstreamState {
     // Whether the segments are what upstream would try again at a higher temperature: tokens of
     // less than so much log-probability in the mean, or of little variety at the end.
     bool doubtful(float log_probability, float entropy) const;
-    // The text before, which the next window knows.
-    std::vector<Token> &context_tokens();
     void forget_logits();
+    // What stands before each window: `carried` always, and then `before` and, with `keep`, what
+    // was transcribed before, as far as there is room.
+    void set_prompts(const std::vector<Token> &carried, const std::vector<Token> &before,
+                     bool keep);
+    // What stands before the next window: carried, and before.
+    std::pair<std::vector<Token>, std::vector<Token>> prompts() const;
 
     struct Times {
         double mel = 0.0, encode = 0.0, prompt = 0.0, decode = 0.0, sample = 0.0; // ms

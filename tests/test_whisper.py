@@ -143,6 +143,30 @@ def test_prompt_sets_the_style(session: Session, speech: Samples) -> None:
     assert session.transcribe(speech, by_tokens).text.isupper()
 
 
+def test_hotwords_stand_before_each_window(session: Session, speech: Samples) -> None:
+    """As a prompt that is carried on does; and beside another prompt, of the first window alone."""
+    talk = np.tile(np.concatenate([speech, np.zeros(16_000, np.float32)]), 12)[: 36 * 16_000]
+    options = Options(temperature_step=0, max_tokens=60)
+    found = session.transcribe(talk, replace(options, hotwords="Deskk Lampp"))
+    assert "Lampp" in found.text
+    carried = session.transcribe(talk, replace(options, prompt=" Deskk Lampp", carry_prompt=True))
+    assert [token.id for segment in found.segments for token in segment.tokens] == [
+        token.id for segment in carried.segments for token in segment.tokens
+    ]
+    shouting = replace(FAST, hotwords="Deskk Lampp", prompt="TURN OFF THE LAMP. OPEN THE DOOR.")
+    assert session.transcribe(speech, shouting).text.isupper()
+    with pytest.raises(UsageError, match="hotwords"):
+        session.transcribe(speech, Options(hotwords="lamp " * 300))
+
+
+def test_carried_prompt_is_that_of_the_call(model_path: Path, speech: Samples) -> None:
+    """Not that of a call before whose text is kept."""
+    upper = replace(FAST, prompt="TURN OFF THE LAMP. TURN ON THE LIGHT. OPEN THE DOOR.", carry_prompt=True)
+    with Model(model_path) as model, model.session() as own:
+        own.transcribe(speech, replace(FAST, prompt="the lamp", carry_prompt=True))
+        assert own.transcribe(speech, replace(upper, context=True)).text.isupper()
+
+
 def test_suppressed_tokens_are_not_written(session: Session, speech: Samples) -> None:
     lamp = session.model.tokenize(" lamp")
     assert "lamp" not in session.transcribe(speech, Options(suppress_tokens=frozenset(lamp))).text.lower()
@@ -555,6 +579,9 @@ WRONG_OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"length_penalty": 1.0}, "set beam"),
     ({"grammar": Gbnf('root ::= "a"')}, "timestamps=False"),
     ({"prompt": "a", "max_context": 0}, "max_context"),
+    ({"prompt": "a", "carry_prompt": True, "max_context": 1}, "max_context to 2"),
+    ({"hotwords": "a", "max_context": 1}, "max_context to 2"),
+    ({"hotwords": 5}, "hotwords must be str"),
 ]
 
 

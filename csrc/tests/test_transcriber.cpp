@@ -204,6 +204,10 @@ void test_arguments(ev_model *model, const std::string &path) {
     CHECK(wrong([](O &o) { o.prompt = &no_token, o.n_prompt = 1; }));
     CHECK(wrong([](O &o) { o.suppress = &no_token, o.n_suppress = 1; }));
     CHECK(wrong([](O &o) { o.max_initial_timestamp_s = INFINITY; }));
+    CHECK(wrong([](O &o) { o.hotwords = &no_token, o.n_hotwords = 1; }));
+    static const int32_t words[224] = {};
+    CHECK(wrong([](O &o) { o.hotwords = words, o.n_hotwords = 224; }));
+    CHECK(wrong([](O &o) { o.hotwords = words, o.n_hotwords = 1, o.max_context = 1; }));
     CHECK(wrong([](O &o) { o.repetition_penalty = 0.0f; }) &&
           wrong([](O &o) { o.repetition_penalty = NAN; }));
     CHECK(wrong([](O &o) { o.no_repeat_ngram = -1; }) &&
@@ -283,6 +287,8 @@ void fuzz(ev_model *model, Random &random, double seconds) {
             token = int32_t(random.below(n_vocab + (random.one_in(200) ? 1 : 0)));
         o.prompt = prompt.data();
         o.n_prompt = prompt.size();
+        o.hotwords = prompt.data(); // more than there is room for is refused
+        o.n_hotwords = random.one_in(3) ? random.below(uint32_t(prompt.size()) + 1) : 0;
         const int32_t suppressed[] = {int32_t(random.below(n_vocab)), 1, 2};
         o.suppress = suppressed;
         o.n_suppress = random.below(4);

@@ -75,6 +75,10 @@ class Options:
     carry_prompt: bool = False
     """Keep the prompt before each 30 seconds, not only the first. carry_initial_prompt."""
 
+    hotwords: str = ""
+    """Names and words to expect: they stand before the prompt and what was said, in each 30 seconds, and take
+    of their room. The last 5 seconds of longer audio are without: upstream forgets all prompts there."""
+
     context: bool = False
     """Take what the session transcribed before for what was said before. Not no_context."""
 
@@ -196,14 +200,16 @@ class Options:
                 ) from None
 
     def _check_effects(self) -> None:
+        room = self.max_context is None or self.max_context > 1  # one token tells that there is a prompt
         for wanted, given, need, remedy in (
             ("carry_prompt", self.carry_prompt, self.prompt or self.prompt_tokens, "give a prompt"),
             ("max_segment_length", self.max_segment_length, self.word_times, "set word_times"),
             ("split_on_word", self.split_on_word, self.max_segment_length, "set max_segment_length"),
             ("length_penalty", self.length_penalty is not None, self.beam > 1, "set beam"),
             ("grammar", self.grammar, not self.timestamps, "set timestamps=False"),
-            ("prompt", self.prompt or self.prompt_tokens, self.max_context != 0, "do not set max_context=0"),
-            ("context", self.context, self.max_context != 0, "do not set max_context=0"),
+            ("prompt", self.prompt or self.prompt_tokens, room, "set max_context to 2 or more"),
+            ("hotwords", self.hotwords, room, "set max_context to 2 or more"),
+            ("context", self.context, room, "set max_context to 2 or more"),
             ("fit_window", self.fit_window, self.audio_ctx == 0, "do not set audio_ctx"),
         ):
             if given and not need:
@@ -243,6 +249,7 @@ _KINDS: Final[dict[str, tuple[type, ...]]] = {
     **dict.fromkeys(_FLAGS, (bool,)),
     "language": (str, type(None)),
     "prompt": (str,),
+    "hotwords": (str,),
     "prompt_tokens": (tuple,),
     "suppress_tokens": (frozenset,),
     "suppress_regex": (str, type(None)),

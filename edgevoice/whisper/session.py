@@ -332,6 +332,9 @@ class Session(Handle):
         check_range("timeout_s", timeout_s, 0, _FOREVER_S)
         detect = options.language in (None, "auto") and model.info.multilingual
         prompt = _tokens(options.prompt_tokens or model.tokenize(options.prompt), "prompt_tokens")
+        hotwords = _tokens(
+            model.tokenize(" " + options.hotwords.strip()) if options.hotwords.strip() else (), "hotwords"
+        )
         suppress = _tokens(
             sorted(options.suppress_tokens | self._matches(options.suppress_regex)), "suppress"
         )
@@ -352,6 +355,8 @@ class Session(Handle):
                 "length_penalty": -1 if options.length_penalty is None else options.length_penalty,
                 "prompt": prompt,
                 "n_prompt": len(prompt),
+                "hotwords": hotwords,
+                "n_hotwords": len(hotwords),
                 "carry_prompt": options.carry_prompt,
                 "context": options.context,
                 "max_context": _ALL_CONTEXT if options.max_context is None else options.max_context,
@@ -383,7 +388,7 @@ class Session(Handle):
         )
         if grammar is not None:
             c_options.grammar = grammar._pointer  # noqa: SLF001
-        return c_options, [prompt, suppress, grammar]
+        return c_options, [prompt, hotwords, suppress, grammar]
 
     def _matches(self, expression: str | None) -> frozenset[int]:
         if expression is None:
