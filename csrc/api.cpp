@@ -193,8 +193,14 @@ void ev_memory_give_back(void) { ev::give_back_freed(); }
 
 ev_status ev_model_open(const char *path, ev_model **out) { return open_model(path, {}, out); }
 
-ev_status ev_model_open_for_transcription(const char *path, const char *alignment, ev_model **out) {
-    return open_model(path, {true, alignment}, out);
+ev_status ev_model_open_for_transcription(const char *path, const char *alignment,
+                                          const int32_t *heads, size_t n_heads, ev_model **out) {
+    if (n_heads > EV_MAX_ALIGNMENT_HEADS) {
+        return fail(EV_ERR_ARGUMENT, "alignment heads must be at most " +
+                                         std::to_string(EV_MAX_ALIGNMENT_HEADS) + ", got " +
+                                         std::to_string(n_heads));
+    }
+    return open_model(path, {true, alignment, heads, n_heads}, out);
 }
 
 ev_status ev_model_quantize(const char *input, const char *output, int32_t file_type) {

@@ -105,7 +105,8 @@ namespace {
 constexpr size_t alignment_copies = 8, alignment_rest = 32u << 20;
 
 // Sets whose alignment heads are used. False, and why, when the model has no such heads.
-bool set_alignment(whisper_context &context, const char *name, std::string &error) {
+bool set_alignment(whisper_context &context, const char *name, const whisper_aheads &own,
+                   std::string &error) {
     static const std::map<std::string, whisper_alignment_heads_preset> presets = {
         {"top", WHISPER_AHEADS_N_TOP_MOST},
         {"tiny.en", WHISPER_AHEADS_TINY_EN},
@@ -121,27 +122,34 @@ bool set_alignment(whisper_context &context, const char *name, std::string &erro
         {"large-v3", WHISPER_AHEADS_LARGE_V3},
         {"large-v3-turbo", WHISPER_AHEADS_LARGE_V3_TURBO},
     };
-    const auto preset = presets.find(name);
-    if (preset == presets.end()) {
-        error = std::string("unknown alignment \"") + name + "\"";
-        return false;
+    whisper_alignment_heads_preset chosen = WHISPER_AHEADS_CUSTOM;
+    if (own.n_heads == 0) {
+        const auto preset = presets.find(name);
+        if (preset == presets.end()) {
+            error = std::string("unknown alignment \"") + name + "\"";
+            return false;
+        }
+        chosen = preset->second;
     }
     const whisper_hparams &h = context.model.hparams;
     size_t n_heads = size_t(h.n_text_head);
-    if (preset->second != WHISPER_AHEADS_N_TOP_MOST) {
-        const whisper_aheads &heads = g_aheads.at(preset->second);
+    if (chosen != WHISPER_AHEADS_N_TOP_MOST) {
+        const whisper_aheads heads = own.n_heads == 0 ? g_aheads.at(chosen) : own;
         n_heads = heads.n_heads;
         for (size_t i = 0; i < heads.n_heads; ++i) {
-            if (heads.heads[i].n_text_layer >= h.n_text_layer ||
-                heads.heads[i].n_head >= h.n_text_head) {
-                error =
-                    std::string("the alignment of ") + name + " is of a larger model than this one";
+            const whisper_ahead &head = heads.heads[i];
+            if (head.n_text_layer < 0 || head.n_text_layer >= h.n_text_layer || head.n_head < 0 ||
+                head.n_head >= h.n_text_head) {
+                error = own.n_heads == 0 ? std::string("the alignment of ") + name +
+                                               " is of a larger model than this one"
+                                         : "the model has no such alignment heads";
                 return false;
             }
         }
+        context.params.dtw_aheads = heads;
     }
     context.params.dtw_token_timestamps = true;
-    context.params.dtw_aheads_preset = preset->second;
+    context.params.dtw_aheads_preset = chosen;
     context.params.dtw_n_top = 1;
     const size_t weights = size_t(h.n_text_ctx) * size_t(h.n_audio_ctx) * sizeof(float);
     context.params.dtw_mem_size = alignment_copies * n_heads * weights + alignment_rest;
@@ -164,13 +172,17 @@ std::shared_ptr<const Model> Model::load(const char *path, const ModelUse &use,
         error = "whisper.cpp refused the file; see the log";
         return nullptr;
     }
-    if (use.alignment) {
+    model->heads_ = std::make_unique<whisper_ahead[]>(use.n_heads);
+    for (size_t i = 0; i < use.n_heads; ++i)
+        model->heads_[i] = {use.heads[2 * i], use.heads[2 * i + 1]};
+    if (use.alignment || use.n_heads > 0) {
         // Of upstream's own use of it, within whisper_full, asserts end the process when a window
         // ends with a tenth of a second: its context does not know of it, a copy does.
         model->aligning_ = std::make_unique<whisper_context>(*model->context_);
         model->aligning_->vocab.id_to_token.clear();
         model->aligning_->vocab.token_to_id.clear();
-        if (!set_alignment(*model->aligning_, use.alignment, error))
+        if (!set_alignment(*model->aligning_, use.alignment, {use.n_heads, model->heads_.get()},
+                           error))
             return nullptr;
     }
     model->for_transcription_ = use.transcription;

@@ -16,6 +16,7 @@
 struct ggml_cgraph;
 struct ggml_context;
 struct ggml_tensor;
+struct whisper_ahead;
 struct whisper_context;
 struct whisper_state;
 struct whisper_vad_context;
@@ -29,6 +30,8 @@ struct ModelUse {
     bool transcription = false;      // upstream's own decoder, which needs the words in its way
     const char *alignment = nullptr; // times of words: whose alignment heads, "tiny.en", ...;
                                      // "top": all heads of the highest layer
+    const int32_t *heads = nullptr;  // in its place: pairs of a layer and a head
+    size_t n_heads = 0;
 };
 
 // Weights and vocabulary. Immutable after loading; shared by sessions.
@@ -69,6 +72,7 @@ class Model {
     Model();
 
     whisper_context *context_ = nullptr;
+    std::unique_ptr<whisper_ahead[]> heads_; // of aligning_, if they are the caller's
     std::unique_ptr<whisper_context> aligning_;
     int32_t n_vocab_ = 0;
     Token end_of_text_ = 0;

@@ -128,6 +128,21 @@ def test_word_times_are_near_where_words_are_said(session: Session, speech: Samp
     assert shift == pytest.approx(1.0, abs=0.15)
 
 
+def test_alignment_heads_of_ones_own(model_path: Path, speech: Samples) -> None:
+    """Those of the model's size, given by hand, are the same; others place words elsewhere."""
+    own = [(1, 0), (2, 0), (2, 5), (3, 0), (3, 1), (3, 2), (3, 3), (3, 4)]  # g_aheads_tiny_en of whisper.cpp
+    options = replace(FAST, word_times=True)
+    found = {}
+    for name, alignment in {"known": "tiny.en", "same": own, "other": [(0, 1), (0, 1)]}.items():
+        with Model(model_path, alignment=alignment) as model, model.session() as session:  # type: ignore[arg-type]
+            found[name] = session.transcribe(speech, options).segments
+    assert found["same"] == found["known"] != found["other"]
+    assert found["other"][0].text == found["known"][0].text
+    for wrong in ([], [(4, 0)], [(0, 6)], [(-1, 0)], [3], 5, [("a", 0)], [(0, 2**40)]):
+        with pytest.raises(UsageError, match="alignment heads are pairs"):
+            Model(model_path, alignment=wrong)  # type: ignore[arg-type]
+
+
 def test_long_segments_are_cut(session: Session, speech: Samples) -> None:
     options = Options(audio_ctx=768, word_times=True, max_segment_length=8, split_on_word=True)
     found = session.transcribe(speech, options)

@@ -17,6 +17,8 @@ from edgevoice.errors import ModelNotFoundError, UsageError
 from edgevoice.native import check, ffi, lib
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edgevoice.whisper.session import Session
 
 ALIGNMENTS: Final = (
@@ -24,6 +26,9 @@ ALIGNMENTS: Final = (
     "large-v1", "large-v2", "large-v3", "large-v3-turbo", "top",
 )  # fmt: skip
 """Models whose alignment heads are known; "top" takes all heads of the highest layer, of any model."""
+
+MAX_HEADS: Final = 32
+"""Alignment heads: as EV_MAX_ALIGNMENT_HEADS in csrc/edgevoice.h."""
 
 _FILE_TYPES: Final = {
     0: "f32", 1: "f16", 2: "q4_0", 3: "q4_1", 7: "q8_0", 8: "q5_0", 9: "q5_1",
@@ -81,7 +86,8 @@ class Model(native.Model):
     Args:
         file: a ggml file, or its bytes.
         alignment: whose alignment heads tell when words were said (Options.word_times): one of ALIGNMENTS,
-            "auto" for those of this size, None for none, which saves some memory.
+            "auto" for those of this size, None for none, which saves some memory; or heads of your own, pairs
+            of a layer of the decoder and a head of it, from 0 on.
 
     Raises:
         ModelNotFoundError: there is no such file.
@@ -92,8 +98,13 @@ class Model(native.Model):
 
     _waits = True
 
-    def __init__(self, file: str | os.PathLike[str] | bytes, *, alignment: str | None = None) -> None:
-        if alignment is not None and alignment not in {*ALIGNMENTS, "auto"}:
+    def __init__(
+        self,
+        file: str | os.PathLike[str] | bytes,
+        *,
+        alignment: str | Sequence[tuple[int, int]] | None = None,
+    ) -> None:
+        if isinstance(alignment, str) and alignment not in {*ALIGNMENTS, "auto"}:
             raise UsageError(f"unknown alignment {alignment!r}; use auto, or one of {', '.join(ALIGNMENTS)}")
         if isinstance(file, (bytes, bytearray, memoryview)):
             # Checked and loaded as any other file is: it just has no name.
@@ -107,19 +118,26 @@ class Model(native.Model):
         else:
             self._load(Path(file), alignment)
 
-    def _load(self, path: Path, alignment: str | None) -> None:
-        self.type = self.inspect(path)
+    def _load(self, path: Path, alignment: str | Sequence[tuple[int, int]] | None) -> None:
+        self.type, header = _inspected(path)
         """What it is and takes."""
 
         if alignment == "auto":
             alignment = self.type.size if self.type.size in ALIGNMENTS else "top"
+        if alignment is not None and not isinstance(alignment, str):
+            alignment = _heads(alignment, header)
         self.alignment = alignment
         """Whose alignment heads are used; None: none."""
         super().__init__(path)
 
     def _open(self, path: bytes, out: Any) -> int:
-        name = ffi.NULL if self.alignment is None else ffi.new("char[]", self.alignment.encode())
-        return int(lib.ev_model_open_for_transcription(path, name, out))
+        name, heads = ffi.NULL, list[int]()
+        if isinstance(self.alignment, str):
+            name = ffi.new("char[]", self.alignment.encode())
+        elif self.alignment is not None:
+            heads = [number for head in self.alignment for number in head]
+        c_heads = ffi.new("int32_t[]", heads)
+        return int(lib.ev_model_open_for_transcription(path, name, c_heads, len(heads) // 2, out))
 
     @staticmethod
     def inspect(path: str | os.PathLike[str]) -> ModelType:
@@ -128,19 +146,7 @@ class Model(native.Model):
         Raises:
             ModelNotFoundError, ModelCorruptError: as the constructor.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise ModelNotFoundError(f"{path} is no file; give a ggml model, such as models.find('tiny.en')")
-        header = ggml_file.check(path)
-        size = path.stat().st_size
-        return ModelType(
-            size=_size(header),
-            quantisation=_FILE_TYPES.get(header.matrix_ftype, f"type {header.ftype}"),
-            multilingual=_is_multilingual(header),
-            file_bytes=size,
-            model_bytes=size + _VOCABULARY_BYTES,
-            session_bytes=_session_bytes(header),
-        )
+        return _inspected(Path(path))[0]
 
     @cached_property
     def languages(self) -> tuple[str, ...]:
@@ -223,6 +229,37 @@ def _session_bytes(header: ggml_file.Header) -> int:
     encoder = 4 * positions * (2 * header.n_audio_head * positions + 24 * header.n_audio_state)
     decoder = 4 * header.n_text_ctx * (3 * header.n_vocab + 64 * header.n_text_state)
     return cache + encoder + decoder
+
+
+def _inspected(path: Path) -> tuple[ModelType, ggml_file.Header]:
+    if not path.is_file():
+        raise ModelNotFoundError(f"{path} is no file; give a ggml model, such as models.find('tiny.en')")
+    header = ggml_file.check(path)
+    size = path.stat().st_size
+    kind = ModelType(
+        size=_size(header),
+        quantisation=_FILE_TYPES.get(header.matrix_ftype, f"type {header.ftype}"),
+        multilingual=_is_multilingual(header),
+        file_bytes=size,
+        model_bytes=size + _VOCABULARY_BYTES,
+        session_bytes=_session_bytes(header),
+    )
+    return kind, header
+
+
+def _heads(heads: Sequence[tuple[int, int]], header: ggml_file.Header) -> tuple[tuple[int, int], ...]:
+    """Return alignment heads of the caller's as they are, each once."""
+    known = {(layer, head) for layer in range(header.n_text_layer) for head in range(header.n_text_head)}
+    try:
+        found = tuple(dict.fromkeys((int(layer), int(head)) for layer, head in heads))
+    except (TypeError, ValueError):
+        found = ()
+    if not 1 <= len(found) <= MAX_HEADS or not set(found) <= known:
+        raise UsageError(
+            f"alignment heads are pairs of a layer (0-{header.n_text_layer - 1}) and a head "
+            f"(0-{header.n_text_head - 1}) of this model, 1 to {MAX_HEADS} of them; got {heads!r}"
+        )
+    return found
 
 
 def _is_multilingual(header: ggml_file.Header) -> bool:
