@@ -398,6 +398,20 @@ def test_cancelling_takes_effect_in_the_encoder_too(session: Session, speech: Sa
     assert session.transcribe(speech, FAST).aborted is None
 
 
+def test_a_function_of_ones_own_is_asked_whether_to_go_on(session: Session, speech: Samples) -> None:
+    """As often as one likes, in one's own thread; its no takes effect within the encoder, too."""
+    answers = iter([True] * 5 + [False])
+    started = time.monotonic()
+    with session.run(np.tile(speech, 30)) as run:
+        while not run.done and next(answers):
+            time.sleep(0.01)
+        run.cancel()
+        found = run.result()
+    assert found.aborted == "cancelled"
+    assert next(answers, None) is None
+    assert time.monotonic() - started < 4.0  # all of it takes ten times that
+
+
 def test_deadline_ends_with_what_there_is(session: Session, speech: Samples) -> None:
     found = session.transcribe(np.tile(speech, 40), Options(), timeout_s=0.02)
     assert found.aborted == "deadline"
