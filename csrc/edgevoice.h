@@ -328,7 +328,7 @@ typedef struct ev_text_segment {
     const char *text; // UTF-8; zero-terminated
     int64_t start_cs, end_cs;
     float no_speech_probability;
-    int32_t speaker_turn;
+    int32_t speaker_turn, language;
     const ev_text_token *tokens;
     int32_t n_tokens;
 } ev_text_segment;
@@ -370,6 +370,7 @@ typedef struct ev_transcription {
     float repetition_penalty; // 1-10; 1: none
     int32_t no_repeat_ngram;  // tokens, 0-224; 0: none
     ev_grammar *grammar;      // NULL, or RANGE, EPSILON, CALL, RETURN and ACCEPT arcs only
+    int32_t one_window;       // end after the first 30 s or less
     int32_t timeout_ms;       // 0: none
     ev_on_segments on_segments;
     ev_on_logits on_logits; // NULL: none
@@ -381,6 +382,7 @@ typedef struct ev_transcribed {
     const float *language_probabilities; // of ev_model_languages(); NULL unless detected; valid
                                          // until the next call
     int32_t aborted; // 0, or the status of what ended it: EV_ERR_CANCELLED, EV_ERR_DEADLINE
+    int64_t next_cs; // after one_window: where upstream's next window begins
     double mel_ms, language_ms, encode_ms, prompt_ms, decode_ms, sample_ms;
 } ev_transcribed;
 

@@ -163,6 +163,8 @@ struct Transcriber::Run {
     int64_t end_cs = 0;   // of what is transcribed
     bool refused = false; // upstream was told not to go on
     bool trying = false;  // what is found may not be what is given
+    bool enough = false;  // because there has been one window
+    int n_windows = 0;
 
     ev_status check() const {
         if (const int status = ended.load(); status != EV_OK)
@@ -192,7 +194,9 @@ struct Transcriber::Run {
         Run *run = static_cast<Run *>(of);
         run->encoding = true;
         run->refused = stopped(of);
-        return !run->refused;
+        run->enough = !run->refused && run->options->one_window && run->n_windows > 0;
+        ++run->n_windows;
+        return !run->refused && !run->enough;
     }
     static void on_progress(whisper_context *, whisper_state *, int percent, void *of) {
         Run *run = static_cast<Run *>(of);
@@ -299,7 +303,7 @@ void Transcriber::give_new_segments(Run &run) {
                                 whisper_full_get_segment_t1_from_state(state, i),
                                 whisper_full_get_segment_no_speech_prob_from_state(state, i),
                                 whisper_full_get_segment_speaker_turn_next_from_state(state, i),
-                                tokens.data(), int32_t(tokens.size())});
+                                run.language, tokens.data(), int32_t(tokens.size())});
     }
     run.n_given = n;
     if (run.options->on_segments(run.options->of, run.percent, run.segments.data(),
@@ -455,6 +459,10 @@ ev_status Transcriber::run(const float *samples, size_t n_samples, const ev_tran
     }
     if (whole)
         run.percent = 100;
+    const int64_t window_cs = std::min<int64_t>(run.end_cs - options.start_cs, 3000);
+    const bool by_times = options.timestamps && !options.single_segment;
+    out.next_cs =
+        options.start_cs + (by_times ? state_->taken_cs(window_cs, options.max_tokens) : window_cs);
     give_new_segments(run);
     return results(status);
 }
@@ -476,6 +484,7 @@ int Transcriber::transcribe(Run &run, const whisper_full_params &params, int32_t
     if (code != 0 || run.check() != EV_OK ||
         !state_->doubtful(params.logprob_thold, params.entropy_thold))
         return code;
+    run.n_windows = 0;
     state_->set_prompts(carried, before, false);
     state_->forget_logits();
     return full(params);

@@ -837,6 +837,21 @@ void UpstreamState::set_prompts(const std::vector<Token> &carried, const std::ve
     rolling.insert(rolling.begin(), before.begin(), before.end());
 }
 
+int64_t UpstreamState::taken_cs(int64_t window_cs, int32_t max_tokens) const {
+    const std::vector<Token> &said = state_->prompt_past1; // ends with the tokens of the window
+    const Token zero = context()->vocab.token_beg;
+    const size_t n = said.size();
+    if (state_->result_all.empty() || n < 2 || said[n - 1] <= zero)
+        return window_cs;
+    // A single time at the end tells that nothing follows it, unless the text was cut there.
+    size_t n_tokens = state_->result_all.size() - 1; // of two times between segments they have one
+    for (const whisper_segment &segment : state_->result_all)
+        n_tokens += segment.tokens.size();
+    if (said[n - 2] < zero && (max_tokens == 0 || n_tokens <= size_t(max_tokens)))
+        return window_cs;
+    return std::min(window_cs, int64_t(2 * (said[n - 1] - zero)));
+}
+
 UpstreamState::Times UpstreamState::times() const {
     return {state_->t_mel_us / 1e3, state_->t_encode_us / 1e3, state_->t_prompt_us / 1e3,
             (state_->t_decode_us + state_->t_batchd_us) / 1e3, state_->t_sample_us / 1e3};

@@ -203,6 +203,10 @@ class UpstreamState {
     // What stands before the next window: carried, and before.
     std::pair<std::vector<Token>, std::vector<Token>> prompts() const;
 
+    // How much of a window of so much audio its text takes, as far as its last time. `max_tokens`:
+    // as of whisper_full.
+    int64_t taken_cs(int64_t window_cs, int32_t max_tokens) const;
+
     struct Times {
         double mel = 0.0, encode = 0.0, prompt = 0.0, decode = 0.0, sample = 0.0; // ms
     };

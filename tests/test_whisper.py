@@ -23,6 +23,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import build_native
 from edgevoice import models, whisper
 from edgevoice.audio import read_audio
 from edgevoice.errors import (
@@ -38,6 +39,7 @@ from edgevoice.errors import (
 )
 from edgevoice.whisper import CancelToken, Gbnf, Model, Options, Segment, Session
 from edgevoice.whisper.gbnf import utf8_ranges
+from edgevoice.whisper.parts import Span, without_invented
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,6 +62,12 @@ def whisper_model(model_path: Path) -> Iterator[Model]:
 def session(whisper_model: Model) -> Iterator[Session]:
     with whisper_model.session() as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def jfk() -> Samples:
+    """Eleven seconds that whisper.cpp comes with."""
+    return read_audio(build_native.whisper_source(None) / "samples" / "jfk.wav")
 
 
 # ---- what it gives ----
@@ -158,16 +166,16 @@ def test_prompt_sets_the_style(session: Session, speech: Samples) -> None:
     assert session.transcribe(speech, by_tokens).text.isupper()
 
 
-def test_hotwords_stand_before_each_window(session: Session, speech: Samples) -> None:
+def test_hotwords_stand_before_each_window(session: Session, speech: Samples, jfk: Samples) -> None:
     """As a prompt that is carried on does; and beside another prompt, of the first window alone."""
-    talk = np.tile(np.concatenate([speech, np.zeros(16_000, np.float32)]), 12)[: 36 * 16_000]
-    options = Options(temperature_step=0, max_tokens=60)
-    found = session.transcribe(talk, replace(options, hotwords="Deskk Lampp"))
-    assert "Lampp" in found.text
-    carried = session.transcribe(talk, replace(options, prompt=" Deskk Lampp", carry_prompt=True))
+    assert session.transcribe(speech, Options(hotwords="Deskk Lampp")).text.endswith("Desk Lampp.")
+    talk, options = np.tile(jfk, 3), Options(temperature_step=0)
+    found = session.transcribe(talk, replace(options, hotwords="Amerikans, kountry"))
+    carried = session.transcribe(talk, replace(options, prompt=" Amerikans, kountry", carry_prompt=True))
     assert [token.id for segment in found.segments for token in segment.tokens] == [
         token.id for segment in carried.segments for token in segment.tokens
     ]
+    assert found.text != session.transcribe(talk, options).text
     shouting = replace(FAST, hotwords="Deskk Lampp", prompt="TURN OFF THE LAMP. OPEN THE DOOR.")
     assert session.transcribe(speech, shouting).text.isupper()
     with pytest.raises(UsageError, match="hotwords"):
@@ -505,6 +513,98 @@ def test_speech_is_found_and_times_are_those_of_the_whole(session: Session, spee
     assert whisper.transcribe_speech(session, gap).segments == ()
 
 
+def test_parts_are_transcribed_at_their_times(session: Session, speech: Samples) -> None:
+    length_s = len(speech) / 16_000
+    audio = np.concatenate([speech, speech, np.zeros(16_000, np.float32), speech])
+    done = list[float]()
+    found = whisper.transcribe_parts(
+        session,
+        audio,
+        [(0, length_s), (2 * length_s + 1, None)],
+        FAST,
+        on_segments=lambda at, _: done.append(at),
+    )
+    assert found.text.lower().count("lamp") == 2
+    first, second = found.segments
+    assert 0 <= first.start_s < first.end_s <= length_s + 0.01
+    assert 2 * length_s + 1 <= second.start_s < second.end_s <= found.duration_s + 0.01
+    assert done == [pytest.approx(0.5), pytest.approx(1.0)]
+    assert found.duration_s == len(audio) / 16_000
+    assert (
+        whisper.transcribe_parts(session, audio, [(0.1, length_s)], FAST, timeout_s=0.001).aborted
+        == "deadline"
+    )
+
+
+def test_windows_follow_one_another_as_upstream_has_them(session: Session, jfk: Samples) -> None:
+    talk, options = np.tile(jfk, 4), Options(temperature_step=0)
+    found = whisper.transcribe_parts(session, talk, options=options)
+    assert [(each.start_s, each.text) for each in found.segments] == [
+        (each.start_s, each.text) for each in session.transcribe(talk, options).segments
+    ]
+    assert found.segments[-1].end_s > 40
+
+
+def test_what_is_made_up_in_silence_is_left_out(session: Session, speech: Samples) -> None:
+    """The next window then begins where it would, and so hears what is said after the silence."""
+    silence = np.zeros(35 * 16_000, np.float32)
+    audio = np.concatenate([speech, silence, speech])
+    options = Options(word_times=True, suppress_non_speech=True, temperature_step=0)
+    made_up = session.transcribe(audio, options).text.lower()
+    assert made_up.count("lamp") < 2
+    found = whisper.transcribe_parts(session, audio, options=options, hallucination_silence_s=2.0)
+    assert re.sub("[^a-z ]", "", found.text.lower()) == "turn on the desk lamp turn on the desk lamp"
+    assert found.segments[-1].end_s > 35
+
+
+def invented(text: str, start_s: float, end_s: float, *, odd: bool) -> whisper.Segment:
+    """A segment of two words, too short for words if it is odd."""
+    middle_s = start_s + (0.01 if odd else (end_s - start_s) / 2)
+    last_s = start_s + 0.02 if odd else end_s
+    words = (
+        whisper.Word(f" {text}", start_s, middle_s, 0.9),
+        whisper.Word(f" {text}.", middle_s, last_s, 0.9),
+    )
+    return whisper.Segment(f" {text} {text}.", start_s, end_s, (), words, 0.0, speaker_turn=False)
+
+
+@pytest.mark.parametrize(
+    ("odd", "kept", "next_s"),
+    [
+        ((False, False), 2, 60.0),  # said
+        ((True, False), 0, 38.0),  # begins 8 s after the window: heard again from there
+        ((False, True), 1, 50.0),  # between silence and silence: left out, and heard again from there
+    ],
+)
+def test_rules_for_what_is_made_up(odd: tuple[bool, bool], kept: int, next_s: float) -> None:
+    """Those of openai/whisper, for a window from 30 to 60 s with texts at 38 and 50 s, 2 s long."""
+    segments = [invented("a", 38.0, 40.0, odd=odd[0]), invented("b", 50.0, 52.0, odd=odd[1])]
+    window = Span(start_s=30.0, until_s=60.0, next_s=60.0, end_s=90.0)
+    assert without_invented(segments, window, 29.0, 2.0) == (segments[:kept], next_s)
+
+
+@pytest.mark.parametrize(
+    ("parts", "more", "problem"),
+    [
+        ([], {}, "no parts"),
+        ([(0, 0.05)], {}, "0.1 s at least"),
+        ([(1, 2), (0.5, 1)], {}, "one after the other"),
+        ([(0, 100)], {}, "within"),
+        ([(float("nan"), 1)], {}, "within"),
+        ([3], {}, "pairs of seconds"),
+        ([(0, None)], {"options": Options(start_s=1)}, "give them as a part"),
+        ([(0, None)], {"each_language": True}, "each_language has no effect"),
+        ([(0, None)], {"hallucination_silence_s": 2.0}, "word_times"),
+        ([(0, None)], {"hallucination_silence_s": 0}, "between 0.1 and 30"),
+    ],
+)
+def test_parts_that_are_none(
+    session: Session, speech: Samples, parts: Any, more: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(UsageError, match=problem):
+        whisper.transcribe_parts(session, speech, parts, **more)
+
+
 def test_detecting_the_language_needs_a_multilingual_model(session: Session, speech: Samples) -> None:
     with pytest.raises(UsageError, match="only English"):
         session.detect_language(speech)
@@ -536,6 +636,21 @@ def test_language_is_detected_with_all_probabilities(base: Session, speech: Samp
     assert (german.language, german.language_probabilities) == ("de", {})
     with pytest.raises(UsageError, match="yue"):
         base.transcribe(speech, Options(language="yue"))  # of large-v3 only
+
+
+@pytest.mark.skipif(not DATA, reason="EDGEVOICE_EVAL_DATA names no folder of recordings")
+def test_each_part_has_its_language(base: Session, speech: Samples) -> None:
+    """A German sentence, and then an English one; without asking, all is in the language of the first."""
+    german = read_audio(Path(DATA) / "read_german_emodb" / "08a04Nc.flac")
+    parts = [(0.0, len(german) / 16_000), (len(german) / 16_000, None)]
+    for each, expected in ((True, ["de", "en"]), (False, ["de", "de"])):
+        found = whisper.transcribe_parts(
+            base, np.concatenate([german, speech]), parts, FAST, each_language=each
+        )
+        assert [segment.language for segment in found.segments] == expected
+        assert found.language == "de"
+    assert "heute abend" in found.text.lower()
+    assert "desk lamp" in found.text.lower()
 
 
 @pytest.mark.skipif(not DATA, reason="EDGEVOICE_EVAL_DATA names no folder of recordings")

@@ -324,6 +324,7 @@ void fuzz(ev_model *model, Random &random, double seconds) {
         o.suppress_blank = random.one_in(2);
         o.suppress_non_speech = random.one_in(4);
         o.special_tokens = random.one_in(4);
+        o.one_window = random.one_in(4);
         o.repetition_penalty = random.one_in(3) ? random.uniform(1.0f, 10.5f) : 1.0f;
         o.no_repeat_ngram = random.one_in(3) ? int32_t(random.below(6)) : 0;
         o.speaker_turns = random.one_in(4);

@@ -13,6 +13,7 @@
     gbnf.py      Gbnf: a grammar that the text cannot leave
     speech.py    where speech is, and a transcription of that alone
     stream.py    Stream: text while it is spoken
+    parts.py     parts of a recording, each in its language; without what is made up in silence
     pieces.py    recordings of any length, in pieces
     writers.py   text, subtitles, JSON
 
@@ -23,6 +24,7 @@ from edgevoice.native import kernels, whisper_version
 from edgevoice.whisper.gbnf import Gbnf
 from edgevoice.whisper.model import ALIGNMENTS, Model, ModelType, SpecialTokens
 from edgevoice.whisper.options import Options
+from edgevoice.whisper.parts import transcribe_parts
 from edgevoice.whisper.pieces import transcribe_blocks
 from edgevoice.whisper.results import Segment, Timings, Token, Transcription, Word
 from edgevoice.whisper.run import Run
@@ -55,6 +57,7 @@ __all__ = [
     "kernels",
     "render",
     "transcribe_blocks",
+    "transcribe_parts",
     "transcribe_speech",
     "whisper_version",
 ]

@@ -69,6 +69,9 @@ class Segment:
     speaker_turn: bool
     """Another speaker follows: only with Options.speaker_turns and a model that was trained for it."""
 
+    language: str = "en"
+    """Whisper's code, given or detected: that of the transcription, or of each part (transcribe_parts)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Timings:

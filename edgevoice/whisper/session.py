@@ -58,6 +58,17 @@ class CancelToken:
 
 
 @dataclass(slots=True)
+class Window:
+    """30 seconds or less, transcribed by themselves."""
+
+    said: tuple[int, ...]
+    """Tokens of what was said before."""
+
+    next_s: float = 0.0
+    """Where in it the next one begins, when it was transcribed."""
+
+
+@dataclass(slots=True)
 class _Call:
     """One transcription, for the functions that C calls back."""
 
@@ -162,6 +173,7 @@ class Session(Handle):
         timeout_s: float | None,
         cancel: CancelToken | None,
         on_segments: OnSegments | None,
+        window: Window | None = None,
     ) -> Transcription:
         options = options or Options()
         if not isinstance(options, Options):
@@ -174,12 +186,14 @@ class Session(Handle):
         call = _Call(self.model, options, duration_s, on_segments or (lambda _done, _segments: None))
         handle = ffi.new_handle(call)
         out = ffi.new("ev_transcribed *")
-        c_options, kept = self._c_options(options, timeout_s, len(samples))
+        c_options, kept = self._c_options(options, timeout_s, len(samples), window)
         c_options.of = handle
         data = ffi.from_buffer("float[]", samples)
         status = lib.ev_transcriber_run(pointer, data, len(data), c_options, _pointer(cancel), out)
         del kept
-        check(status, expected=bool(out.aborted or call.error))
+        if window is not None:
+            window.next_s = out.next_cs / 100
+        check(status, expected=bool(out.aborted or call.error or window))
         if call.error is not None:
             raise call.error
         languages = self.model.languages
@@ -316,7 +330,9 @@ class Session(Handle):
             check(lib.ev_transcriber_decode(pointer, c_tokens, n, _size(n_past), _threads(threads), out))
             return _copy(out[0], 1, self.model.info.n_vocab).reshape(-1)
 
-    def _c_options(self, options: Options, timeout_s: float | None, n_samples: int) -> tuple[Any, list[Any]]:
+    def _c_options(
+        self, options: Options, timeout_s: float | None, n_samples: int, window: Window | None
+    ) -> tuple[Any, list[Any]]:
         """Return the options as C takes them, and what must live as long."""
         model = self.model
         if options.translate and not model.info.multilingual:
@@ -331,10 +347,7 @@ class Session(Handle):
         timeout_s = 0.0 if timeout_s is None else timeout_s
         check_range("timeout_s", timeout_s, 0, _FOREVER_S)
         detect = options.language in (None, "auto") and model.info.multilingual
-        prompt = _tokens(options.prompt_tokens or model.tokenize(options.prompt), "prompt_tokens")
-        hotwords = _tokens(
-            model.tokenize(" " + options.hotwords.strip()) if options.hotwords.strip() else (), "hotwords"
-        )
+        prompt, hotwords = self._prompts(options, window)
         suppress = _tokens(
             sorted(options.suppress_tokens | self._matches(options.suppress_regex)), "suppress"
         )
@@ -357,8 +370,8 @@ class Session(Handle):
                 "n_prompt": len(prompt),
                 "hotwords": hotwords,
                 "n_hotwords": len(hotwords),
-                "carry_prompt": options.carry_prompt,
-                "context": options.context,
+                "carry_prompt": options.carry_prompt and window is None,
+                "context": options.context and window is None,
                 "max_context": _ALL_CONTEXT if options.max_context is None else options.max_context,
                 "start_cs": round(options.start_s * 100),
                 "duration_cs": round((options.duration_s or 0) * 100),
@@ -381,6 +394,7 @@ class Session(Handle):
                 "n_suppress": len(suppress),
                 "repetition_penalty": options.repetition_penalty,
                 "no_repeat_ngram": options.no_repeat_ngram,
+                "one_window": window is not None,
                 "timeout_ms": math.ceil(timeout_s * 1000),
                 "on_segments": lib.ev_python_segments,
                 "on_logits": lib.ev_python_logits if options.logits_filter else ffi.NULL,
@@ -389,6 +403,19 @@ class Session(Handle):
         if grammar is not None:
             c_options.grammar = grammar._pointer  # noqa: SLF001
         return c_options, [prompt, hotwords, suppress, grammar]
+
+    def _prompts(self, options: Options, window: Window | None) -> tuple[Any, Any]:
+        """Return what stands before the first window, and what stands before that and all others."""
+        model = self.model
+        prompt = options.prompt_tokens or model.tokenize(options.prompt)
+        words = options.hotwords.strip()
+        carried = model.tokenize(f" {words}") if words else ()
+        if window is not None and options.carry_prompt:
+            room = (_ALL_CONTEXT if options.max_context is None else options.max_context) - 1 - len(carried)
+            carried, prompt = carried + prompt[max(0, len(prompt) - room) :], window.said
+        elif window is not None:
+            prompt += window.said
+        return _tokens(prompt, "prompt_tokens"), _tokens(carried, "hotwords")
 
     def _matches(self, expression: str | None) -> frozenset[int]:
         if expression is None:
@@ -468,6 +495,7 @@ def _segment(c_segment: Any, call: _Call) -> Segment:
         words=words,
         no_speech_probability=c_segment.no_speech_probability,
         speaker_turn=bool(c_segment.speaker_turn),
+        language=ffi.string(lib.ev_language_code(c_segment.language)).decode(),
     )
 
 
