@@ -22,7 +22,7 @@ import build_native
 from edgevoice import whisper
 from edgevoice.audio import read_audio
 from edgevoice.cli_transcribe_files import NOTES, expand
-from edgevoice.errors import AudioFormatError
+from edgevoice.errors import AudioFormatError, UsageError
 from edgevoice.events import SAMPLE_RATE_HZ
 from edgevoice.whisper import pieces
 
@@ -359,6 +359,40 @@ class TestPieces:
         assert length_s - 5 < found.segments[-1].end_s < length_s + 0.1
         assert done == sorted(done)
         assert done[-1] == pytest.approx(length_s, abs=0.5)
+
+    def test_pieces_at_the_same_time(self, session: whisper.Session, jfk: Path) -> None:
+        """As many as there are minutes, up to the jobs, cut in a pause."""
+        pause = np.zeros(SAMPLE_RATE_HZ // 2, np.float32)
+        audio = np.concatenate([read_audio(jfk), pause])
+        talk, options = np.tile(audio, 11), whisper.Options(temperature_step=0)
+        found = whisper.transcribe_parallel(session.model, talk, options, jobs=2)
+        assert found.duration_s == len(talk) / SAMPLE_RATE_HZ
+        assert found.text.lower().count("fellow americans") == 11
+        starts = [each.start_s for each in found.segments]
+        assert starts == sorted(starts)
+        assert starts[-1] > 115
+        first, second = pieces._shares(talk, 2)
+        assert np.array_equal(np.concatenate([first, second]), talk)
+        assert abs(len(first) - len(second)) <= 30 * SAMPLE_RATE_HZ
+        assert not first[-1600:].any()
+        assert len(pieces._shares(talk[: 100 * SAMPLE_RATE_HZ], 2)) == 1
+
+    def test_pieces_end_together(self, session: whisper.Session, jfk: Path) -> None:
+        """When they are cancelled, are late, or one has what it cannot have."""
+        talk = np.tile(read_audio(jfk), 11)
+        cancel = whisper.CancelToken()
+        cancel.cancel()
+        assert whisper.transcribe_parallel(session.model, talk, cancel=cancel).aborted == "cancelled"
+        assert whisper.transcribe_parallel(session.model, talk, timeout_s=0.01).aborted == "deadline"
+        for wrong in ({"jobs": 0}, {"options": whisper.Options(context=True)}, {"jobs": 1.5}):
+            with pytest.raises(UsageError):
+                whisper.transcribe_parallel(session.model, talk, **wrong)
+        with pytest.raises(ZeroDivisionError):
+            whisper.transcribe_parallel(
+                session.model,
+                talk,
+                whisper.Options(logits_filter=lambda _tokens, _logits: 1 / 0),  # type: ignore[arg-type]
+            )
 
     def test_short_ones_are_as_the_session_has_them(self, session: whisper.Session, jfk: Path) -> None:
         """One piece is transcribed as it always is."""

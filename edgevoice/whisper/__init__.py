@@ -14,7 +14,7 @@
     speech.py    where speech is, and a transcription of that alone
     stream.py    Stream: text while it is spoken
     parts.py     parts of a recording, each in its language; without what is made up in silence
-    pieces.py    recordings of any length, in pieces
+    pieces.py    recordings of any length, in pieces; pieces at the same time
     writers.py   text, subtitles, JSON
 
 docs/whisper.md tells what each function of whisper.cpp became.
@@ -25,7 +25,7 @@ from edgevoice.whisper.gbnf import Gbnf
 from edgevoice.whisper.model import ALIGNMENTS, Model, ModelType, SpecialTokens
 from edgevoice.whisper.options import Options
 from edgevoice.whisper.parts import transcribe_parts
-from edgevoice.whisper.pieces import transcribe_blocks
+from edgevoice.whisper.pieces import transcribe_blocks, transcribe_parallel
 from edgevoice.whisper.results import Segment, Timings, Token, Transcription, Word
 from edgevoice.whisper.run import Run
 from edgevoice.whisper.session import CancelToken, Session
@@ -57,6 +57,7 @@ __all__ = [
     "kernels",
     "render",
     "transcribe_blocks",
+    "transcribe_parallel",
     "transcribe_parts",
     "transcribe_speech",
     "whisper_version",

@@ -263,6 +263,7 @@ _WHOLE: Final = {
     "max_tokens",
     "audio_ctx",
     "no_repeat_ngram",
+    "jobs",
 }
 
 

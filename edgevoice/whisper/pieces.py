@@ -3,30 +3,37 @@
     blocks of audio -> pieces, cut where it is quietest -> Session.transcribe() or transcribe_speech()
         -> one Transcription, with times of the whole
 
+transcribe_parallel() does several pieces at the same time instead.
+
 What is no longer than a piece is transcribed as Session.transcribe() does it. In longer recordings each piece
 knows the text before it, and has the language that was detected in the first.
 """
 
 from __future__ import annotations
 
+import itertools
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from edgevoice.audio import check_samples
-from edgevoice.errors import AudioFormatError
+from edgevoice.errors import AudioFormatError, UsageError
 from edgevoice.events import SAMPLE_RATE_HZ, Samples
-from edgevoice.whisper.options import Options
+from edgevoice.whisper.options import THREADS, Options, check_range
 from edgevoice.whisper.results import Timings, Transcription, retimed
-from edgevoice.whisper.session import MIN_SAMPLES
+from edgevoice.whisper.session import MIN_SAMPLES, CancelToken, check_audio
 from edgevoice.whisper.speech import transcribe_speech
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    import numpy.typing as npt
+
+    from edgevoice.whisper.model import Model
     from edgevoice.whisper.results import Segment
-    from edgevoice.whisper.session import CancelToken, Session
+    from edgevoice.whisper.session import Session
     from edgevoice.whisper.speech import SpeechOptions
 
 PIECE_S: Final = 600
@@ -94,6 +101,75 @@ def transcribe_blocks(
     if not whole.duration_s:
         raise AudioFormatError("there is no audio; give 0.1 s at least")
     return whole
+
+
+def transcribe_parallel(
+    model: Model,
+    samples: npt.NDArray[Any],
+    options: Options | None = None,
+    *,
+    jobs: int = 2,
+    timeout_s: float | None = None,
+    cancel: CancelToken | None = None,
+) -> Transcription:
+    """Transcribe audio in so many pieces at the same time, each in a session and a thread of its own.
+
+    A core that is left gains more so than by Options.threads: see docs/whisper.md. A piece does not know the
+    text before it; it is cut where it is quietest near its end, and a word that is cut is lost. There are
+    fewer pieces if they were less than a minute long.
+
+    Args:
+        model: has room for the sessions: Model.type.session_bytes each.
+        samples: as of Session.transcribe().
+        options: likewise, for each piece, without start_s, duration_s and context.
+        jobs: 1-64; each runs Options.threads.
+        timeout_s: as of Session.transcribe(), for each piece; what is found before the first that ends early
+            is returned.
+        cancel: likewise; is cancelled when something fails.
+
+    Raises:
+        UsageError: options that have no effect.
+        EdgevoiceError: as Session.transcribe().
+    """
+    options, samples = options or Options(), check_audio(samples)
+    check_range("jobs", jobs, *THREADS)
+    if options.start_s or options.duration_s is not None or options.context:
+        raise UsageError("start_s, duration_s and context do not go with pieces; give the part of the array")
+    cancel = cancel or CancelToken()
+    pieces = _shares(samples, jobs)
+    if len(pieces) > 1 and options.language in (None, "auto") and model.info.multilingual:
+        with model.session() as session:
+            found = session.detect_language(samples, threads=options.threads, cancel=cancel)
+        options = replace(options, language=next(iter(found)))
+    else:
+        found = {}
+
+    def transcribed(piece: Samples) -> Transcription:
+        with model.session() as session:
+            return session.transcribe(piece, options, timeout_s=timeout_s, cancel=cancel)
+
+    whole = Transcription((), options.language or "en", 0.0, Timings())
+    with ThreadPoolExecutor(len(pieces), "edgevoice-whisper") as pool:
+        try:
+            for each in pool.map(transcribed, pieces):
+                if whole.aborted is None:
+                    whole = _joined(whole, each)
+        except BaseException:
+            cancel.cancel()
+            raise
+    return replace(
+        whole,
+        duration_s=len(samples) / SAMPLE_RATE_HZ,
+        language_probabilities=found or whole.language_probabilities,
+    )
+
+
+def _shares(samples: Samples, n: int) -> list[Samples]:
+    """Cut audio in `n` pieces about as long, or fewer if they were less than a minute."""
+    n = max(1, min(n, len(samples) // (2 * _LOOK_S * SAMPLE_RATE_HZ)))
+    half = _LOOK_S * SAMPLE_RATE_HZ // 2
+    cuts = [_quietest(samples[: len(samples) * i // n + half]) for i in range(1, n)]
+    return [samples[start:end] for start, end in itertools.pairwise([0, *cuts, len(samples)])]
 
 
 def _following(options: Options, found: Transcription) -> Options:
