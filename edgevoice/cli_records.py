@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -15,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgevoice import recordings, records
-from edgevoice.errors import CheckFailedError, UsageError
+from edgevoice.errors import UsageError
 from edgevoice.reasons import REASONS
 
 if TYPE_CHECKING:
@@ -198,15 +197,8 @@ def teach(options: argparse.Namespace, config: Config) -> None:
             return
     if path in shipped_grammars().values():
         raise UsageError(f"{path} comes with edgevoice; copy it, name the copy in grammar.file, teach that")
-    path = path.resolve()  # a link stays one
-    before = path.with_name(f"{path.name}.bak")
-    try:
-        shutil.copy2(path, before)
-        grammar_writer.write(lesson.text, path, force=True)
-        shutil.copymode(before, path)
-    except OSError as error:
-        raise CheckFailedError(f"{before} cannot be written ({error.strerror}); check the folder") from None
-    print(f"written into {path}; as it was: {before}")
+    before = grammar_writer.rewrite(lesson.text, path)
+    print(f"written into {path.resolve()}; as it was: {before}")
 
 
 def _say_progress(what: str) -> None:

@@ -58,9 +58,18 @@ class ConfigError(EdgevoiceError, ValueError):
 
 
 class GrammarError(EdgevoiceError, ValueError):
-    """A grammar file: text names file, place, what is wrong and what to do."""
+    """A grammar file: text names file, place, what is wrong and what to do.
+
+    Args:
+        text: of it.
+        column: in the line that it names, counted from 1; None: it is not known.
+    """
 
     exit_code = 2
+
+    def __init__(self, text: str, column: int | None = None) -> None:
+        super().__init__(text)
+        self.column = column
 
 
 class ModelError(EdgevoiceError):

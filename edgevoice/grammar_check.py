@@ -158,6 +158,7 @@ def check(
     model: Model | None = None,
     effort: int = EFFORT,
     context: Mapping[str, object] | None = None,
+    text: str | None = None,
 ) -> Report:
     """Check a grammar file.
 
@@ -167,11 +168,12 @@ def check(
             one, and when it does not know the language.
         effort: as for Grammar.sentences().
         context: what is known before anything is said.
+        text: in place of what is in the file.
 
     Raises:
         GrammarError: it cannot be read or compiled.
     """
-    view = _View(*grammar_file.load_with_lines(path, context), effort)
+    view = _View(*grammar_file.load_with_lines(path, context, text), effort)
     if model and not knows(model, view.file.language):
         model = None
     known: set[tuple[int, int]] = set()

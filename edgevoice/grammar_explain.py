@@ -12,6 +12,7 @@ from edgevoice.nearest import nearest
 
 if TYPE_CHECKING:
     from edgevoice.events import Interpretation
+    from edgevoice.grammar import TracedGrammar
     from edgevoice.grammar_file import GrammarFile, Template
     from edgevoice.nearest import Near
 
@@ -66,17 +67,22 @@ def explain(file: GrammarFile, text: str) -> Explanation:
     """
     traced = compile_traced(file)
     with Grammar(traced.compiled) as grammar:
-        readings = tuple(
-            Reading(meaning, traced.templates[block]) for block, meaning in match.with_blocks(grammar, text)
-        )
-        plain = plain_text(text)
-        ahead = grammar.ahead(plain, tuple(traced.lists), MAX_WORDS)
-        # Not those that take what was said for free text, which anything can be.
-        near = [
-            each
-            for each in nearest(grammar, text, 2 * MAX_NEAR, MAX_NEAR_COST)
-            if not match.free_text(grammar, each.text)
-        ]
+        return explain_with(traced, grammar, text)
+
+
+def explain_with(traced: TracedGrammar, grammar: Grammar, text: str) -> Explanation:
+    """Look for a text in a grammar that is compiled and open."""
+    readings = tuple(
+        Reading(meaning, traced.templates[block]) for block, meaning in match.with_blocks(grammar, text)
+    )
+    plain = plain_text(text)
+    ahead = grammar.ahead(plain, tuple(traced.lists), MAX_WORDS)
+    # Not those that take what was said for free text, which anything can be.
+    near = [
+        each
+        for each in nearest(grammar, text, 2 * MAX_NEAR, MAX_NEAR_COST)
+        if not match.free_text(grammar, each.text)
+    ]
     return Explanation(
         text=text,
         readings=readings,

@@ -181,28 +181,29 @@ class GrammarFile:
         return tuple(dict.fromkeys(block.intent for block in self.blocks))
 
 
-def load(path: Path, context: Mapping[str, object] | None = None) -> GrammarFile:
+def load(path: Path, context: Mapping[str, object] | None = None, text: str | None = None) -> GrammarFile:
     """Read a grammar file.
 
     Args:
         path: of the file.
         context: what is known before anything is said.
+        text: to be read in place of the file, which need not be there then.
 
     Raises:
         GrammarError: with file, line, what was seen and what to do.
     """
-    return load_with_lines(path, context)[0]
+    return load_with_lines(path, context, text)[0]
 
 
 def load_with_lines(
-    path: Path, context: Mapping[str, object] | None = None
+    path: Path, context: Mapping[str, object] | None = None, text: str | None = None
 ) -> tuple[GrammarFile, Mapping[Path_, int]]:
     """Read a grammar file, and the line of everything in it by keys such as ("lists", "area", "values", 0).
 
     Raises:
         GrammarError: as load().
     """
-    root, lines = read_yaml(path)
+    root, lines = read_yaml(path, text)
     return replace(Reader(path, root, lines).grammar(), context=dict(context or {})), lines
 
 
@@ -238,9 +239,9 @@ def read_text(path: Path) -> str:
         raise GrammarError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8") from None
 
 
-def read_yaml(path: Path) -> tuple[object, dict[Path_, int]]:
-    """Return the file's plain values and the line of each, by path from the top."""
-    text = read_text(path)
+def read_yaml(path: Path, text: str | None = None) -> tuple[object, dict[Path_, int]]:
+    """Return the plain values of a file, or of a text, and the line of each, by path from the top."""
+    text = read_text(path) if text is None else text
     loader_class = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         _check_depth(path, text, loader_class)
@@ -255,7 +256,10 @@ def read_yaml(path: Path) -> tuple[object, dict[Path_, int]]:
         mark = error.problem_mark or error.context_mark
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         hint = "; use spaces, YAML allows no tabs" if mark and "\t" in _line(text, mark.line) else ""
-        raise GrammarError(f"{place}: not valid YAML ({error.problem or error.context}){hint}") from None
+        column = mark.column + 1 if mark else None
+        raise GrammarError(
+            f"{place}: not valid YAML ({error.problem or error.context}){hint}", column
+        ) from None
     except yaml.YAMLError as error:
         raise GrammarError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from None
     except RecursionError:

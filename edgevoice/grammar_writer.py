@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import re
+import shutil
 import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -187,3 +188,28 @@ def write(text: str, path: Path, *, force: bool) -> None:
         raise CheckFailedError(
             f"{path} cannot be written ({error.strerror}); check the folder, and that there is space"
         ) from None
+
+
+def rewrite(text: str, path: Path) -> Path:
+    """Put another text in the place of a file's, at once or not at all; links are followed.
+
+    Returns:
+        The file with the text of before, beside it, with `.bak` at its name.
+
+    Raises:
+        CheckFailedError: it cannot be written; then it is as it was.
+    """
+    path = path.resolve()
+    before = path.with_name(f"{path.name}.bak")
+    temporary = before.with_name(f".{before.name}.{os.getpid()}")
+    try:
+        try:
+            shutil.copy2(path, temporary)
+            temporary.replace(before)
+        finally:
+            temporary.unlink(missing_ok=True)
+        write(text, path, force=True)
+        shutil.copymode(before, path)
+    except OSError as error:
+        raise CheckFailedError(f"{before} cannot be written ({error.strerror}); check the folder") from None
+    return before

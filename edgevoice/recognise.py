@@ -22,7 +22,7 @@ from edgevoice.confidence import confidence_model
 from edgevoice.decide import Decision, decide
 from edgevoice.errors import CancelledError, ConfigError, DeadlineError
 from edgevoice.events import SAMPLE_RATE_HZ, Result, Timings, Transcript, Utterance
-from edgevoice.native import Grammar, Model, Session, SessionOptions
+from edgevoice.native import Grammar, Model, Session, SessionOptions, language_id
 from edgevoice.repair import repair
 
 if TYPE_CHECKING:
@@ -99,15 +99,22 @@ class Recogniser:
         config: names the model, the grammar and how to decode.
         grammar: a grammar file in place of the configured one.
         model: one that is loaded already, and stays its owner's.
+        file: a grammar that is read already, in place of what is in the file now.
 
     Raises:
         GrammarError, ModelNotFoundError, ModelCorruptError, ConfigError: before anything is recognised.
     """
 
-    def __init__(self, config: Config, grammar: Path | None = None, model: Model | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        grammar: Path | None = None,
+        model: Model | None = None,
+        file: GrammarFile | None = None,
+    ) -> None:
         self.grammar_path = grammar or config.grammar.file or shipped_grammar(config.model.language)
         self._config = config
-        file = self.load()
+        file = file or self.load()
         self.model = model or Model(models.find(config.model.name))
         self._owns_model = model is None
         self.min_confidence = config.recognition.min_confidence
@@ -151,12 +158,7 @@ class Recogniser:
         """
         config = self._config
         network = grammar = Grammar(grammar_compiler.compile_grammar(file, wake.phrase(config.wake)))
-        language = config.model.language or re.split("[-_]", file.language)[0].lower()
-        if language != "en" and not self.model.info.multilingual:
-            raise ConfigError(
-                f"model {config.model.name} knows only English, the language to understand is {language!r}; "
-                "pull and configure a model without .en, such as base"
-            )
+        language = self.language_for(file.language)
         options = SessionOptions(
             threads=config.model.thread_count,
             language=language,
@@ -175,6 +177,23 @@ class Recogniser:
             network = Grammar(grammar_compiler.compile_free_text(language))
             grammar.nearest("", 0.0, 1, 0)  # made now, not while somebody waits for the first repair
         return Decoding(grammar, Session(self.model, network, options), bound=network is grammar)
+
+    def language_for(self, language: str) -> str:
+        """Return what Whisper calls the language to understand with a grammar of a language.
+
+        Raises:
+            ConfigError: the model does not know it.
+            UsageError: no model does.
+        """
+        config = self._config
+        code = config.model.language or re.split("[-_]", language)[0].lower()
+        if code != "en" and not self.model.info.multilingual:
+            raise ConfigError(
+                f"model {config.model.name} knows only English, the language to understand is {code!r}; "
+                "pull and configure a model without .en, such as base"
+            )
+        language_id(code)
+        return code
 
     def use(self, decoding: Decoding) -> None:
         """Use what was prepared from the next recognition on."""
@@ -354,6 +373,21 @@ def shipped_grammars() -> dict[str, Path]:
             others = {path.name.split(".")[1]: path for path in folder.glob("home.*.yaml")}
             return dict(sorted({"en": folder / "home.yaml", **others}.items()))
     return {}
+
+
+def typed(meaning: Interpretation) -> Result:
+    """Return the accepted result of a command that was typed: nothing of it is uncertain, or took time."""
+    return Result(
+        **_identity(0, 0),
+        text=meaning.text,
+        intent=meaning.intent,
+        slots=meaning.slots,
+        slots_raw=meaning.slots_raw,
+        confidence=1.0,
+        accepted=True,
+        reason=None,
+        confirm=meaning.confirm,
+    )
 
 
 def nothing_said(length_samples: int, vad_ms: float) -> Result:

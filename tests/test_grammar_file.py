@@ -391,3 +391,15 @@ def test_metadata_of_intent_and_block(tmp_path: Path) -> None:
         (None, False),
         (None, True),
     ]
+
+
+def test_a_text_in_place_of_the_file() -> None:
+    """It need not be written first; errors name the file, and the column where YAML tells it."""
+    path = Path("absent.yaml")
+    assert grammar_file.load(path, text=sentence("on")).intents == ("Act",)
+    with pytest.raises(GrammarError, match=r"absent\.yaml:3: not valid YAML") as caught:
+        grammar_file.load(path, text="language: en\nintents: [\n  a: b: c\n]")
+    assert caught.value.column is not None
+    with pytest.raises(GrammarError, match=r"absent\.yaml:6: ") as caught:
+        grammar_file.load(path, text=sentence("on ["))
+    assert caught.value.column is None

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgevoice.errors import CheckFailedError, UsageError
-from edgevoice.grammar_writer import Draft, plain_template, plain_value, render, write
+from edgevoice.grammar_writer import Draft, plain_template, plain_value, render, rewrite, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,3 +143,35 @@ class TestWrite:
         (tmp_path / "usual").touch()
         write("new\n", tmp_path / "grammar.yaml", force=False)
         assert os.stat(tmp_path / "grammar.yaml").st_mode == os.stat(tmp_path / "usual").st_mode  # noqa: PTH116
+
+
+class TestRewrite:
+    """Another text in the place of a file's."""
+
+    def test_what_was_there_lies_beside_it(self, tmp_path: Path) -> None:
+        """With its rights; a link stays a link, and one that is called like the copy is not followed."""
+        path, link, other = tmp_path / "home.yaml", tmp_path / "link.yaml", tmp_path / "other"
+        path.write_text("before")
+        path.chmod(0o640)
+        link.symlink_to(path)
+        other.write_text("another's")
+        (tmp_path / "home.yaml.bak").symlink_to(other)
+        before = rewrite("after", link)
+        assert before == tmp_path / "home.yaml.bak"
+        assert (link.read_text(), before.read_text()) == ("after", "before")
+        assert link.is_symlink()
+        assert not before.is_symlink()
+        assert other.read_text() == "another's"
+        assert path.stat().st_mode & 0o777 == 0o640
+        assert sorted(each.name for each in tmp_path.iterdir()) == [
+            *("home.yaml", "home.yaml.bak", "link.yaml", "other")
+        ]
+
+    def test_a_folder_that_takes_nothing(self, tmp_path: Path) -> None:
+        """Nothing changes, and it is told."""
+        path = tmp_path / "home.yaml"
+        path.write_text("before")
+        (tmp_path / f".home.yaml.{os.getpid()}").mkdir()  # in the way, also of who may write anywhere
+        with pytest.raises(CheckFailedError, match="cannot be written"):
+            rewrite("after", path)
+        assert path.read_text() == "before"
