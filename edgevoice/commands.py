@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING, Final
 
 from edgevoice.attention import MAX_LISTEN_S, MAX_PLAYING_S, Attention
 from edgevoice.errors import UsageError
+from edgevoice.trial import Trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from edgevoice.events import Result
     from edgevoice.feedback import Feedback
     from edgevoice.floor import Floor
     from edgevoice.microphone import Microphone
@@ -105,10 +107,19 @@ class Commands:
         """Who repeats what was told of a command."""
         self.floor: Floor | None = None
         """Who lets browsers speak."""
+        self.give: Callable[[Result], None] | None = None
+        """Who takes what was typed, and acts as if it had been said."""
+        self.trials = Trials()
+        """What is said to be tried out only."""
         self._window_s = window_s
         self._muted = False
         self._microphone: Microphone | None = None
         self._report()
+
+    @property
+    def recogniser(self) -> Recogniser | None:
+        """The one of the microphone; None: nothing is recognised here."""
+        return self._recognisers[0] if self._recognisers else None
 
     @property
     def muted(self) -> bool:

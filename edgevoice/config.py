@@ -367,6 +367,9 @@ class WebConfig:
     name: Annotated[str | None, Pattern(r"[A-Za-z0-9._-]{1,253}", "a host name")] = None
     """By which browsers may call this machine, beside its address and localhost."""
 
+    edit: bool = False
+    """Whether the page may write the grammar's file."""
+
     @property
     def loopback(self) -> bool:
         """Whether only this machine can reach it."""
@@ -505,6 +508,11 @@ _RULES: Final = (
             "has no effect without web.listen; set that, such as 127.0.0.1:8490, or this to null",
         )
         for name in ("password_file", "name")
+    ),
+    _Rule(
+        ("web.edit", "web.listen"),
+        lambda c: not c.web.edit or c.web.listen is not None,
+        "has no effect without web.listen; set that, such as 127.0.0.1:8490, or this to false",
     ),
     _Rule(
         (

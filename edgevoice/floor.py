@@ -40,6 +40,7 @@ class Talk:
         on_begin: told in the pipeline's thread that from now on all that was sent is heard.
         on_result: told there what became of something that was said.
         on_end: told there that nothing more comes.
+        trial: what is said is tried out, and no command to anybody.
 
     Raises:
         AudioFormatError: the rate is out of range.
@@ -51,8 +52,11 @@ class Talk:
         on_begin: Callable[[], None] = lambda: None,
         on_result: Callable[[Result], None] = lambda _: None,
         on_end: Callable[[], None] = lambda: None,
+        *,
+        trial: bool = False,
     ) -> None:
         self.live = True
+        self.trial = trial
         self.on_result = on_result
         self.on_end = on_end
         self._on_begin = on_begin

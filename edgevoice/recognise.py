@@ -134,8 +134,9 @@ class Recogniser:
 
     @property
     def compiled(self) -> CompiledGrammar:
-        """All of the grammar in use, whatever can be said now; in any thread."""
-        return self._decoding.whole.compiled
+        """All of the grammar of the next command, whatever can be said now; in any thread."""
+        with self._changing:
+            return (self._next or self._decoding).whole.compiled
 
     @property
     def language(self) -> str:

@@ -190,6 +190,26 @@ class Reloader:
             self._kept.pop(next(iter(self._kept)))
         return "; kept for a grammar that has it"
 
+    @property
+    def path(self) -> Path:
+        """The file that is wanted; what is in it may be wrong."""
+        return self._path
+
+    def state(self) -> dict[str, object]:
+        """Return the fields of the topic `grammar`."""
+        file = self._file
+        return {
+            "name": next(name for name in self._choices if self._choices[name] == self._used),
+            "names": list(self._choices),
+            "file": self._used.name,
+            "language": file.language,
+            "intents": list(file.intents),
+            "only": self._only,
+            "lists": sorted(self._lists),
+            "loaded": self._loaded,
+            "error": self._error,
+        }
+
     def close(self) -> None:
         """Stop watching. A grammar that is still being compiled then changes nothing, and nobody is told."""
         with self._changed:
@@ -270,20 +290,7 @@ class Reloader:
         return state.st_mtime_ns, state.st_size, state.st_ino
 
     def _report(self) -> None:
-        file = self._file
-        self._tell(
-            {
-                "name": next(name for name in self._choices if self._choices[name] == self._used),
-                "names": list(self._choices),
-                "file": self._used.name,
-                "language": file.language,
-                "intents": list(file.intents),
-                "only": self._only,
-                "lists": sorted(self._lists),
-                "loaded": self._loaded,
-                "error": self._error,
-            }
-        )
+        self._tell(self.state())
 
 
 def _with(file: GrammarFile, lists: dict[str, SlotList]) -> GrammarFile:

@@ -117,7 +117,7 @@ def run(
             )
             commands.reloader = reloader
             commands.feedback = stack.enter_context(_feedback(config, publisher, commands, pipeline, told))
-            offer = _each(told.results)
+            offer = commands.give = _each(told.results)
             figures.watch("queues", partial(_queues, pipeline, publisher))
             if publisher:
                 stack.enter_context(_reporting(config, publisher, figures))
@@ -135,13 +135,20 @@ def run(
                     figures.watch("audio", partial(_counters, source))
                 with closing(_results(source, pipeline, on_state, commands, watch)) as results:
                     for result in results:
-                        offer(result)
+                        _tell_result(result, pipeline, commands, offer)
                 if sources is None:  # a browser was the microphone
                     watchdog.listens(None)
                     if publisher:
                         publisher.set_state("lost")
         if publisher:
             _finish(publisher, config.mqtt.connect_timeout_s)
+
+
+def _tell_result(result: Result, pipeline: Pipeline, commands: Commands, offer: OnResult) -> None:
+    if commands.trials.take(result):
+        pipeline.recogniser.active.begin()  # what it would ask back is not answered, either
+    else:
+        offer(result)
 
 
 def _tell_broker(config: Config, publisher: Publisher, told: _Told) -> None:
@@ -205,7 +212,7 @@ def _results(
 ) -> Generator[Result]:
     """Yield what a source has to say, until it ends."""
     microphone = source if isinstance(source, Microphone) else None
-    commands.microphone = microphone
+    commands.microphone, commands.trials.source = microphone, source
     talk = source if isinstance(source, Talk) else None
     try:
         if talk:
@@ -253,7 +260,11 @@ def _watching(
         if keepers:
             from edgevoice.recorder import Recorder  # noqa: PLC0415
 
-            watchers.append(Recorder(config, pipeline.recogniser, _each(keepers)))
+            def keep(record: Record) -> None:
+                commands.trials.mark(record.fields)
+                _each(keepers)(record)
+
+            watchers.append(Recorder(config, pipeline.recogniser, keep))
         yield Watchers(watchers) if watchers else None
 
 

@@ -20,10 +20,11 @@ from edgevoice.pipeline import Watcher
 from edgevoice.reasons import REASONS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from edgevoice.config import Config
-    from edgevoice.events import Reason, ScoredFrame
+    from edgevoice.events import Reason, ScoredFrame, Utterance
     from edgevoice.publish import State
     from edgevoice.recognise import Answer
     from edgevoice.records import Record
@@ -53,6 +54,8 @@ class Live(Watcher):
         self._speech = 0.0
         self._heard_s = 0.0
         self._partial: Answer | None = None
+        self.on_speech: Callable[[], None] = lambda: None
+        """Told when somebody begins to speak, and before each recognition."""
         self._lock = threading.Lock()  # guards what follows
         self._records: deque[Record] = deque(maxlen=REMEMBERED)
 
@@ -63,6 +66,12 @@ class Live(Watcher):
         self._state = state
         if state == "listening":
             self._partial = None
+        elif state == "speech":
+            self.on_speech()
+
+    def recognising(self, utterance: Utterance) -> None:  # noqa: ARG002 - as any watcher
+        """Take what begins."""
+        self.on_speech()
 
     def scored(self, scored: ScoredFrame) -> None:
         """Take a frame."""
@@ -81,6 +90,11 @@ class Live(Watcher):
         self.count += 1
 
     # ---- in the server's ----
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody is speaking, or what was said is being recognised."""
+        return self._state in ("speech", "recognising")
 
     def now(self) -> dict[str, Any]:
         """Return what is heard, as JSON values; levels in dB of full scale, None when nothing is."""
@@ -154,6 +168,7 @@ def short(fields: dict[str, Any]) -> dict[str, Any]:
         "id": fields["id"],
         **{name: result[name] for name in names},
         "label": fields.get("label"),
+        "trial": fields.get("trial", False),
         "words": fields["words"],
     }
 

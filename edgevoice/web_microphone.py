@@ -2,6 +2,7 @@
 
     binary messages: signed 16-bit little-endian mono; an empty one: that was all
     text messages: {"state": "listening"} when what comes is heard, {"result": {...}} for each thing said
+    with ?trial=SENTENCE it is no command; beside the result is what was "wanted", and whether it is "right"
 
 It ends with a code: 1000 when all is answered, otherwise one of those below, and the reason in words.
 """
@@ -18,12 +19,13 @@ from starlette.websockets import WebSocketDisconnect
 from edgevoice.errors import AudioFormatError, ProtocolError, UsageError
 from edgevoice.floor import Talk
 from edgevoice.publish import result_fields
+from edgevoice.web_bench import compare
 from edgevoice.web_live import words_of
 
 if TYPE_CHECKING:
     from starlette.websockets import WebSocket
 
-    from edgevoice.events import Result
+    from edgevoice.events import Interpretation, Result
     from edgevoice.floor import Floor
 
 # The last digits of those that are ours (4000 to 4999, RFC 6455) are as in HTTP.
@@ -44,12 +46,26 @@ MAX_MESSAGE_BYTES: Final = 65_536
 STALL_S: Final = 3.0
 """Without sound, as of any microphone."""
 
+_MAX_WHY_BYTES: Final = 120  # of the reason of a close, RFC 6455: 123
 _MAX_NEWS: Final = 8  # that wait for a browser to read them; who speaks has one at a time
 _MAX_DIGITS: Final = 7  # of a sampling rate
 _ANSWER_S: Final = 30.0  # until what was said last is answered: two time-outs of a recognition
 
 
-async def speak(socket: WebSocket, floor: Floor | None, site: str, stopping: asyncio.Event) -> None:
+async def refuse(socket: WebSocket, why: str) -> None:
+    """Tell a browser why it is not heard."""
+    await socket.accept()
+    with suppress(WebSocketDisconnect, RuntimeError):  # it has gone
+        await socket.close(TAKEN, why.encode()[:_MAX_WHY_BYTES].decode("utf-8", "ignore"))
+
+
+async def speak(
+    socket: WebSocket,
+    floor: Floor | None,
+    site: str,
+    stopping: asyncio.Event,
+    wanted: Interpretation | None = None,
+) -> None:
     """Let a browser be the microphone, until it has said all, or goes, or does not speak as agreed.
 
     Args:
@@ -57,9 +73,10 @@ async def speak(socket: WebSocket, floor: Floor | None, site: str, stopping: asy
         floor: gives it the floor; None: nothing is listening yet.
         site: ours.
         stopping: set when the server ends.
+        wanted: what is to be said, to try it out; None: what is said is meant.
     """
     await socket.accept()
-    speaker = _Speaker(socket, site)
+    speaker = _Speaker(socket, site, wanted)
     with suppress(WebSocketDisconnect, RuntimeError):  # it has gone
         try:
             talk = speaker.begin(floor)
@@ -72,8 +89,9 @@ async def speak(socket: WebSocket, floor: Floor | None, site: str, stopping: asy
 
 
 class _Speaker:
-    def __init__(self, socket: WebSocket, site: str) -> None:
+    def __init__(self, socket: WebSocket, site: str, wanted: Interpretation | None) -> None:
         self._socket = socket
+        self._wanted = wanted
         self._site = site
         self._loop = asyncio.get_running_loop()
         self._news: asyncio.Queue[dict[str, object] | None] = asyncio.Queue(_MAX_NEWS)  # None is the end
@@ -82,7 +100,11 @@ class _Speaker:
         """Take the floor."""
         rate_hz = int(self._socket.query_params.get("rate", "")[:_MAX_DIGITS])
         talk = Talk(
-            rate_hz, lambda: self._tell({"state": "listening"}), self._became, lambda: self._tell(None)
+            rate_hz,
+            lambda: self._tell({"state": "listening"}),
+            self._became,
+            lambda: self._tell(None),
+            trial=self._wanted is not None,
         )
         if floor is None:
             raise UsageError("nothing is listening yet; try again")
@@ -131,7 +153,10 @@ class _Speaker:
 
     def _became(self, result: Result) -> None:
         fields = result_fields(result, self._site)
-        self._tell({"result": fields | {"words": words_of(result.reason)}})
+        if self._wanted is None:
+            self._tell({"result": fields | {"words": words_of(result.reason)}})
+        else:
+            self._tell({**compare(self._wanted, fields)})
 
     def _tell(self, told: dict[str, object] | None) -> None:
         with suppress(RuntimeError):  # the server has ended

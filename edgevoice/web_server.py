@@ -19,6 +19,7 @@ import h11
 
 from edgevoice import network
 from edgevoice.errors import ConfigError, NetworkError
+from edgevoice.web_bench import Bench
 from edgevoice.web_live import Live
 from edgevoice.web_password import Verifier
 
@@ -104,8 +105,18 @@ class WebServer:
         self._loop = asyncio.new_event_loop()
         self._stopping = asyncio.Event()
         self._worker = ThreadPoolExecutor(1, "edgevoice-web-worker")
+        self._engine = ThreadPoolExecutor(1, "edgevoice-web-engine")
+        self._bench = Bench(config, live, commands)
         self._app = application(
-            config, live, figures, commands, verifier, worker=self._worker, stopping=self._stopping
+            config,
+            live,
+            figures,
+            commands,
+            bench=self._bench,
+            verifier=verifier,
+            worker=self._worker,
+            engine=self._engine,
+            stopping=self._stopping,
         )
         self._thread = threading.Thread(target=self._run, name="edgevoice-web", daemon=True)
         self._thread.start()
@@ -127,7 +138,9 @@ class WebServer:
         try:
             self._loop.run_until_complete(self._serve())
         finally:
+            self._bench.shelf.close()
             self._worker.shutdown(wait=False, cancel_futures=True)
+            self._engine.shutdown(cancel_futures=True)  # it uses a model that is closed after us
             self._loop.close()
 
     async def _serve(self) -> None:

@@ -90,6 +90,7 @@ def test_every_option_of_the_shipped_file_is_explained() -> None:
         ("web: {listen: 'kitchen:8490'}", "web.listen"),
         ("web: {password_file: p}", "web.password_file"),
         ("web: {name: kitchen.local}", "web.name"),
+        ("web: {edit: true}", "web.edit"),
         ("wyoming: {listen: 10300}", "wyoming.listen"),
         ("wyoming: {listen: 'http://127.0.0.1:10300'}", "wyoming.listen"),
         ("wyoming: {listen: 'tcp://127.0.0.1'}", "wyoming.listen"),

@@ -9,15 +9,17 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edgevoice.audio import read_audio
-from tests.conftest import running, wait_until
+from tests.conftest import ROOT, running, wait_until
 from tests.test_end_to_end import pcm, room
 from tests.test_metrics import read
-from tests.web_client import ask
+from tests.web_client import Answer, ask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +56,11 @@ class Service:
         assert answer.status == 200, answer.body
         return answer.json()
 
+    def post(self, path: str, fields: object) -> Answer:
+        """As its page does."""
+        origin = {"origin": f"http://127.0.0.1:{self.port}"}
+        return ask(self.port, path, "POST", json.dumps(fields).encode(), origin)
+
     def newest(self, count: int) -> dict[str, Any]:
         """Of so many utterances, once there are."""
         wait_until(lambda: len(self.get("/api/utterances")["utterances"]) == count, 30)
@@ -69,7 +76,7 @@ def service(
     text: str,
     source: tuple[str, ...] = ("--input", "-"),
 ) -> Iterator[Service]:
-    config.write_text(f"web: {{listen: '127.0.0.1:0'}}\n{text}")
+    config.write_text(text if "web:" in text else f"web: {{listen: '127.0.0.1:0'}}\n{text}")
     with running(environment, "run", "--config", config, *source) as process:
         started = Service(process, {sample.path.stem: sample for sample in samples})
 
@@ -113,6 +120,92 @@ def test_what_was_said_is_shown(
         assert found["edgevoice_records_total", (("outcome", "kept"),)] == 2
         run.process.send_signal(signal.SIGTERM)
         assert run.process.wait(10) == 0
+    assert not [line for line in run.log if "Traceback" in line or "ERROR" in line]
+
+
+def test_again_with_another_grammar(
+    child_environment: dict[str, str], samples: tuple[Sample, ...], tmp_path: Path
+) -> None:
+    """A record is run again, labelled, and what a sentence more in the grammar changes is shown."""
+    grammar = tmp_path / "home.yaml"
+    shipped = (ROOT / "grammars" / "home.yaml").read_text()
+    grammar.write_text(shipped)
+    text = (
+        f"records: {{keep: 9, folder: {tmp_path / 'records'}}}\n"
+        f"grammar: {{file: {grammar}}}\n"
+        "web: {listen: '127.0.0.1:0', edit: true}\n"
+    )
+    with service(child_environment, samples, tmp_path / "c.yaml", text) as run:
+        run.say("refused-washing-machine")
+        path = f"/api/utterances/{run.newest(1)['id']}"
+        wait_until(lambda: bool(run.get(path)["sound"]))
+        told = run.post(f"{path}/again", {}).json()
+        assert (told["same"], told["after"]["reason"], told["right"]) == (True, "out_of_grammar", None)
+        assert "add it to the grammar" in told["words"]["remedy"]
+        assert run.post(f"{path}/label", {"say": "turn on the washing machine"}).status == 409
+        labelled = run.post(f"{path}/label", {"say": None}).json()
+        assert labelled == {"label": {"intent": None, "slots": {}}}
+        assert run.post(f"{path}/again", {}).json()["right"]
+        read = run.get("/api/grammar")
+        washing = shipped.replace("- floor lamp\n", "- floor lamp\n      - washing machine\n", 1)
+        assert washing != shipped
+        saved = run.post("/api/grammar", {"text": washing, "digest": read["digest"]})
+        assert saved.status == 200, saved.body
+        told = run.post(f"{path}/again", {}).json()
+        assert (told["after"]["intent"], told["after"]["slots"]) == (
+            "HassTurnOn",
+            {"name": "washing machine"},
+        )
+        assert (told["same"], told["tells_the_same"], told["right"]) == (False, False, False)
+        assert "grammar" in told["otherwise"]
+        label = {"intent": "HassTurnOn", "slots": {"name": "washing machine"}}
+        assert run.post(f"{path}/label", {"say": "turn on the washing machine"}).json() == {"label": label}
+        assert run.newest(1)["label"] == label
+        assert run.post(f"{path}/again", {}).json()["right"]
+        # Said to try it out, and said: only then somebody acts.
+        with ThreadPoolExecutor() as pool:
+            trial = pool.submit(run.post, "/api/trial", {"say": "turn on the washing machine"})
+            time.sleep(0.5)  # until it is on
+            run.say("refused-washing-machine")
+            tried = trial.result()
+        assert tried.status == 200, tried.body
+        assert tried.json()["right"]
+        assert run.newest(2)["trial"]
+        run.say("turn-on-desk-lamp")
+        assert not run.newest(3)["trial"]
+        assert run.process.stdout
+        lines = [run.process.stdout.readline().decode() for _ in range(2)]
+        assert "refused (out_of_grammar)" in lines[0]
+        assert "-> HassTurnOn name=desk lamp" in lines[1]
+    assert not [line for line in run.log if "Traceback" in line or "ERROR" in line]
+
+
+def test_who_speaks_goes_first(
+    child_environment: dict[str, str], samples: tuple[Sample, ...], tmp_path: Path
+) -> None:
+    """While somebody speaks no record is run again, and one that is run gives way."""
+    text = f"records: {{keep: 9, folder: {tmp_path / 'records'}}}\n"
+    with service(child_environment, samples, tmp_path / "c.yaml", text) as run:
+        run.say("turn-on-desk-lamp")
+        path = f"/api/utterances/{run.newest(1)['id']}"
+        wait_until(lambda: bool(run.get(path)["sound"]))
+        done = threading.Event()
+        statuses: list[int] = []
+
+        def again() -> None:
+            while not done.is_set():
+                statuses.append(run.post(f"{path}/again", {}).status)
+
+        thread = threading.Thread(target=again)
+        thread.start()
+        try:
+            for count in (2, 3, 4):
+                run.say("turn-on-desk-lamp")
+                assert run.newest(count)["slots"] == {"name": "desk lamp"}
+        finally:
+            done.set()
+            thread.join()
+        assert set(statuses) == {200, 503}
     assert not [line for line in run.log if "Traceback" in line or "ERROR" in line]
 
 

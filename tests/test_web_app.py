@@ -16,7 +16,7 @@ from edgevoice.config import Config, RecordsConfig, WebConfig
 from edgevoice.errors import ConfigError
 from edgevoice.events import Frame, ScoredFrame
 from edgevoice.records import FORMAT, Folder, Record
-from edgevoice.web_app import MAX_SESSIONS
+from edgevoice.web_door import MAX_SESSIONS
 from edgevoice.web_live import PAGE, REMEMBERED
 from edgevoice.web_password import write
 from tests.test_metrics import read
@@ -94,7 +94,9 @@ class TestDoor:
     )
     def test_pages_from_elsewhere_change_nothing(self, web: Served, headers: dict[str, str]) -> None:
         """Nor who does not say where he is from."""
-        for path in ("/api/mute", "/login", "/logout"):
+        paths = ("/api/mute", "/api/text", "/api/do", "/api/trial", "/api/grammar", "/api/grammar/check")
+        records = [f"/api/utterances/{record(1).record_id}/{name}" for name in ("again", "label")]
+        for path in (*paths, *records, "/login", "/logout"):
             assert web.ask(path, "POST", b'{"muted": true}', **headers).status == 403
         assert not web.commands.muted
 

@@ -35,7 +35,7 @@ playwright = pytest.importorskip(
     "playwright.sync_api", reason="no playwright; scripts/browser.sh installs it"
 )
 
-SIZES = {"phone": (390, 844), "desktop": (1280, 900)}
+SIZES = {"phone": (390, 844), "desktop": (1280, 800)}
 SCREENSHOTS = os.environ.get("EDGEVOICE_SCREENSHOTS")
 """A folder that pictures are left in, for people to look at."""
 
@@ -129,6 +129,7 @@ def test_what_was_said(
         for size in SIZES:
             for scheme in ("light", "dark"):
                 with page(run.port, size, scheme) as opened:
+                    playwright.expect(opened.locator("#utterances > li")).to_have_count(2)
                     for entry in opened.locator("#utterances > li").all():
                         entry.locator("summary").click()
                     playwright.expect(opened.locator("#utterances svg")).to_have_count(2)

@@ -76,9 +76,9 @@ def ask(
 
 
 @contextmanager
-def served(config: Config | None = None) -> Iterator[Served]:
+def served(config: Config | None = None, commands: Commands | None = None) -> Iterator[Served]:
     """A server on a free port, while the block runs."""
     config = config or Config(web=WebConfig(listen="127.0.0.1:0"))
-    live, commands = Live(config), Commands(5.0)
+    live, commands = Live(config), commands or Commands(5.0)
     with closing(WebServer(config, live, Figures(), commands)) as server:
         yield Served(server, live, commands)
