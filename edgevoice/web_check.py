@@ -124,7 +124,9 @@ def _samples(file: GrammarFile, grammar: Grammar, count: int, seed: int) -> Iter
         wanted = names[:count]
         texts = [(text, name) for name in wanted for text in sentences.sample(1, chance, name)]
         if len(texts) < count:
-            texts += [(text, "") for text in sentences.sample(count - len(texts), chance)]
+            known = {text for text, _ in texts}
+            others = [text for text in sentences.sample(count, chance) if text not in known]
+            texts += [(text, "") for text in others[: count - len(texts)]]
         for text, intent in texts:
             said = grammar_check.named(plain, text)
             meanings = match.interpret(grammar, said)

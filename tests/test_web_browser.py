@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,10 @@ from edgevoice.audio import read_audio
 from edgevoice.config import Config, WebConfig
 from edgevoice.testing import Broker, Subscriber
 from edgevoice.web_password import write
+from tests.conftest import ROOT
 from tests.test_end_to_end import room, write_wav
-from tests.test_web import service
-from tests.web_client import served
+from tests.test_web import Service, service
+from tests.web_client import ask, served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,8 +50,12 @@ def page(
     *,
     sound: Path | None = None,
     name: str = "127.0.0.1",
+    expected: str = "Cross-Origin-Opener-Policy",
 ) -> Iterator[Any]:
-    """The page, in which nothing may go wrong: no error, no request that fails or goes elsewhere."""
+    """The page, in which nothing may go wrong: no error, no request that fails or goes elsewhere.
+
+    But for what is expected: by default a header that only safe pages can have.
+    """
     problems: list[str] = []
     with playwright.sync_playwright() as driver:
         # Who runs tests in a container is root, for whom chromium wants this; the page is our own.
@@ -77,8 +83,7 @@ def page(
         opened.goto(f"http://{name}:{port}/")
         yield opened
         browser.close()
-    # A header that only safe pages can have.
-    assert [each for each in problems if "Cross-Origin-Opener-Policy" not in each] == []
+    assert [each for each in problems if expected not in each] == []
 
 
 def keep(opened: Any, name: str) -> None:
@@ -228,3 +233,245 @@ def test_no_microphone() -> None:
                 re.compile("may not use|has no micro")
             )
             playwright.expect(opened.locator("#speak")).to_have_attribute("aria-pressed", "false")
+
+
+NAMED = {
+    *("button", "textbox", "link", "radio", "meter", "region", "Audio", "DisclosureTriangle"),
+    *("img", "image", "columnheader", "rowheader"),
+}
+"""Roles of the accessibility tree that need a name."""
+
+CONTRAST = """() => {
+    const parse = (text) => {
+        const numbers = text.match(/-?[\\d.]+(e-?\\d+)?/g).map(Number);
+        const whole = text.startsWith("color(") ? numbers.map((n, i) => (i < 3 ? n * 255 : n)) : numbers;
+        return [...whole.slice(0, 3), whole[3] ?? 1];
+    };
+    const over = (top, below) => [0, 1, 2].map((i) => top[i] * top[3] + below[i] * (1 - top[3]));
+    const light = (colour) => {
+        const [r, g, b] = colour.map((c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const ground = (element) => {
+        const layers = [];
+        for (let each = element; each; each = each.parentElement) {
+            layers.push(parse(getComputedStyle(each).backgroundColor));
+        }
+        return layers.reverse().reduce((below, top) => over(top, below), [255, 255, 255]);
+    };
+    const bad = [];
+    for (const element of document.querySelectorAll("body *")) {
+        const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+        const text = own || element.matches("input, textarea");
+        if (!text || element.matches(":disabled, noscript") || !element.checkVisibility()) continue;
+        const style = getComputedStyle(element);
+        const below = ground(element);
+        const colour = element.closest("svg") && !element.closest("button") ? style.fill : style.color;
+        const [one, other] = [light(over(parse(colour), below)), light(below)].sort((a, b) => b - a);
+        const ratio = (one + 0.05) / (other + 0.05);
+        if (ratio < 4.5) bad.push(`${element.outerHTML.slice(0, 90)} ${ratio.toFixed(2)}`);
+    }
+    return bad;
+}"""
+
+
+def check_access(opened: Any) -> None:
+    """Controls have names, headings an order, text has contrast, and the keyboard gets to everything."""
+    assert opened.locator("h1").count() == 1
+    levels = opened.locator("h1, h2, h3").evaluate_all(
+        "all => all.filter(each => each.checkVisibility()).map(each => Number(each.tagName[1]))"
+    )
+    assert levels[0] == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    session = opened.context.new_cdp_session(opened)
+    nodes = session.send("Accessibility.getFullAXTree")["nodes"]
+    nameless = [
+        each["role"]["value"]
+        for each in nodes
+        if not each["ignored"] and each["role"]["value"] in NAMED and not each.get("name", {}).get("value")
+    ]
+    assert nameless == []
+    assert opened.evaluate(CONTRAST) == []
+    wanted = opened.evaluate(
+        """() => [...document.querySelectorAll("a, button, input, textarea, summary, audio, [tabindex='0']")]
+            .filter((each) => each.checkVisibility() && !each.disabled)
+            .map((each, i) => (each.dataset.number = String(i)))"""
+    )
+    reached = set()
+    for _ in range(3 * len(wanted)):  # a player has several stops
+        opened.keyboard.press("Tab")
+        number, is_shown = opened.evaluate(
+            """() => {
+                const at = document.activeElement;
+                const frame = at.matches("textarea") ? at.parentElement : at;
+                return [at.dataset.number, getComputedStyle(frame).outlineStyle !== "none"];
+            }"""
+        )
+        assert is_shown or number is None or number in reached
+        reached.add(number)
+    radios = opened.locator("input[type=radio]:not(:checked)").evaluate_all(
+        "all => all.map(each => each.dataset.number)"
+    )
+    assert set(wanted) - set(radios) - reached == set()  # one of several radio buttons; arrows reach the rest
+
+
+def try_in_vain(opened: Any) -> None:
+    """What would it do? Nothing."""
+    expect, press, kind = playwright.expect, opened.keyboard.press, opened.keyboard.type
+    opened.get_by_label("What would this do?").focus()
+    kind("turn on the washing machine")
+    press("Enter")
+    became = opened.locator("#text-became")
+    expect(became).to_contain_text("No sentence of the grammar.")
+    expect(became).to_contain_text("does not go on")
+    expect(became.get_by_role("button", name="Do it")).to_have_count(0)
+
+
+def write_grammar(opened: Any, grammar: Path) -> None:
+    """Add a sentence to the file, with a mistake first."""
+    expect, press, kind = playwright.expect, opened.keyboard.press, opened.keyboard.type
+    opened.locator("#editor > summary").focus()
+    press("Enter")
+    state = opened.locator("#grammar-state")
+    expect(state).to_contain_text("It can be used.", timeout=15_000)
+    area = opened.get_by_label("Its text")
+    save = opened.get_by_role("button", name="Save")
+    expect(save).to_be_disabled()
+    area.focus()
+    at = grammar.read_text().index("- floor lamp\n")
+    area.evaluate("(area, at) => area.setSelectionRange(at, at)", at)
+    kind("- (washing machine\n      ")
+    expect(state).to_contain_text("It cannot be used: 1 error", timeout=15_000)
+    finding = opened.locator("#findings button")
+    expect(finding).to_contain_text(f"line {grammar.read_text()[:at].count(chr(10)) + 1}, column")
+    expect(finding).to_contain_text("check its brackets")
+    expect(opened.locator("#grammar-marks .error")).to_have_count(1)
+    expect(save).to_be_disabled()
+    finding.focus()
+    press("Enter")  # goes to its line, and selects it from its beginning on
+    kind("washing machine")
+    expect(state).to_contain_text("It can be used.", timeout=15_000)
+    opened.get_by_label("What would this text make of a sentence?").focus()
+    kind("turn the washing machine on")
+    press("Enter")
+    expect(opened.locator("#grammar-said")).to_contain_text("HassTurnOn", timeout=15_000)
+    for scheme in ("light", "dark"):
+        opened.emulate_media(color_scheme=scheme)
+        check_access(opened)
+    save.focus()
+    press("Enter")
+    expect(state).to_contain_text("Saved and in use.", timeout=15_000)
+    assert "- washing machine\n" in grammar.read_text()
+
+
+def run_again(opened: Any) -> None:
+    """What was refused is a command now; and it is what was meant."""
+    expect, press, kind = playwright.expect, opened.keyboard.press, opened.keyboard.type
+    opened.locator("#utterances summary").first.focus()
+    press("Enter")
+    opened.get_by_role("button", name="Run again").focus()
+    press("Enter")
+    outcome = opened.locator("#utterances .outcome")
+    expect(outcome).to_contain_text("Now: ", timeout=15_000)
+    expect(outcome).to_contain_text("HassTurnOn (name washing machine)")
+    opened.get_by_label("What did you mean?").focus()
+    kind("turn on the washing machine")
+    press("Enter")
+    expect(outcome).to_contain_text("meant: HassTurnOn name washing machine")
+    expect(opened.locator("#utterances")).to_contain_text("meant: HassTurnOn name washing machine")
+    check_access(opened)
+
+
+def say_and_type(run: Service, opened: Any) -> None:
+    """Said once more, it is understood; typed, it is done when that is wanted."""
+    expect, press = playwright.expect, opened.keyboard.press
+    became = opened.locator("#text-became")
+    run.say("refused-washing-machine")
+    first = opened.locator("#utterances > li").first
+    expect(first).to_contain_text("HassTurnOn (name washing machine)", timeout=15_000)
+    opened.get_by_label("What would this do?").focus()
+    press("Enter")
+    expect(became).to_contain_text("HassTurnOn (name washing machine)")
+    became.get_by_role("button", name="Do it").focus()
+    press("Enter")
+    expect(became).to_contain_text("Done: HassTurnOn")
+    expect(opened.locator("#health")).to_contain_text("2", timeout=15_000)
+    expect(opened.locator("#times svg").first).to_be_visible()
+    expect(opened.locator("#settings")).to_contain_text("home.yaml, 22 intents, en")
+
+
+def test_grammar(child_environment: dict[str, str], samples: tuple[Sample, ...], tmp_path: Path) -> None:
+    """A refused command becomes one: its sentence is written into the grammar, with the keyboard alone."""
+    grammar = tmp_path / "home.yaml"
+    grammar.write_text((ROOT / "grammars" / "home.yaml").read_text())
+    text = (
+        f"records: {{keep: 9, folder: {tmp_path / 'records'}}}\n"
+        f"grammar: {{file: {grammar}}}\n"
+        "web: {listen: '127.0.0.1:0', edit: true}\n"
+    )
+    expect = playwright.expect
+    with service(child_environment, samples, tmp_path / "c.yaml", text) as run:
+        run.say("refused-washing-machine")
+        with page(run.port) as opened:
+            try_in_vain(opened)
+            write_grammar(opened, grammar)
+            run_again(opened)
+            say_and_type(run, opened)
+        assert run.process.stdout
+        lines = [run.process.stdout.readline().decode() for _ in range(3)]
+        assert "refused (out_of_grammar)" in lines[0]
+        assert all("-> HassTurnOn name=washing machine" in line for line in lines[1:])
+        for size, (width, _) in SIZES.items():
+            for scheme in ("light", "dark"):
+                with page(run.port, size, scheme) as opened:
+                    opened.locator("#editor > summary").click()
+                    expect(opened.locator("#grammar-state")).to_contain_text("can be used", timeout=15_000)
+                    expect(opened.locator("#times")).to_be_visible()
+                    opened.locator("#utterances summary").last.click()
+                    expect(opened.locator("#utterances svg")).to_have_count(1)
+                    assert opened.evaluate("document.documentElement.scrollWidth") <= width
+                    keep(opened, f"grammar-{size}-{scheme}")
+
+
+def test_saying_it(child_environment: dict[str, str], samples: tuple[Sample, ...], tmp_path: Path) -> None:
+    """A sentence is tried out with the browser's microphone: was it understood? Nobody acts on it."""
+    sound = tmp_path / "said.wav"
+    said = read_audio(next(each for each in samples if each.path.stem == "turn-on-desk-lamp").path)
+    write_wav(sound, np.concatenate([room(1.0), said, room(4.0)]))
+    grammar = tmp_path / "lamp.yaml"
+    grammar.write_text(
+        "language: en\n"
+        "intents:\n"
+        "  On: {data: [{sentences: ['turn on the desk lamp']}]}\n"
+        "  Off: {data: [{sentences: ['turn off the desk lamp']}]}\n"
+    )
+    text = (
+        "audio: {enabled: false}\n"
+        f"grammar: {{file: {grammar}}}\n"
+        f"records: {{keep: 9, folder: {tmp_path / 'records'}}}\n"
+    )
+    expect = playwright.expect
+    with (
+        service(child_environment, samples, tmp_path / "c.yaml", text, source=()) as run,
+        page(run.port, sound=sound, expected="409 (Conflict)") as opened,
+    ):
+        on = opened.locator("#samples > li", has_text="turn on")
+        off = opened.locator("#samples > li", has_text="turn off")
+        expect(on).to_have_count(1, timeout=15_000)
+        on.get_by_role("button").click()
+        expect(on).to_contain_text("no microphone of the house hears now")
+        opened.get_by_label("into this one").check()
+        on.get_by_role("button").click()
+        expect(on).to_contain_text("Understood.", timeout=30_000)
+        off.get_by_role("button").click()
+        expect(off).to_contain_text("Not understood as Off", timeout=30_000)
+        entries = opened.locator("#utterances > li")
+        expect(entries).to_have_count(2)
+        expect(entries.first).to_contain_text("tried out, nobody acted on it")
+        expect(opened.locator("#grammar-read-only")).to_be_hidden()
+        opened.locator("#editor > summary").click()
+        expect(opened.locator("#grammar-read-only")).to_contain_text("web.edit: true")
+        expect(opened.get_by_label("Its text")).to_have_attribute("readonly", "")
+        expect(opened.get_by_role("button", name="Save")).to_be_hidden()
+        assert run.get("/api/utterances")["utterances"][0]["trial"]
+        assert ask(run.port, "/metrics").body.decode().count('outcome="accepted"} 0') == 1

@@ -32,6 +32,7 @@ function duration(seconds) {
 // ---- how long it takes ----
 
 const WIDTH = 280, HEIGHT = 30; // of the drawing of one stage
+const MARKS = [0.01, 0.1, 1]; // in s, ends of parts
 
 /** A row for each stage: how often it took how long, and the middle and the slow ones. */
 function showTimes(stages, bounds) {
@@ -42,11 +43,12 @@ function showTimes(stages, bounds) {
     const of = name === "latency" ? "answer after the last word" : STAGES[name] ?? name;
     return make("tr", {},
       make("th", { scope: "row" }, of),
-      make("td", { class: "drawing" }, histogram(counts, bounds, of)),
       make("td", { class: "number" }, seconds(quantile(counts, bounds, 0.5))),
       make("td", { class: "number" }, seconds(quantile(counts, bounds, 0.95))),
-      make("td", { class: "number" }, String(counts.reduce((sum, count) => sum + count, 0))));
+      make("td", { class: "number many" }, String(counts.reduce((sum, count) => sum + count, 0))),
+      make("td", { class: "drawing" }, histogram(counts, bounds, of)));
   });
+  if (names.length) $("times-marks").replaceChildren(scale(bounds));
   $("times-rows").replaceChildren(...rows);
 }
 
@@ -62,12 +64,18 @@ function histogram(counts, bounds, of) {
     if (count) drawing.append(bar);
   });
   drawing.append(make("line", { class: "axis", x1: 0, x2: WIDTH, y1: HEIGHT - 0.5, y2: HEIGHT - 0.5 }));
-  // Marks at 10 ms, 100 ms and 1 s: the ends of these parts.
-  [0.01, 0.1, 1].forEach((bound) => {
+  for (const bound of MARKS) {
     const x = (bounds.indexOf(bound) + 1) * wide;
     drawing.append(make("line", { class: "axis", x1: x, x2: x, y1: 0, y2: HEIGHT }));
-  });
+  }
   return drawing;
+}
+
+/** What the lines in the drawings stand for. */
+function scale(bounds) {
+  const wide = WIDTH / (bounds.length + 1);
+  return make("svg", { viewBox: `0 0 ${WIDTH} 14` }, MARKS.map((bound) =>
+    make("text", { x: (bounds.indexOf(bound) + 1) * wide, y: 11, "text-anchor": "middle" }, seconds(bound))));
 }
 
 /** The time that a share of all do not exceed: a straight line within its part, as Prometheus has it. */
@@ -84,7 +92,7 @@ export function quantile(counts, bounds, share) {
   return bounds.at(-1);
 }
 
-const seconds = (value) => (value >= 0.9995 ? `${value.toFixed(1)} s` : value >= 0.00995 ? `${Math.round(value * 1000)} ms` : `${(value * 1000).toFixed(1)} ms`);
+const seconds = (value) => (value >= 0.9995 ? `${Number(value.toFixed(1))} s` : value >= 0.00995 ? `${Math.round(value * 1000)} ms` : `${(value * 1000).toFixed(1)} ms`);
 
 // ---- settings ----
 

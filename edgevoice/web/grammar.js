@@ -73,10 +73,14 @@ function say(text, button, said) {
   };
   const show = (words) => said.replaceChildren(make("p", { class: "partial" }, words));
   if ($("say-here").checked) {
+    let heard = false; // then the rest is not worth telling
     const speech = new Speech({
       begins() {}, rests() {}, level() {}, ends: done,
-      show: (words) => words && show(words),
-      became: (told) => said.replaceChildren(...judged(told)),
+      show: (words) => words && !heard && show(words),
+      became(told) {
+        heard = true;
+        said.replaceChildren(...judged(told));
+      },
     }, text);
     trying = { button, end: () => speech.stop("Stopped.") };
     speech.begin();

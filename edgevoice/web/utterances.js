@@ -95,7 +95,7 @@ function actions(all) {
   const said = make("p", { class: "outcome", role: "status" });
   const field = make("input", { id: `meant-${all.id}`, maxlength: 500, autocomplete: "off", value: all.result.accepted ? all.result.text.trim() : "" });
   const none = make("button", { type: "button" }, "No command");
-  const form = make("form", { class: "field" }, make("label", { for: field.id }, "What did you mean?"), field,
+  const form = make("form", { class: "field wide" }, make("label", { for: field.id }, "What did you mean?"), field,
     make("button", { type: "submit" }, "This was meant"), none);
   again.addEventListener("click", () => tell(again, said, async () => {
     said.replaceChildren(...changes(await post(`/api/utterances/${all.id}/again`)));
