@@ -115,7 +115,7 @@ class Bench:
             "ambiguous": "it can mean several things",
             "asleep": "it cannot be said now: its intent is switched off, or answers a question only",
         }[outcome]
-        raise UsageError(f"{web_check.cut(text)!r} is no command: {why}; try another sentence")
+        raise UsageError(f"this is no command: {why}; try another sentence than {web_check.cut(text)!r}")
 
     def _understanding(self, recogniser: Recogniser) -> _Known:
         """Return the grammar in use, for this thread: the recogniser's own is in use by its thread."""

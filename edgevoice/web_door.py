@@ -70,8 +70,11 @@ class Door:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or say why not."""
         headers = Headers(scope=scope)
+        begun = False
 
         async def send_with_headers(message: Message) -> None:
+            nonlocal begun
+            begun = True
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 told = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
@@ -83,7 +86,8 @@ class Door:
         try:
             await app(scope, receive, send_with_headers)
         except asyncio.CancelledError:  # the server ends, and who has asked has waited for too long
-            return
+            if not begun and scope["type"] == "http":
+                await PlainTextResponse("edgevoice ends\n", 503)(scope, receive, send_with_headers)
 
     def _why_not(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
         hosts = headers.getlist("host")

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edgevoice.audio import read_audio
+from edgevoice.testing import Broker, Subscriber
 from tests.conftest import ROOT, running, wait_until
 from tests.test_end_to_end import pcm, room
 from tests.test_metrics import read
@@ -178,6 +179,26 @@ def test_again_with_another_grammar(
         assert "refused (out_of_grammar)" in lines[0]
         assert "-> HassTurnOn name=desk lamp" in lines[1]
     assert not [line for line in run.log if "Traceback" in line or "ERROR" in line]
+
+
+def test_a_typed_command_is_published(
+    child_environment: dict[str, str], samples: tuple[Sample, ...], tmp_path: Path
+) -> None:
+    """As if it had been said, when that is asked for; and what is only tried is not."""
+    with Broker() as broker, Subscriber(broker.port, "edgevoice/#") as subscriber:
+        text = f"mqtt: {{host: 127.0.0.1, port: {broker.port}}}\naudio: {{enabled: false}}\n"
+        with service(child_environment, samples, tmp_path / "c.yaml", text, source=()) as run:
+            told = run.post("/api/text", {"say": "turn on the floor lamp"}).json()
+            assert (told["outcome"], told["meanings"][0]["slots"]) == ("understood", {"name": "floor lamp"})
+            assert run.post("/api/do", {"say": "turn on the washing machine"}).status == 409
+            done = run.post("/api/do", {"say": "turn on the desk lamp"}).json()["result"]
+            said = subscriber.wait_for(lambda message: message.topic == "edgevoice/default/intent/HassTurnOn")
+            assert len(said) == 1
+            fields = said[0].json()
+            assert fields == done
+            assert (fields["slots"], fields["accepted"]) == ({"name": "desk lamp"}, True)
+            found = read(ask(run.port, "/metrics").body.decode())
+            assert found["edgevoice_utterances_total", (("outcome", "accepted"),)] == 1
 
 
 def test_who_speaks_goes_first(

@@ -144,10 +144,13 @@ class TestPassword:
             "/api/utterances",
             "/api/utterances/x",
             "/api/utterances/x/sound",
+            "/api/grammar",
             "/metrics",
         ):
             assert locked.ask(path).status == 401
-        assert locked.post("/api/mute", b'{"muted": true}').status == 401
+        posts = ("mute", "text", "do", "trial", "grammar", "grammar/check", "utterances/x/again")
+        for path in (*posts, "utterances/x/label"):
+            assert locked.post(f"/api/{path}", b'{"muted": true}').status == 401
         assert not locked.commands.muted
 
     def test_login(self, locked: Served) -> None:

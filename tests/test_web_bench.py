@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from http.client import HTTPException
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from edgevoice import web_grammar
 from edgevoice.commands import Commands
@@ -21,12 +28,12 @@ from edgevoice.reload import Reloader
 from edgevoice.trial import TRIAL_S, Trials
 from edgevoice.web_bench import MAX_TEXT
 from edgevoice.web_grammar import MAX_GRAMMAR_BYTES
+from edgevoice.web_microphone import TAKEN
 from tests.conftest import wait_until
 from tests.web_client import Answer, Served, served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from edgevoice.events import Result
     from edgevoice.native import Model
@@ -421,6 +428,36 @@ class TestHostile:
         wait_until(lambda: home.post("/api/grammar/check", {"text": LAMP}).status == 200, 15)
 
 
+def children() -> set[str]:
+    """Processes of this one that look at a grammar."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parent = (path / "stat").read_text().rpartition(")")[2].split()[1]
+            if int(parent) == os.getpid() and b"edgevoice.web_check" in (path / "cmdline").read_bytes():
+                found.add(path.name)
+    return found
+
+
+def test_the_end_waits_for_nobody(model: Model, tmp_path: Path) -> None:
+    """Nor is a process left that looks at a grammar, or a sentence that somebody is to say."""
+    path = tmp_path / "lamp.yaml"
+    path.write_text(LAMP)
+    with ThreadPoolExecutor() as pool:
+        with house(model, path) as home:
+            home.web.live.tell("listening")
+            saying = pool.submit(home.post, "/api/trial", {"say": "turn on the radio"})
+            looking = pool.submit(home.post, "/api/grammar/check", {"text": HOSTILE["ranges"]})
+            wait_until(lambda: bool(children()))
+            wait_until(lambda: home.web.commands.trials._trial is not None)
+            started_s = time.monotonic()
+        assert time.monotonic() - started_s < 4  # idle machine: 0.6 s
+        assert children() == set()
+        for asked in (saying, looking):
+            with suppress(OSError, HTTPException):
+                assert asked.result().status == 503
+
+
 class TestTrial:
     """What is said to be tried out."""
 
@@ -456,6 +493,20 @@ class TestTrial:
         assert trials.take(nothing_said(0, 0.0))
         trials.source = Talk(16_000)
         assert not trials.take(nothing_said(0, 0.0))
+
+    @pytest.mark.parametrize(
+        "text", ["", "open the doors", "a" * 3_000, "\ud800", "%00", "shut it"], ids=range(6)
+    )
+    def test_what_is_no_sentence(self, home: House, text: str) -> None:
+        """Nobody need begin to speak."""
+        query = urlencode({"rate": 16_000, "trial": text.encode("utf-8", "replace")})
+        origin = Origin(f"http://127.0.0.1:{home.web.port}")
+        with connect(f"ws://127.0.0.1:{home.web.port}/api/microphone?{query}", origin=origin) as socket:
+            with pytest.raises(ConnectionClosed) as caught:
+                socket.recv(10)
+            assert caught.value.rcvd
+            assert caught.value.rcvd.code == TAKEN
+            assert "this is no command: " in caught.value.rcvd.reason
 
     def test_into_the_microphone_of_the_house(self, home: House) -> None:
         """Whether it is what was to be said; one at a time; who goes ends it."""

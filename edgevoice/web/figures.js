@@ -48,7 +48,7 @@ function showTimes(stages, bounds) {
       make("td", { class: "number many" }, String(counts.reduce((sum, count) => sum + count, 0))),
       make("td", { class: "drawing" }, histogram(counts, bounds, of)));
   });
-  if (names.length) $("times-marks").replaceChildren(scale(bounds));
+  if (names.length) $("times-marks").replaceChildren(...scale(bounds));
   $("times-rows").replaceChildren(...rows);
 }
 
@@ -56,7 +56,7 @@ function showTimes(stages, bounds) {
 function histogram(counts, bounds, of) {
   const most = Math.max(...counts);
   const wide = WIDTH / counts.length;
-  const drawing = make("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${of}: ${
+  const drawing = make("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": `${of}: ${
     counts.map((count, i) => (count ? `${count} ${i < bounds.length ? `up to ${seconds(bounds[i])}` : `longer than ${seconds(bounds.at(-1))}`}` : "")).filter(Boolean).join(", ")}` });
   counts.forEach((count, i) => {
     const height = count ? Math.max(2, (HEIGHT - 2) * (count / most)) : 0;
@@ -73,9 +73,11 @@ function histogram(counts, bounds, of) {
 
 /** What the lines in the drawings stand for. */
 function scale(bounds) {
-  const wide = WIDTH / (bounds.length + 1);
-  return make("svg", { viewBox: `0 0 ${WIDTH} 14` }, MARKS.map((bound) =>
-    make("text", { x: (bounds.indexOf(bound) + 1) * wide, y: 11, "text-anchor": "middle" }, seconds(bound))));
+  return MARKS.map((bound) => {
+    const mark = make("span", {}, seconds(bound));
+    mark.style.setProperty("--place", (bounds.indexOf(bound) + 1) / (bounds.length + 1));
+    return mark;
+  });
 }
 
 /** The time that a share of all do not exceed: a straight line within its part, as Prometheus has it. */
