@@ -68,8 +68,8 @@ class Shelf:
         recogniser = self._commands.recogniser
         if recogniser is None:
             raise UsageError("nothing is listening yet; try again")
-        with contextlib.suppress(OSError):  # go last: this thread, and those that compute for it
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        with contextlib.suppress(OSError):  # go last: this thread, and those that it begins to compute with
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
         with self._lock:
             self._gives_way = self._closed
         busy = BusyError("somebody is speaking; try again when it is quiet")

@@ -23,11 +23,13 @@ from edgevoice.web_password import write
 from tests.conftest import ROOT
 from tests.test_end_to_end import room, write_wav
 from tests.test_web import Service, service
+from tests.test_web_bench import LAMP, house
 from tests.web_client import ask, served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from edgevoice.native import Model
     from tests.conftest import Sample
 
 CHROMIUM = shutil.which("chromium")
@@ -431,6 +433,30 @@ def test_grammar(child_environment: dict[str, str], samples: tuple[Sample, ...],
                     expect(opened.locator("#utterances svg")).to_have_count(1)
                     assert opened.evaluate("document.documentElement.scrollWidth") <= width
                     keep(opened, f"grammar-{size}-{scheme}")
+
+
+def test_changes_from_elsewhere(model: Model, tmp_path: Path) -> None:
+    """Another text in the file is shown, unless somebody writes here; then they are told, and can undo it."""
+    path = tmp_path / "lamp.yaml"
+    path.write_text(LAMP)
+    expect = playwright.expect
+    with house(model, path) as home, page(home.web.port) as opened:
+        opened.locator("#editor > summary").click()
+        area, state = opened.get_by_label("Its text"), opened.locator("#grammar-state")
+        expect(area).to_have_value(LAMP)
+        path.write_text(f"{LAMP}# one\n")
+        expect(area).to_have_value(f"{LAMP}# one\n", timeout=20_000)
+        area.fill(f"{LAMP}# mine\n")
+        path.write_text(f"{LAMP}# two\n")
+        expect(state).to_contain_text("The file is another one now.", timeout=20_000)
+        expect(area).to_have_value(f"{LAMP}# mine\n")
+        opened.get_by_role("button", name="Undo changes").click()
+        expect(area).to_have_value(f"{LAMP}# two\n")
+        area.fill("<script>alert(1)</script>: [")
+        expect(state).to_contain_text("It cannot be used", timeout=15_000)
+        opened.get_by_role("button", name="Undo changes").click()
+        expect(state).to_contain_text("It can be used", timeout=15_000)
+    assert path.read_text() == f"{LAMP}# two\n"
 
 
 def test_saying_it(child_environment: dict[str, str], samples: tuple[Sample, ...], tmp_path: Path) -> None:

@@ -35,9 +35,17 @@ export function showGrammar({ grammar, edit }) {
   const lists = grammar.lists.length ? ` Values of ${grammar.lists.join(", ")} came over MQTT.` : "";
   const only = grammar.only ? ` Only ${grammar.only.join(", ")} can be said now.` : "";
   $("grammar-about").textContent = `${grammar.file}, ${grammar.intents.length} intents, in use since ${new Date(grammar.loaded).toLocaleTimeString()}.${lists}${only}`;
-  if (!saving) moreSamples();
-  if (!loaded || changed()) return;
-  load();
+  if (saving) return;
+  moreSamples();
+  if (loaded) compare();
+}
+
+/** Show the file again if it is another one now; what somebody writes here is left to them. */
+async function compare() {
+  const told = await ask("/api/grammar").catch(() => loaded);
+  if (told.digest === loaded.digest && told.path === loaded.path) return;
+  if (changed()) tell("The file is another one now. Keep a copy of your text, and undo your changes to see it.");
+  else show(told);
 }
 
 const changed = () => loaded?.text !== null && $("grammar-text").value !== loaded?.text;
