@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 from edgevoice.events import SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from edgevoice.endpoint import Endpointer
     from edgevoice.events import Frame
 
@@ -41,8 +43,11 @@ class Attention:
         self._now_s = 0.0
         self._playing_until_s: dict[Whose, float] = {}
         self._window: tuple[float, float] | None = None
+        self._waits = False  # as was told
         self.only_asked = False
         """Whether nothing is meant for us unless listen() asked for it, whatever the gate lets in."""
+        self.on_waits: Callable[[bool], None] = lambda _: None
+        """Told that the window is open, and that it is not any more; must not wait, nor call this."""
 
     def begin(self) -> None:
         """Begin a stream, at its moment 0; what was announced goes on."""
@@ -53,6 +58,7 @@ class Attention:
             if self._window is not None:
                 opened_s, closes_s = self._window
                 self._window = (opened_s - passed_s, closes_s - passed_s)
+            self._tell()
 
     def play(self, duration_s: float = MAX_PLAYING_S, whose: Whose = "house") -> None:
         """Say that a sound of ours plays from now on, for so long at the most."""
@@ -70,11 +76,13 @@ class Attention:
         with self._lock:
             opened_s = self._now_s if since_s is None else since_s
             self._window = (opened_s, opened_s + min(duration_s, MAX_LISTEN_S)) if duration_s > 0 else None
+            self._tell()
 
     def hears(self, start_s: float) -> bool:
         """Whether sound from this moment of the stream on is not our own; time goes on to it."""
         with self._lock:
             self._now_s = start_s
+            self._tell()
             return start_s >= max(self._playing_until_s.values(), default=0.0)
 
     def take(self, speech_start_s: float, speech_end_s: float) -> bool:
@@ -86,7 +94,16 @@ class Attention:
             taken = speech_start_s <= closes_s and speech_end_s > opened_s
             if taken or self._now_s > closes_s:
                 self._window = None
+            self._tell()
             return taken
+
+    def _tell(self) -> None:
+        """Tell whether somebody is waited for, if that has changed; call with the lock held."""
+        # Past its end it is kept for what began in it, but nobody who begins now is heard.
+        waits = self._window is not None and self._now_s <= self._window[1]
+        if waits != self._waits:
+            self._waits = waits
+            self.on_waits(waits)
 
 
 class Detector(Protocol):
@@ -139,6 +156,8 @@ class Gate:
         """Whether what is being said is addressed to us, as far as is known after each frame."""
         only_asked = self._attention.only_asked
         if self._everything and not only_asked:
+            if endpointer.in_speech:
+                self._take(endpointer)  # nobody is waited for any more
             return True
         kept = endpointer.kept
         if not kept:
@@ -154,8 +173,10 @@ class Gate:
             self._addressed = any(map(self._detector.hears, kept[self._detected :]))
             self._detected = len(kept)
         if not self._addressed and endpointer.in_speech:
-            self._addressed = self._attention.take(
-                endpointer.speech_start_samples / SAMPLE_RATE_HZ,
-                endpointer.speech_end_samples / SAMPLE_RATE_HZ,
-            )
+            self._addressed = self._take(endpointer)
         return self._addressed
+
+    def _take(self, endpointer: Endpointer) -> bool:
+        return self._attention.take(
+            endpointer.speech_start_samples / SAMPLE_RATE_HZ, endpointer.speech_end_samples / SAMPLE_RATE_HZ
+        )

@@ -324,13 +324,22 @@ _COMMAND: Final = Command("", "a program and its arguments, with every quote end
 
 @dataclass(frozen=True, slots=True)
 class FeedbackConfig:
-    """What people hear of what became of their commands."""
+    """What people hear and see of what became of their commands."""
 
     chime: Annotated[str | None, _COMMAND] = None
     """Program that plays a sound for {kind}."""
 
     say: Annotated[str | None, _COMMAND] = None
     """Program that speaks what it reads from its standard input, in {language}."""
+
+    run: Annotated[str | None, _COMMAND] = None
+    """Program that makes no sound, run for each {kind}, and when somebody is heard."""
+
+    led: Annotated[
+        str | None,
+        Pattern(r".*/.*|[^/\s]{1,100}", "an LED's name, or a path with a slash", slash_is_path=True),
+    ] = None
+    """Below /sys/class/leds, which shows the same."""
 
     publish: bool = False
     """Whether it is told on the topic feedback, too."""

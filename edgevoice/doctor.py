@@ -13,6 +13,7 @@ import platform
 import re
 import resource
 import secrets
+import shlex
 import shutil
 import sys
 import threading
@@ -29,6 +30,7 @@ from edgevoice.broker import Dialer, Outgoing, clock_s, mqtt_settings
 from edgevoice.capture import MicrophoneSource
 from edgevoice.errors import AudioError, EdgevoiceError, ModelError
 from edgevoice.events import SAMPLE_RATE_HZ, ScoredFrame
+from edgevoice.light import LEDS, brightness_of
 from edgevoice.publish import base_topic
 
 if TYPE_CHECKING:
@@ -288,6 +290,24 @@ def microphone(config: Config, _root: Path, port_audio: PortAudio | None = None)
     return Check("microphone", "ok", text)
 
 
+def feedback(config: Config, root: Path) -> Check:
+    """Whether what tells people is there; nothing sounds or shines."""
+    options = config.feedback
+    programs = {"chime": options.chime, "say": options.say, "run": options.run}
+    told = {name: shlex.split(command)[0] for name, command in programs.items() if command}
+    for name, program in told.items():
+        if shutil.which(program) is None:
+            remedy = "install it, or give its path; the service finds no programs in home folders"
+            return Check("feedback", "fail", f"feedback.{name}: there is no program {program!r}", remedy)
+    if options.led:
+        file = brightness_of(options.led, root / LEDS.relative_to("/"))
+        if not os.access(file, os.W_OK):
+            remedy = "give this user the right to, see docs/configuration.md"
+            return Check("feedback", "fail", f"{file} cannot be written", remedy)
+        told["led"] = options.led
+    return Check("feedback", "ok", ", ".join(f"{name} {what}" for name, what in told.items()) or "none")
+
+
 def broker(config: Config, _root: Path) -> Check:
     """Whether the broker takes us, and lets us ask for commands; nothing is published."""
     if config.mqtt.host is None:
@@ -321,5 +341,6 @@ _CONFIGURED: Final[tuple[tuple[str, Callable[[Config, Path], Check]], ...]] = (
     ("memory", memory),
     ("grammar", grammar),
     ("microphone", microphone),
+    ("feedback", feedback),
     ("broker", broker),
 )

@@ -5,7 +5,7 @@
     floor.py says which source: the house's, or a browser's.
 
     beside it: commands in (commands.py), grammar reloads (reload.py), reports (health.py), Wyoming
-    (wyoming_server.py), Home Assistant (discovery.py), sounds (feedback.py), a page in a browser
+    (wyoming_server.py), Home Assistant (discovery.py), sounds and a light (feedback.py), a page in a browser
     (web_server.py), and what systemd is told (watchdog.py)
 
 What is opened is closed in the opposite order: nothing that could still make a result outlives the publisher.
@@ -285,7 +285,8 @@ def _feedback(
 ) -> Iterator[Feedback | None]:
     """Tell people what becomes of their commands while a block runs, if that is configured."""
     options = config.feedback
-    if not (options.chime or options.say or options.publish):
+    speaks = bool(options.chime or options.say or options.publish)
+    if not (speaks or options.run or options.led):
         yield None
         return
     publish = None
@@ -295,7 +296,7 @@ def _feedback(
     told.results.append(feedback.tell)
     told.states.append(feedback.set_state)
     with closing(feedback):
-        yield feedback
+        yield feedback if speaks else None
 
 
 def _settling(

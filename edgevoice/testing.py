@@ -1,7 +1,7 @@
 """Stand-ins for the world around the engine.
 
-A broker on loopback, a subscriber, a PortAudio without a card, a voice detector without a model. They ship
-with the package, for tests of programs that build on edgevoice and for its own demonstration:
+A broker on loopback, a subscriber, a PortAudio without a card, a voice detector without a model, an LED. They
+ship with the package, for tests of programs that build on edgevoice and for its own demonstration:
 
     with Broker() as broker, Subscriber(broker.port) as subscriber:
         publisher = Publisher(MqttSettings("127.0.0.1", broker.port))
@@ -490,6 +490,51 @@ class FakePortAudio:
     def terminate(self) -> None:
         """Like PyAudio's."""
         self.terminated = True
+
+
+class FakeLed:
+    """An LED as the kernel shows it: a folder with two files; remembers what it did while the block runs.
+
+    Args:
+        folder: to make, and to name in feedback.led.
+        most: how bright it can be.
+    """
+
+    def __init__(self, folder: Path, most: int = 1) -> None:
+        self.folder = folder
+        self.changes: list[tuple[float, int]] = []
+        """When, by time.monotonic(), and to what brightness."""
+        folder.mkdir(parents=True)
+        self._file = folder / "brightness"
+        self._file.write_text(f"{most}\n", "ascii")  # a trigger has it
+        (folder / "max_brightness").write_text(f"{most}\n", "ascii")
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    @property
+    def brightness(self) -> int | None:
+        """What it is now, as far as that is known."""
+        return self.changes[-1][1] if self.changes else None
+
+    def flashes(self) -> list[float]:
+        """How long each light was that is over, in seconds."""
+        ends = zip(self.changes, self.changes[1:], strict=False)
+        return [end_s - start_s for (start_s, lit), (end_s, _) in ends if lit]
+
+    def _look(self) -> None:
+        while not self._ended.wait(0.002):
+            with contextlib.suppress(OSError, ValueError):  # it is gone, or being written
+                now = int(self._file.read_text("ascii"))
+                if now != self.brightness:
+                    self.changes.append((time.monotonic(), now))
 
 
 def _find(program: str) -> str:

@@ -95,6 +95,35 @@ class TestAttention:
         attention.listen(0)
         assert not attention.take(1, 2)
 
+    def test_who_is_waited_for(self) -> None:
+        """It is told when that begins and ends: by what is said, by time, or because it is taken back."""
+        attention = Attention()
+        told: list[bool] = []
+        attention.on_waits = told.append
+        attention.listen(5)
+        attention.listen(8)  # still
+        attention.hears(8)
+        assert told == [True]
+        attention.hears(8.1)
+        assert told == [True, False]
+        assert attention.take(7.9, 9.0), "who began in time is heard all the same"
+        for _ in range(2):
+            attention.listen(5)
+            attention.listen(0)
+        assert told == [True, False] * 3
+
+    def test_everything_is_heard_anyway(self) -> None:
+        """Even so, nobody is waited for any more when something was said."""
+        attention, speaker = Attention(), Speaker()
+        told: list[bool] = []
+        attention.on_waits = told.append
+        with Ear(speaker, live=True, gate=Gate(attention)) as ear:
+            attention.listen(5)
+            speaker.say(500, 1000)
+            ear.heard(speaker)
+            assert told == [True, False]
+            speaker.close()
+
     def test_next_stream(self) -> None:
         """What was announced goes on in it."""
         attention = Attention()

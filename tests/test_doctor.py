@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from edgevoice import doctor, kernels, native
-from edgevoice.config import AudioConfig, Config, GrammarConfig, ModelConfig, MqttConfig
+from edgevoice.config import AudioConfig, Config, FeedbackConfig, GrammarConfig, ModelConfig, MqttConfig
 from edgevoice.doctor import Check, patiently
 from edgevoice.events import FRAME_SAMPLES
-from edgevoice.testing import Broker, FakeDevice, FakePortAudio, FakeStream, Front, Subscriber
+from edgevoice.testing import Broker, FakeDevice, FakeLed, FakePortAudio, FakeStream, Front, Subscriber
 from tests.conftest import running
 from tests.test_publish import server
 
@@ -44,7 +44,7 @@ class TestCommand:
         names = [line.split()[1].rstrip(":") for line in lines if not line.startswith(" ")]
         assert names == [
             "configuration", "python", "kernels", "detector", "heat", "clock", "disk", "model", "memory",
-            "grammar", "microphone", "broker",
+            "grammar", "microphone", "feedback", "broker",
         ]  # fmt: skip
         assert all(line.startswith(("ok    ", "warn  ", "fail  ", "      -> ")) for line in lines)
         assert done.returncode == ("fail" in done.stdout.decode())
@@ -282,6 +282,23 @@ class TestConfigured:
         assert (check.state, check.text) == ("warn", "another program uses it")
         silent = Config(audio=AudioConfig(enabled=False))
         assert doctor.microphone(silent, NO_ROOT, FakePortAudio()).state == "ok"
+
+    def test_feedback(self, tmp_path: Path) -> None:
+        """Programs and light are there; nothing is run, nothing shines."""
+        assert doctor.feedback(Config(), NO_ROOT).text == "none"
+        FakeLed(tmp_path / "sys" / "class" / "leds" / "ring")
+        told = FeedbackConfig(run="touch 'ran {kind}'", led="ring")
+        check = doctor.feedback(Config(feedback=told), tmp_path)
+        assert (check.state, check.text) == ("ok", "run touch, led ring")
+        assert (tmp_path / "sys" / "class" / "leds" / "ring" / "brightness").read_text() == "1\n"
+        for wrong, said in (
+            (FeedbackConfig(say="absent-program --stdin"), "no program 'absent-program'"),
+            (FeedbackConfig(led="bulb"), "this machine has ring"),
+        ):
+            found = patiently("f", lambda wrong=wrong: doctor.feedback(Config(feedback=wrong), tmp_path))  # type: ignore[misc]
+            assert found.state == "fail"
+            assert said in found.text
+            assert found.remedy
 
 
 class TestBroker:

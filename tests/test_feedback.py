@@ -25,7 +25,7 @@ from edgevoice.config import Config, FeedbackConfig, WakeConfig, load
 from edgevoice.errors import ConfigError, UsageError
 from edgevoice.events import Interpretation
 from edgevoice.feedback import Feedback
-from edgevoice.testing import Broker, Subscriber
+from edgevoice.testing import Broker, FakeLed, Subscriber
 from tests import schemas
 from tests.conftest import running, wait_until
 from tests.results import ACCEPTED
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgevoice.events import Samples
-    from tests.conftest import Edgevoice
+    from tests.conftest import Edgevoice, Sample
 
 WRITE: Final = "import sys; open(sys.argv[1], 'a').write(repr((sys.argv[2:], sys.stdin.read())) + '\\n')"
 LANGUAGES: Final = ("de", "en", "es", "fr", "it", "nl", "pt")
@@ -194,6 +194,75 @@ class TestWhat:
             assert set(of_language) == set(texts["en"])
             with_place = {name for name in of_language if "{text}" in of_language[name]}
             assert with_place == {"did_you_mean", "two_meanings"}
+
+
+class TestSilent:
+    """What makes no sound is told more."""
+
+    @staticmethod
+    @contextmanager
+    def house(folder: Path, mode: Any = "always") -> Iterator[House]:
+        """One with nothing but such a program."""
+        silent = FeedbackConfig(run=command(WRITE, folder / "log", "{kind}"))
+        with house(folder, feedback=silent, wake=WakeConfig(mode=mode, phrase="computer")) as it:
+            yield it
+
+    def wait_for(self, it: House, kind: str) -> None:
+        """Wait until that is the last it was told: a program takes a while."""
+        wait_until(lambda: bool(it.told) and it.told[-1][0] == [kind])
+
+    def test_states(self, tmp_path: Path) -> None:
+        """Somebody is heard, and that is over; what became of it says so, too."""
+        with self.house(tmp_path) as it:
+            for state, told in (("speech", "hearing"), ("recognising", "hearing"), ("listening", "idle")):
+                it.feedback.set_state(state)  # type: ignore[arg-type]
+                self.wait_for(it, told)
+            it.feedback.set_state("speech")
+            self.wait_for(it, "hearing")
+            it.feedback.tell(ACCEPTED)
+            it.feedback.set_state("listening")
+            self.wait_for(it, "accepted")
+            for state, told in (("muted", "muted"), ("lost", "lost"), ("listening", "found")):
+                it.feedback.set_state(state)  # type: ignore[arg-type]
+                self.wait_for(it, told)
+            assert [arguments[0] for arguments, _ in it.told] == [
+                "hearing", "idle", "hearing", "accepted", "muted", "lost", "found",
+            ]  # fmt: skip
+
+    def test_with_always(self, tmp_path: Path) -> None:
+        """It is told what is refused, too; there is no sound that a television could cause."""
+        with self.house(tmp_path) as it:
+            it.feedback.tell(UNSURE)
+            self.wait_for(it, "refused")
+            it.feedback.tell(replace(UNSURE, reason="no_speech"))
+            it.feedback.tell(replace(UNSURE, reason="elsewhere"))
+            assert it.published == []
+
+    def test_who_is_waited_for(self, tmp_path: Path) -> None:
+        """From a push of the button on, or the wake word alone, until it was said or too late."""
+        with self.house(tmp_path, "phrase") as it:
+            it.attention.listen(5.0)
+            self.wait_for(it, "hearing")
+            assert it.attention.take(1.0, 2.0)
+            self.wait_for(it, "idle")
+            it.attention.listen(5.0)
+            self.wait_for(it, "hearing")
+            it.feedback.set_state("muted")
+            self.wait_for(it, "muted")
+            it.feedback.set_state("listening")
+            self.wait_for(it, "hearing")
+            it.attention.hears(5.1)
+            self.wait_for(it, "idle")
+
+    def test_it_is_listened_meanwhile(self, tmp_path: Path) -> None:
+        """What makes no sound makes nobody deaf."""
+        slow = FeedbackConfig(
+            run=command(f"import time; open({str(tmp_path / 'on')!r}, 'w'); time.sleep(0.5)")
+        )
+        with house(tmp_path, feedback=slow) as it:
+            it.feedback.set_state("speech")
+            wait_until((tmp_path / "on").exists)
+            assert it.attention.hears(1.0)
 
 
 class TestPrograms:
@@ -378,3 +447,45 @@ def test_service(
     assert [message.json()["again"] for message in told] == [False, True]
     assert [message.json()["utterance_id"] for message in told] == [intents[0]["utterance_id"]] * 2
     assert len(intents) == 1
+
+
+def test_service_shows_it(
+    child_environment: dict[str, str], tmp_path: Path, speech: Samples, samples: tuple[Sample, ...]
+) -> None:
+    """With everything heard, as by default: light while somebody speaks, and then what became of it.
+
+    The sound comes at the pace at which it is spoken.
+    """
+    refused = next(each for each in samples if each.path.stem == "refused-washing-machine").read()
+    with FakeLed(tmp_path / "ring") as led:
+        log = tmp_path / "log"
+        run = json.dumps(command(WRITE, log, "{kind}"))
+        config = tmp_path / "edgevoice.yaml"
+        config.write_text(f"feedback: {{led: ./ring, run: {run}}}\nmodel: {{threads: 1}}\n")
+        with running(child_environment, "run", "--config", config, "--input", "-") as service:
+            assert service.stdin is not None
+            wait_until(lambda: led.brightness == 0, 30)
+            led.changes.clear()
+            spoken = np.concatenate([room(0.3), speech, room(1.2), refused, room(2.2)])
+            for at in range(0, len(spoken), 1600):
+                service.stdin.write(pcm(spoken[at : at + 1600]))
+                service.stdin.flush()
+                time.sleep(0.1)
+            service.stdin.close()
+            assert service.wait(20) == 0
+        flashes = led.flashes()
+    heard = [flashes[0], flashes[2]]
+    assert all(each > 0.5 for each in heard), flashes
+    assert len(flashes) == 6, flashes  # and one that lasts, then three short ones
+    assert flashes[1] == pytest.approx(0.4, abs=0.1)
+    assert led.brightness == 0
+    kinds = [eval(line)[0][0] for line in log.read_text().splitlines()]  # noqa: S307 - our own
+    assert kinds == ["hearing", "accepted", "hearing", "refused"]
+
+
+def test_an_led_that_is_not_there(edgevoice: Edgevoice, tmp_path: Path, samples: tuple[Sample, ...]) -> None:
+    """The service says so, and ends: it would be dark for ever."""
+    config = tmp_path / "edgevoice.yaml"
+    config.write_text("feedback: {led: ./ring}\n")
+    done = edgevoice("run", "--config", config, "--input", samples[0].path)
+    assert (done.returncode, b"there is no" in done.stderr) == (2, True)
