@@ -52,6 +52,7 @@ class Recorder(Watcher):
         self._track: deque[tuple[int, float, float]] = deque(maxlen=_MAX_TRACK)
         self._recognitions: deque[dict[str, Any]] = deque(maxlen=_MAX_RECOGNITIONS)
         self._began_s = 0.0
+        _model_sha256(config.model.name)  # now, while nobody waits: a file without a stamp is read for it
 
     def scored(self, scored: ScoredFrame) -> None:
         """Take a frame, in the listener's thread."""

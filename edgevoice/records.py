@@ -4,7 +4,8 @@
 
 An ID is the time of the utterance, so that names sort by it. The JSON is written last, each file under
 another name first: what has a JSON is whole. What is older than it may be, or too much, is removed after each
-write, and so is what an interrupted one left behind. What somebody has labelled lies in FOLDER/labelled, with
+write and once an hour, and so is what an interrupted one left behind; when the disk is full, the oldest make
+room for the newest. What somebody has labelled lies in FOLDER/labelled, with
 a manifest for `edgevoice eval`, and stays until it is purged.
 """
 
@@ -57,6 +58,10 @@ _PART: Final = ".part"
 _WAITING: Final = 8  # records; one is written in some ms, or the disk does not take them
 _DAY_S: Final = 86_400.0
 _CLOSE_S: Final = 2.0
+_TIDY_S: Final = 3600.0  # the shortest max_age_days are a quarter of an hour, the usual ones days
+_INTERRUPTED_S: Final = 60.0  # what has been written for so long is written by nobody any more
+_BESIDE_BYTES: Final = 20_000  # of room for folders and rounding to blocks
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 _OWN_FILE, _OWN_FOLDER = 0o600, 0o700
 _MAX_JSON_BYTES: Final = 1_000_000  # a record of 15 s has some 20,000
 
@@ -94,21 +99,39 @@ class Folder:
     # ---- writing ----
 
     def write(self, record: Record) -> None:
-        """Keep a record, and remove what is too old or too much.
+        """Keep a record, and remove what is too old or too much, or in the way of it on a full disk.
 
         Raises:
             OSError: it cannot be written; nothing of it is left, and the others are whole.
         """
         self.path.mkdir(mode=_OWN_FOLDER, parents=True, exist_ok=True)
-        fields = record.fields
+        files = {".flac": flac(record.samples)} if record.samples is not None else {}
+        files[".json"] = _json(record.fields)
         try:
-            if record.samples is not None:
-                _write(self.path / f"{record.record_id}.flac", flac(record.samples))
-            _write(self.path / f"{record.record_id}.json", _json(fields))
-        except BaseException:
-            self._remove(record.record_id)
-            raise
+            self._write(record.record_id, files)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            self._make_room(sum(map(len, files.values())))
+            self._write(record.record_id, files)
         self.tidy()
+
+    def _write(self, record_id: str, files: dict[str, bytes]) -> None:
+        try:
+            for suffix, data in files.items():
+                _write(self.path / f"{record_id}{suffix}", data)
+        except BaseException:
+            self._remove(record_id)
+            raise
+
+    def _make_room(self, size_bytes: int) -> None:
+        """Remove the oldest for as much as is needed, and no more: others may have filled the disk."""
+        missing_bytes = size_bytes + _BESIDE_BYTES
+        for record_id, files in sorted(self._files().items()):
+            if missing_bytes <= 0:
+                return
+            self._remove(record_id)
+            missing_bytes -= sum(status.st_size for _, status in files)
 
     def tidy(self) -> None:
         """Remove what is too old or too much, and what an interrupted write left behind."""
@@ -127,10 +150,11 @@ class Folder:
                 and max(status.st_mtime for _, status in files) >= oldest_s
             ):
                 self._remove(record_id)
-        for part in self.path.glob(f".*{_PART}"):
-            with contextlib.suppress(OSError):
-                if part.stat().st_mtime < time.time() - 60:  # of who was interrupted, not of another one
-                    part.unlink()
+        for place in (self.path, self.path / LABELLED):
+            for part in place.glob(f".*{_PART}"):
+                with contextlib.suppress(OSError):
+                    if part.stat().st_mtime < time.time() - _INTERRUPTED_S:
+                        part.unlink()
 
     def purge(self, ids: Iterable[str] | None = None) -> int:
         """Remove records, by default all, also what is labelled; return how many."""
@@ -270,11 +294,19 @@ class Keeper:
         self._thread.join(_CLOSE_S)
 
     def _run(self) -> None:
-        while (record := self._records.get()) is not None:
+        while True:
+            try:
+                record = self._records.get(timeout=_TIDY_S)
+            except queue.Empty:
+                self._tidy()
+                continue
+            if record is None:
+                return
             try:
                 self._write(record)
             except Exception as error:  # noqa: BLE001 - a record is no reason to end
                 self._lose(str(error))
+                self._tidy()  # what is too old must go, whether or not there is something newer
             else:
                 self.kept += 1
                 if self._failure is not None:
@@ -296,6 +328,10 @@ class Keeper:
             )  # fmt: skip
             self._folder = Folder(ram, in_ram(self._config))
             self._folder.write(record)
+
+    def _tidy(self) -> None:
+        with contextlib.suppress(OSError):  # which is told of when there is something to be kept
+            self._folder.tidy()
 
     def _lose(self, why: str) -> None:
         self.lost += 1

@@ -1,4 +1,4 @@
-"""Run the engine for long: memory, reloads, random tests, fuzzers, threads, wheels, ARM, packages, formats.
+"""Run the engine for long: memory, reloads, random tests, fuzzers, threads, records, wheels, ARM, ...
 
     make soak                                       everything, some 20 minutes on an idle machine
     .venv/bin/python scripts/soak.py --short        everything, a twentieth of it
@@ -49,6 +49,7 @@ GRAMMARS_S: Final = 300
 THREADS_S: Final = 60.0
 TRANSCRIPTIONS: Final = 10_000
 LOADS: Final = 1_000
+RECORDS: Final = 10_000  # on each kind of disk
 _RARELY: Final = 0.1
 
 MAX_GROWTH_MB: Final = 32.0
@@ -100,6 +101,7 @@ def main() -> int:
         "threads": threads,
         "binding": binding,
         "races": races,
+        "records": records,
         "wheels": wheels,
         "arm": arm,
         "deb": deb,
@@ -272,6 +274,12 @@ def binding(share: float) -> str:
 def races(_: float) -> str:
     """Run the C++ tests with threads under ThreadSanitizer: eight on four transcribers of one model, ..."""
     return _run([sys.executable, "build_native.py", "--sanitize", "thread"], {}).strip().replace("\n", "; ")
+
+
+def records(share: float) -> str:
+    """Keep utterances on a full disk, on a read-only one, and while whoever writes is killed."""
+    script = [sys.executable, "scripts/records.py", "--utterances", str(round(RECORDS * share))]
+    return _run(script, {}).strip().replace("\n", "; ")
 
 
 def wheels(_: float) -> str:

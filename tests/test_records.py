@@ -19,6 +19,7 @@ from edgevoice import audio, records
 from edgevoice.config import RecordsConfig
 from edgevoice.errors import UsageError
 from edgevoice.records import Folder, Keeper, Record
+from tests.conftest import wait_until
 
 CONFIG = RecordsConfig(keep=3)
 DAY_S = 86_400
@@ -100,10 +101,15 @@ def test_what_an_interrupted_write_left_behind_is_removed(tmp_path: Path) -> Non
     part = tmp_path / f".{record(2).record_id}.json.part"
     part.write_bytes(b"{")
     os.utime(part, (0, time.time() - 100))
+    folder.write(record(4))
+    labelled = folder.label(record(4).record_id, "Order", {}) / f".{record(4).record_id}.flac.part"
+    labelled.touch()
+    os.utime(labelled, (0, time.time() - 100))
+    folder.purge([record(4).record_id])
     other = tmp_path / "notes.txt"
     other.write_text("not ours")
     folder.write(record(3))
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".flac", ".json", ".txt"]
+    assert sorted(path.suffix for path in tmp_path.rglob("*") if path.is_file()) == [".flac", ".json", ".txt"]
 
 
 WRITER = """
@@ -163,6 +169,110 @@ def test_a_disk_that_takes_nothing_loses_records_and_nothing_else(tmp_path: Path
     assert done.stderr.count("records cannot be kept") == 1, "said once, not with each utterance"
     assert Folder(tmp_path, CONFIG).ids() == [record(1).record_id, record(4).record_id]
     assert len(list(tmp_path.iterdir())) == 4, "nothing is left of what failed"
+
+
+OWN_DISKS = ["unshare", "--map-root-user", "--mount"]
+"""Disks that a child mounts after this nobody else sees, and they are gone with it."""
+
+needs_disks = pytest.mark.skipif(
+    subprocess.run([*OWN_DISKS, "true"], capture_output=True, check=False).returncode != 0,
+    reason="nothing can be mounted here",
+)
+
+DISK = """
+import os, subprocess, sys, time
+from pathlib import Path
+from edgevoice import records
+from edgevoice.config import RecordsConfig
+from edgevoice.records import Folder, Keeper
+from tests.test_records import record
+disk = Path(sys.argv[1])
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk)], check=True)
+config = RecordsConfig(keep=1000, folder=disk / "records")
+keeper = Keeper(config)
+def keep(*numbers):
+    for number in numbers:
+        done = keeper.kept + keeper.lost
+        keeper.keep(record(number, seconds=2))
+        while keeper.kept + keeper.lost == done: time.sleep(0.001)
+def whole(folder):
+    return [folder.read(name).samples is not None for name in folder.ids()]
+"""
+
+FULL_DISK = f"""{DISK}
+filler = os.open(disk / "filler", os.O_CREAT | os.O_WRONLY)
+try:
+    while os.write(filler, bytes(4096)): pass
+except OSError: pass
+keep(1, 2)
+os.truncate(disk / "filler", 4096)
+keep(*range(3, 40))
+folder = Folder(disk / "records", config)
+files, ids = list(folder.path.iterdir()), folder.ids()
+print(keeper.kept, keeper.lost, all(whole(folder)), ids[-1], len(files) - 2 * len(ids))
+"""
+
+READ_ONLY_DISK = f"""{DISK}
+keep(1, 2)
+subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+keep(3, 4, 5)
+before, memory = Folder(disk / "records", config), Folder(records.ram_folder(), config)
+print(keeper.kept, keeper.lost, whole(before), whole(memory))
+"""
+
+
+def on_a_disk(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    disk, memory = folder / "disk", folder / "memory"
+    disk.mkdir()
+    memory.mkdir()
+    return subprocess.run(
+        [*OWN_DISKS, sys.executable, "-c", script, str(disk)],
+        env={**os.environ, "RUNTIME_DIRECTORY": str(memory)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+
+
+@needs_disks
+def test_on_a_full_disk_the_oldest_make_room(tmp_path: Path) -> None:
+    """Without any of its own nothing can be kept; with them the newest always is."""
+    done = on_a_disk(FULL_DISK, tmp_path)
+    assert done.stdout.split() == ["37", "2", "True", record(39).record_id, "0"]
+    assert done.stderr.count("records cannot be kept") == 1
+
+
+@needs_disks
+def test_a_disk_that_becomes_read_only_is_left_as_it_is(tmp_path: Path) -> None:
+    done = on_a_disk(READ_ONLY_DISK, tmp_path)
+    assert done.stdout.strip() == "5 0 [True, True] [True, True, True]"
+    assert done.stderr.count("kept in memory") == 1
+
+
+def test_what_is_too_old_goes_though_nothing_new_can_be_kept(tmp_path: Path) -> None:
+    """Nor has anything to be said for it to go."""
+    folder = Folder(tmp_path, CONFIG)
+    folder.write(record(1))
+    for path in tmp_path.iterdir():
+        os.utime(path, (0, time.time() - 8 * DAY_S))
+    (tmp_path / f".{record(2).record_id}.flac.part").mkdir()  # nothing can be written there
+    keeper = Keeper(replace(CONFIG, folder=tmp_path))
+    keeper.keep(record(2))
+    keeper.close()
+    assert (keeper.kept, keeper.lost) == (0, 1)
+    assert folder.ids() == []
+
+
+def test_it_is_tidied_once_in_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "_TIDY_S", 0.05)
+    folder = Folder(tmp_path, CONFIG)
+    folder.write(record(1))
+    for path in tmp_path.iterdir():
+        os.utime(path, (0, time.time() - 8 * DAY_S))
+    keeper = Keeper(replace(CONFIG, folder=tmp_path))
+    wait_until(lambda: not folder.ids())
+    keeper.close()
 
 
 def test_a_folder_that_cannot_be_written_is_one_in_memory_instead(
