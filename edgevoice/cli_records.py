@@ -51,7 +51,8 @@ def show(options: argparse.Namespace, config: Config) -> None:
         return
     console = Console(highlight=False)
     fields, result = record.fields, record.fields["result"]
-    console.print(Text(f"{record.record_id}  {result['time']}", "bold"))
+    over = ", over Wyoming" if fields.get("source") == "wyoming" else ""
+    console.print(Text(f"{record.record_id}  {result['time']}{over}", "bold"))
     console.print(_outcome(result), Text(f" {result['text'] or ''}"))
     if result["reason"]:
         words = REASONS[result["reason"]]

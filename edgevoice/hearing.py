@@ -15,15 +15,23 @@ from edgevoice.endpoint import Endpointer, EndpointOptions
 from edgevoice.vad import Vad
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-    from edgevoice.events import Frame, Samples, Utterance
+    from edgevoice.events import Frame, Samples, ScoredFrame, Utterance
 
 
 class Hearing:
-    """One request. Its methods may be called from several threads, one after the other."""
+    """One request. Its methods may be called from several threads, one after the other.
 
-    def __init__(self, options: EndpointOptions) -> None:
+    Args:
+        options: when speech begins and ends.
+        on_scored: told each frame.
+    """
+
+    def __init__(
+        self, options: EndpointOptions, on_scored: Callable[[ScoredFrame], None] = lambda _: None
+    ) -> None:
+        self._on_scored = on_scored
         self._vad = Vad()
         self._endpointer = Endpointer(options)
         self._framer = Framer()
@@ -51,8 +59,13 @@ class Hearing:
         return [each for each in [*found, last] if each is not None and each.end_reason != "pause"]
 
     def _hear(self, frames: Iterable[Frame]) -> list[Utterance]:
-        found = (self._endpointer.push(self._vad.score(frame)) for frame in frames)
-        return [each for each in found if each is not None]
+        found: list[Utterance] = []
+        for frame in frames:
+            scored = self._vad.score(frame)
+            self._on_scored(scored)
+            if (utterance := self._endpointer.push(scored)) is not None:
+                found.append(utterance)
+        return found
 
     def close(self) -> None:
         """Release the detector; may be called twice."""

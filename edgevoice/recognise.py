@@ -272,14 +272,16 @@ class Recogniser:
         with self._changing:
             self._decoding.session.cancel()
 
-    def result(self, answer: Answer, utterance: Utterance) -> Result:
+    def result(self, answer: Answer, utterance: Utterance, *, explain: bool = True) -> Result:
         """Return the accepted intent or the refusal for an utterance that has ended with this answer.
 
-        To be called before the next recognition: a refusal is explained by what the session still holds.
+        To be called before the next recognition, or without `explain`: a refusal is explained by what the
+        session still holds.
         """
         decision, timings = answer.decision, replace(answer.timings, vad=utterance.vad_ms)
         heard = decision.written if decision.reason else None
-        if decision.reason not in (None, "too_long", "overload", "timeout") and heard is None:
+        explicable = explain and decision.reason not in (None, "too_long", "overload", "timeout")
+        if explicable and heard is None:
             started = time.perf_counter()
             with contextlib.suppress(CancelledError):
                 heard = self.heard()

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
@@ -34,6 +34,9 @@ _FRAME_S: Final = FRAME_SAMPLES / SAMPLE_RATE_HZ
 _MAX_TRACK: Final = 1_000  # frames, 32 s: the longest utterance and the silence that ends it
 _MAX_RECOGNITIONS: Final = 100  # of one utterance; each needs a pause of its own
 
+Source = Literal["microphone", "wyoming"]
+"""Of the house, or of a browser or a file in its place; or of a satellite."""
+
 
 class Recorder(Watcher):
     """Makes a record of each utterance.
@@ -42,12 +45,20 @@ class Recorder(Watcher):
         config: names the site, and says whether the sound is kept.
         recogniser: has grammar and model.
         keep: takes the records, in the caller's thread of the pipeline, and returns at once.
+        source: where the sound comes from.
     """
 
-    def __init__(self, config: Config, recogniser: Recogniser, keep: Callable[[Record], None]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        recogniser: Recogniser,
+        keep: Callable[[Record], None],
+        source: Source = "microphone",
+    ) -> None:
         self._config = config
         self._recogniser = recogniser
         self._keep = keep
+        self._source = source
         self._lock = threading.Lock()  # guards the track, which the listener's thread writes
         self._track: deque[tuple[int, float, float]] = deque(maxlen=_MAX_TRACK)
         self._recognitions: deque[dict[str, Any]] = deque(maxlen=_MAX_RECOGNITIONS)
@@ -106,6 +117,7 @@ class Recorder(Watcher):
         fields = {
             "format": FORMAT,
             "id": name,
+            "source": self._source,
             "result": result_fields(result, self._config.site),
             "utterance": _utterance(utterance),
             "track": {

@@ -96,8 +96,11 @@ def replay(record: Record, recogniser: Recogniser, config: Config) -> Replay:
             "with records.audio: true later ones can"
         )
     recogniser.active.ask(intents)
-    answer = recogniser.recognise(utterance)
-    recogniser.active.begin()  # what one record asks back, the next does not answer
+    try:
+        answer = recogniser.recognise(utterance)
+    finally:
+        recogniser.active.ask(None)
+        recogniser.active.begin()  # what one record asks back, the next does not answer
     if answer is None:
         raise UsageError(f"record {record.record_id} was cancelled")
     result = recogniser.result(answer, utterance)

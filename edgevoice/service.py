@@ -50,11 +50,12 @@ if TYPE_CHECKING:
     from edgevoice.publish import State
     from edgevoice.recognise import Recogniser
     from edgevoice.records import Record
-    from edgevoice.watchdog import Works
+    from edgevoice.wyoming_server import WyomingServer
 
     OnResult = Callable[[Result], None]
     OnState = Callable[[State], None]
     OnGrammar = Callable[[dict[str, object]], None]
+    OnRecord = Callable[[Record], None]
 
 _log = logging.getLogger(__name__)
 _What = TypeVar("_What")
@@ -92,12 +93,14 @@ def run(
     with heard(), closing(publisher) if publisher else nullcontext():
         with ExitStack() as stack:
             pipeline = stack.enter_context(closing(Pipeline(config, grammar)))
+            keepers = stack.enter_context(_keeping(config, figures))
             others, wyoming = stack.enter_context(
                 _wyoming(
                     config,
                     pipeline.recogniser,
                     grammar,
                     alone=sources is None and config.web.listen is None,  # a browser may be a microphone
+                    keep=_each(keepers) if config.records.keep or config.web.listen else None,
                 )
             )
             watchdog = Watchdog(Notifier(), progress(config, pipeline, others, wyoming), publisher)
@@ -123,7 +126,7 @@ def run(
                 stack.enter_context(_reporting(config, publisher, figures))
                 offer = stack.enter_context(_serving(config, publisher, pipeline, commands, told))
             commands.floor = Floor()
-            watch = stack.enter_context(_watching(config, pipeline, figures, commands, told))
+            watch = stack.enter_context(_watching(config, pipeline, figures, commands, told, keepers=keepers))
             stack.enter_context(watchdog)
             on_state = _each(told.states)
             turns = stack.enter_context(closing(commands.floor.turns(sources(on_state) if sources else None)))
@@ -238,18 +241,17 @@ def _results(
 
 @contextmanager
 def _watching(
-    config: Config, pipeline: Pipeline, figures: Figures, commands: Commands, told: _Told
+    config: Config,
+    pipeline: Pipeline,
+    figures: Figures,
+    commands: Commands,
+    told: _Told,
+    *,
+    keepers: list[OnRecord],
 ) -> Iterator[Watcher | None]:
-    """Keep records of what is heard, and show it, while a block runs, if that is configured."""
-    keepers: list[Callable[[Record], None]] = []
+    """Show what is heard, and have records made of it, while a block runs, if that is configured."""
     watchers: list[Watcher] = []
     with ExitStack() as stack:
-        if config.records.keep:
-            from edgevoice.records import Keeper  # noqa: PLC0415 - most keep none
-
-            keeper = stack.enter_context(closing(Keeper(config.records)))
-            figures.watch("records", keeper.figures)
-            keepers.append(keeper.keep)
         if config.web.listen is not None:
             from edgevoice.web_server import serving  # noqa: PLC0415 - it takes 10 MB
 
@@ -268,15 +270,33 @@ def _watching(
         yield Watchers(watchers) if watchers else None
 
 
+@contextmanager
+def _keeping(config: Config, figures: Figures) -> Iterator[list[OnRecord]]:
+    """Give a block who takes records; others may join them."""
+    if not config.records.keep:
+        yield []
+        return
+    from edgevoice.records import Keeper  # noqa: PLC0415 - most keep none
+
+    with closing(Keeper(config.records)) as keeper:
+        figures.watch("records", keeper.figures)
+        yield [keeper.keep]
+
+
 def _wyoming(
-    config: Config, recogniser: Recogniser, grammar: Path | None, *, alone: bool
-) -> AbstractContextManager[tuple[list[Recogniser], Works | None]]:
+    config: Config,
+    recogniser: Recogniser,
+    grammar: Path | None,
+    *,
+    alone: bool,
+    keep: OnRecord | None,
+) -> AbstractContextManager[tuple[list[Recogniser], WyomingServer | None]]:
     """Serve while a block runs, if that is configured."""
     if config.wyoming.listen is None:
         return nullcontext(([], None))
     from edgevoice.wyoming_server import serving  # noqa: PLC0415 - with asyncio, a tenth of a second
 
-    return serving(config, recogniser, grammar, alone=alone)
+    return serving(config, recogniser, grammar, alone=alone, keep=keep)
 
 
 @contextmanager

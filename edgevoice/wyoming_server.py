@@ -14,6 +14,7 @@ The way of one request:
    (turns.py). If speech goes on, that is dropped.
 4. With audio-stop the answer is there already, or has its turn now. It is sent by a task of its own, so the
    connection goes on being read.
+5. When nobody waits, a record is made of it, if these are kept (recorder.py).
 
 Nothing is published over MQTT: who asked here acts on the answer.
 """
@@ -55,6 +56,7 @@ from edgevoice.grammar import ALONE
 from edgevoice.hearing import Hearing
 from edgevoice.pipeline import endpoint_options
 from edgevoice.recognise import Recogniser
+from edgevoice.recorder import Recorder
 from edgevoice.repair import differ
 from edgevoice.turns import Job, Turns
 from edgevoice.wyoming_events import MAX_HEADER_BYTES, AudioFormat, Decoder, read_event, text_of
@@ -66,6 +68,8 @@ if TYPE_CHECKING:
 
     from edgevoice.config import Config
     from edgevoice.events import Utterance
+    from edgevoice.recognise import Answer
+    from edgevoice.records import Record
 
 _log = logging.getLogger(__name__)
 _Part = TypeVar("_Part")
@@ -86,6 +90,7 @@ _PIECE_S: Final = (
     0.5  # so that nobody's sound waits long for another's: 1 ms of work, some 16 on a small board
 )
 _AHEAD_S: Final = 10.0  # that a stream may be ahead of the clock: what a satellite has kept for us
+_MAX_RECORDS: Final = 4  # that wait to be made, with their sound; more are asked for than anybody looks at
 _BEAT_S: Final = 2.0  # between two signs of life
 _IDLE_S: Final = 60.0  # between requests; who needs it again connects again
 _ANSWER_S: Final = 240.0  # until a reply: the turns of all others, and their time-out, may come first
@@ -100,7 +105,12 @@ _OPEN_WAKE_WORD: Final = Attribution("openWakeWord", "https://github.com/dscripk
 
 @contextmanager
 def serving(
-    config: Config, recogniser: Recogniser, grammar: Path | None, *, alone: bool
+    config: Config,
+    recogniser: Recogniser,
+    grammar: Path | None,
+    *,
+    alone: bool,
+    keep: Callable[[Record], None] | None,
 ) -> Iterator[tuple[list[Recogniser], WyomingServer]]:
     """Serve while the block runs, and give it the recognisers that were made for it, and the server.
 
@@ -110,6 +120,7 @@ def serving(
         grammar: a grammar file in place of the configured one.
         alone: there is no microphone, so its recogniser can be used. Otherwise each has its own, which takes
             40 MB, and the model is shared.
+        keep: as for WyomingServer.
 
     Raises:
         NetworkError: the address cannot be listened on.
@@ -118,7 +129,7 @@ def serving(
         made: list[Recogniser] = []
         if not alone:
             made.append(stack.enter_context(closing(Recogniser(config, grammar, recogniser.model))))
-        server = stack.enter_context(closing(WyomingServer(config, made[0] if made else recogniser)))
+        server = stack.enter_context(closing(WyomingServer(config, made[0] if made else recogniser, keep)))
         yield made, server
 
 
@@ -128,13 +139,16 @@ class WyomingServer:
     Args:
         config: with wyoming.listen.
         recogniser: of its own; nobody else may recognise with it.
+        keep: given a record of what was heard, in the engine's thread; None: none are made.
 
     Raises:
         NetworkError: the address cannot be listened on.
         ConfigError: it is to be announced, and what that needs is not installed.
     """
 
-    def __init__(self, config: Config, recogniser: Recogniser) -> None:
+    def __init__(
+        self, config: Config, recogniser: Recogniser, keep: Callable[[Record], None] | None = None
+    ) -> None:
         if config.wyoming.announce:
             announce.check_installed()
         self._config = config
@@ -149,7 +163,7 @@ class WyomingServer:
         self.port: Final = None if address.startswith("unix:") else int(self._socket.getsockname()[1])
         """That is listened on; None for unix://."""
         self._path = Path(address.removeprefix("unix://")) if self.port is None else None
-        self._engine = _Engine(config, recogniser)
+        self._engine = _Engine(config, recogniser, keep)
         self.busy_since_s = time.monotonic()
         """When its loop and the thread that finds speech were last seen to go on; they always do."""
         self._loop = asyncio.new_event_loop()
@@ -226,10 +240,22 @@ class WyomingServer:
         ears.shutdown(wait=False)
 
 
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What an utterance was taken for."""
+
+    text: str
+    """For the transcript; "": nothing for us."""
+
+    answer: Answer
+    heard: str | None
+    """What Whisper hears in it, if that was asked for."""
+
+
 class _Engine:
     """What the clients share: the recogniser, and what they may know about it."""
 
-    def __init__(self, config: Config, recogniser: Recogniser) -> None:
+    def __init__(self, config: Config, recogniser: Recogniser, keep: Callable[[Record], None] | None) -> None:
         # A pause ends nothing before the longest silence has: the client says when the command is over.
         endpoint = config.endpoint
         longest_ms = max(endpoint.finished_ms, endpoint.silence_ms, endpoint.unfinished_ms)
@@ -237,6 +263,9 @@ class _Engine:
         self.cancel = recogniser.cancel
         self._config = config
         self._recogniser = recogniser
+        self._last: Answer | None = None  # of which the session still knows
+        self.keep = keep
+        self.records = 0  # that wait to be made
         self._complained_s = -_COMPLAIN_S
         self.wake_model = config.wake.model if config.wake.mode == "model" else None
         self.watches = 0  # that are open
@@ -265,14 +294,25 @@ class _Engine:
             wake=wake,
         )
 
-    def transcribe(self, utterance: Utterance) -> str | None:
-        """Return what was said, in the engine's thread; "": nothing for us. None: cancelled."""
+    def recorder(self) -> Recorder | None:
+        """Return what makes records of a stream; None: none are kept."""
+        keep = self.keep
+        return None if keep is None else Recorder(self._config, self._recogniser, keep, "wyoming")
+
+    def transcribe(self, utterance: Utterance, recorder: Recorder | None) -> _Said | None:
+        """Return what was said, in the engine's thread. None: cancelled."""
         started_s = time.perf_counter()
-        answer = self._recogniser.recognise(utterance)
+        if recorder is not None:
+            recorder.recognising(utterance)
+        answer = self._last = self._recogniser.recognise(utterance)
         if answer is None:
+            if recorder is not None:
+                recorder.cancelled()
             return None
+        if recorder is not None:
+            recorder.answered(answer)
         decision, meaning = answer.decision, answer.decision.meaning
-        text = ""
+        text, heard = "", None
         if decision.reason is None and meaning is not None:
             text = "" if meaning.intent == ALONE else meaning.text
         elif decision.reason in ("out_of_grammar", "low_confidence", "ambiguous"):
@@ -280,7 +320,7 @@ class _Engine:
                 text = decision.written or (meaning.text if meaning else "")
             elif self._config.wyoming.refused == "heard":
                 try:
-                    text = self._recogniser.heard() or ""
+                    text = heard = self._recogniser.heard() or ""
                 except CancelledError:
                     return None
         _log.info(
@@ -291,7 +331,20 @@ class _Engine:
             (time.perf_counter() - started_s) * 1000,
             len(utterance.samples) / SAMPLE_RATE_HZ,
         )
-        return text.strip()
+        return _Said(text.strip(), answer, heard)
+
+    def record(self, recorder: Recorder, utterance: Utterance, said: _Said) -> bool:
+        """Make the record of an utterance that was answered, in the engine's thread."""
+        answer, meaning = said.answer, said.answer.decision.meaning
+        if answer.decision.reason is None and meaning is not None and meaning.intent == ALONE:
+            return False
+        explain = self._last is answer and said.heard is None
+        result = self._recogniser.result(answer, utterance, explain=explain)
+        self._recogniser.active.begin()  # nobody can answer a question here
+        if said.heard is not None:
+            result = replace(result, heard=said.heard)
+        recorder.decided(utterance, answer, result)
+        return True
 
     def understand(self, text: str, context: dict[str, Any] | None) -> Event:
         """Return the meaning of a text, in the engine's thread."""
@@ -320,10 +373,11 @@ class _Request:
     decoder: Decoder
     hearing: Hearing
     context: dict[str, Any] | None
-    answers: list[Job[str]] = field(default_factory=list)
+    recorder: Recorder | None
+    answers: list[Job[_Said]] = field(default_factory=list)
     """One for each utterance that has ended."""
 
-    guess: tuple[Utterance, Job[str]] | None = None
+    guess: tuple[Utterance, Job[_Said]] | None = None
     """At what is being said."""
 
     cut: bool = False
@@ -456,8 +510,9 @@ class _Client:
             await self._begin_watch(audio, self._engine.wake_model)
             return
         await self._answered()  # a client has one answer at a time
-        decoder = Decoder(audio)
-        self._request = _Request(audio, decoder, Hearing(self._engine.options), self._context)
+        recorder = self._engine.recorder()
+        hearing = Hearing(self._engine.options, recorder.scored if recorder else lambda _: None)
+        self._request = _Request(audio, Decoder(audio), hearing, self._context, recorder)
 
     async def _hear(self, event: Event) -> None:
         audio = AudioFormat.of(event)
@@ -517,7 +572,9 @@ class _Client:
         self._reply = asyncio.create_task(
             self._answer(
                 request.answers,
-                lambda texts: Transcript(" ".join(filter(None, texts)), request.context, language).event(),
+                lambda parts: Transcript(
+                    " ".join(part.text for part in parts if part.text), request.context, language
+                ).event(),
             )
         )
 
@@ -526,7 +583,7 @@ class _Client:
         if request.guess is not None and not request.hearing.paused and not utterances:
             self._let_go_of_guess(request)  # speech goes on
         for utterance in utterances:
-            work = partial(self._engine.transcribe, utterance)
+            work = partial(self._engine.transcribe, utterance, request.recorder)
             if utterance.end_reason == "pause":
                 self._let_go_of_guess(request)
                 request.guess = utterance, self._turns.guess(work)
@@ -542,6 +599,21 @@ class _Client:
                 self._let_go_of_guess(request)
                 job = self._turns.answer(work)
             request.answers.append(job)
+            if request.recorder is not None:
+                job.done.add_done_callback(partial(self._record, request.recorder, utterance))
+
+    def _record(self, recorder: Recorder, utterance: Utterance, done: asyncio.Future[_Said]) -> None:
+        """Have a record made of what was answered, when nobody waits for anything else."""
+        engine = self._engine
+        if done.cancelled() or done.exception() is not None or engine.records >= _MAX_RECORDS:
+            return
+
+        def made(_: object) -> None:
+            engine.records -= 1
+
+        engine.records += 1
+        job = self._turns.guess(partial(engine.record, recorder, utterance, done.result()))
+        job.done.add_done_callback(made)
 
     def _let_go_of_guess(self, request: _Request) -> None:
         if request.guess is not None:

@@ -208,7 +208,8 @@ def killed(pipeline: Pipeline, said: Said, count: int) -> str:
         known, folder = Path(name) / "known", Path(name) / "records"
         known.write_bytes(pickle.dumps(made))
         config = RecordsConfig(keep=KILLED_KEEP, folder=folder)
-        kills = parts = alone = written = 0
+        kills = alone = written = 0
+        parts: set[str] = set()
         while written < count:
             command = [sys.executable, "-c", WRITER, str(known), str(folder), str(KILLED_KEEP), str(written)]
             with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as writer:
@@ -217,7 +218,7 @@ def killed(pipeline: Pipeline, said: Said, count: int) -> str:
                 time.sleep(chance.uniform(0, 0.02))
                 writer.send_signal(signal.SIGKILL)
             kills += 1
-            parts += len(list(folder.glob(".*.part")))
+            parts |= {path.name for path in folder.glob(".*.part")}
             names = {path.stem for path in folder.glob("*.json")}
             alone += sum(path.stem not in names for path in folder.glob("*.flac"))
             _read_all(folder)
@@ -228,10 +229,10 @@ def killed(pipeline: Pipeline, said: Said, count: int) -> str:
         Folder(folder, config).write(made[0])
         whole = _check(folder, config)
     figures = (
-        f"{written} utterances, killed {kills} times, of which {parts} left a half-written file and {alone} "
-        f"a sound without a record: {whole} whole at the end, and nothing else"
+        f"{written} utterances, killed {kills} times, of which {len(parts)} left a half-written file and "
+        f"{alone} a sound without a record: {whole} whole at the end, and nothing else"
     )
-    if not parts + alone and kills >= MANY:  # nobody was killed in the middle, so nothing is shown
+    if not len(parts) + alone and kills >= MANY:  # nobody was killed in the middle, so nothing is shown
         raise BrokenError(figures)
     return figures
 

@@ -159,8 +159,8 @@ def test_nothing_is_recognised_twice(pipeline: Pipeline, speech: Samples) -> Non
             calls.append(utterance.end_reason)
             return pipeline.recogniser.recognise(utterance)
 
-        def result(self, answer: Answer, utterance: Utterance) -> Result:
-            return pipeline.recogniser.result(answer, utterance)
+        def result(self, answer: Answer, utterance: Utterance, *, explain: bool = True) -> Result:
+            return pipeline.recogniser.result(answer, utterance, explain=explain)
 
     counted = copy(pipeline)
     counted.recogniser = Counting()

@@ -139,6 +139,8 @@ def test_only_what_could_be_said_then_can_be_said_again(
         pipeline.recogniser.active.choose(None)
     assert record.fields["result"]["intent"] != "HassTurnOn"
     assert replay(record, recogniser, CONFIG).same
+    blocks = recogniser.compiled.blocks
+    assert "HassTurnOn" in recogniser.active.at(blocks, 0.0), "and what comes after it is not bound to that"
 
 
 @pytest.mark.parametrize(

@@ -38,11 +38,12 @@ from wyoming.wake import Detect
 from edgevoice import announce, watchdog, wyoming_server, wyoming_wake
 from edgevoice.audio import read_audio
 from edgevoice.capture import FileSource
-from edgevoice.config import Config, WakeConfig, WyomingConfig
+from edgevoice.config import Config, RecordsConfig, WakeConfig, WyomingConfig
 from edgevoice.errors import NetworkError
 from edgevoice.events import SAMPLE_RATE_HZ
 from edgevoice.recognise import Recogniser
 from edgevoice.reload import Reloader
+from edgevoice.replay import replay
 from edgevoice.wyoming_events import MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES
 from edgevoice.wyoming_server import MAX_CONNECTIONS, MAX_TEXT, MAX_WATCHES, WyomingServer
 from tests.conftest import wait_until
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from edgevoice.events import Samples, Utterance
     from edgevoice.native import Model
     from edgevoice.pipeline import Pipeline
+    from edgevoice.recorder import Recorder
+    from edgevoice.records import Record
     from tests.conftest import Sample
 
 LONG_S = 20.0  # for a busy machine
@@ -341,6 +344,84 @@ class TestTranscripts:
 
         with serving(dataclasses.replace(config, grammar=grammar), model) as server:
             run(test(server))
+
+
+class TestRecords:
+    """What is heard here can be looked at, and run again, as what the microphone hears."""
+
+    @pytest.fixture
+    def kept(self, server: WyomingServer) -> Iterator[list[Record]]:
+        """What is kept meanwhile."""
+        found: list[Record] = []
+        server._engine.keep = found.append
+        yield found
+        server._engine.keep = None
+
+    def test_as_of_the_microphone(
+        self, server: WyomingServer, kept: list[Record], pipeline: Pipeline, samples: tuple[Sample, ...]
+    ) -> None:
+        """Of all samples there is a record, with the same result when it is run again, to the last bit.
+
+        The guess at a pause that became the answer is in it; a refusal says what Whisper hears.
+        """
+        wanted = [each for each in samples if each.path.stem != "refused-silence-and-hum"][:12]
+        refused = next(each for each in samples if each.path.stem == "refused-washing-machine")
+
+        async def test() -> None:
+            for sample in (*wanted, refused):
+                before = kept[:]
+                await transcribe(server, pcm(sample.read()))
+                await asyncio.to_thread(wait_until, lambda before=before: kept != before)  # type: ignore[misc]
+
+        run(test())
+        config = dataclasses.replace(Config(), records=RecordsConfig(keep=10))
+        for record, sample in zip(kept, (*wanted, refused), strict=True):
+            fields = json.loads(json.dumps(record.fields, allow_nan=False))
+            assert fields["source"] == "wyoming"
+            assert fields["result"]["intent"] == sample.intent or not sample.accepted
+            assert len(fields["track"]["speech"]) > 10
+            assert fields["recognitions"]
+            assert record.samples is not None
+            again = replay(record, pipeline.recogniser, config)
+            assert again.same, (again.before, again.after)
+            assert again.otherwise == ()
+        assert "washing machine" in kept[-1].fields["result"]["heard"].lower()
+
+    def test_several_at_once(
+        self, server: WyomingServer, kept: list[Record], speech: Samples, samples: tuple[Sample, ...]
+    ) -> None:
+        """Each has its own, and a client that goes before its answer has none."""
+        milk = next(sample for sample in samples if sample.path.stem == "add-oat-milk").read()
+
+        async def go() -> None:
+            async with client(server) as caller:
+                await send(caller, pcm(speech))
+
+        async def test() -> None:
+            sounds = [pcm(speech), pcm(milk)] * 2
+            await asyncio.gather(*(transcribe(server, sound) for sound in sounds), go())
+            await asyncio.to_thread(wait_until, lambda: len(kept) >= 4)
+
+        run(test())
+        texts = sorted(str(record.fields["result"]["text"]) for record in kept)
+        assert [words(text)[:4] for text in texts] == ["add ", "add ", "turn", "turn"]
+        assert server._engine.records == 0
+
+    def test_a_flood(self, server: WyomingServer, kept: list[Record], speech: Samples) -> None:
+        """Nobody waits for a record, and only a few wait to be made."""
+        much = pcm(np.concatenate([speech, np.zeros(round(1.3 * SAMPLE_RATE_HZ), np.float32)] * 10))
+        most: list[int] = []
+
+        async def test() -> None:
+            others = [asyncio.create_task(transcribe(server, much, 100_000)) for _ in range(2)]
+            while not all(other.done() for other in others):
+                most.append(server._engine.records)
+                await asyncio.sleep(0.005)
+
+        run(test())
+        assert max(most) <= 4
+        wait_until(lambda: server._engine.records == 0)
+        assert kept
 
 
 class TestText:
@@ -632,11 +713,11 @@ class TestSharing:
         done: list[str] = []
         transcribe_ = server._engine.transcribe
 
-        def count(utterance: Utterance) -> str | None:
-            text = transcribe_(utterance)
-            if text is not None:
-                done.append(words(text))
-            return text
+        def count(utterance: Utterance, recorder: Recorder | None) -> wyoming_server._Said | None:
+            said = transcribe_(utterance, recorder)
+            if said is not None:
+                done.append(words(said.text))
+            return said
 
         monkeypatch.setattr(server._engine, "transcribe", count)
 
@@ -996,7 +1077,10 @@ class TestService:
         self, environment: dict[str, str], folder: Path, listen: str
     ) -> Iterator[subprocess.Popen[bytes]]:
         path = folder / "edgevoice.yaml"
-        path.write_text(f"audio: {{enabled: false}}\nwyoming: {{listen: '{listen}'}}\n")
+        path.write_text(
+            f"audio: {{enabled: false}}\nwyoming: {{listen: '{listen}'}}\n"
+            "records: {keep: 5, folder: kept}\nmodel: {threads: 1}\n"
+        )
         command = [sys.executable, "-m", "edgevoice", "run", "--config", str(path)]
         with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment) as child:
             try:
@@ -1011,7 +1095,10 @@ class TestService:
     def test_without_microphone(
         self, child_environment: dict[str, str], tmp_path: Path, speech: Samples
     ) -> None:
-        """It serves at a socket of the file system, which is for its user only, and ends when told to."""
+        """It serves at a socket of the file system, which is for its user only, and ends when told to.
+
+        What was heard is kept, if that is wanted.
+        """
         path = tmp_path / "wyoming.sock"
         with self._service(child_environment, tmp_path, f"unix://{path}") as child:
             assert path.stat().st_mode & 0o777 == 0o600
@@ -1022,6 +1109,8 @@ class TestService:
                 await send(caller, pcm(speech))
                 event = await ask(caller, AudioStop().event())
                 assert words(event.data["text"]) == "turn on the desk lamp"
+                kept = tmp_path / "kept"
+                await asyncio.to_thread(wait_until, lambda: kept.is_dir() and any(kept.glob("*.json")))
                 await send(caller, pcm(speech))
                 await caller.write_event(AudioStop().event())
                 started_s = time.monotonic()
