@@ -175,6 +175,12 @@ class GrammarFile:
     context: Context = field(default_factory=dict)
     """What is known before anything is said, such as the room."""
 
+    given: Mapping[str, object] = field(default_factory=dict)
+    """Values that came from elsewhere in place of those of lists, as they would stand in the file."""
+
+    own: Lists = field(default_factory=dict)
+    """The lists of the file in whose place they are."""
+
     @property
     def intents(self) -> tuple[str, ...]:
         """Names of the intents, in the order of the file."""
@@ -214,6 +220,27 @@ def read_list(name: str, values: object) -> SlotList:
         GrammarError: names the list and what is wrong.
     """
     return Reader(Path(f"list {name}"), None, None).list_of(name, {"values": values}, ())
+
+
+def with_lists(file: GrammarFile, given: Mapping[str, object]) -> GrammarFile:
+    """Return a grammar with these values in place of those of its lists, and in all others its own.
+
+    Args:
+        file: with or without such values.
+        given: the values of each list, as they would stand under `values`; those that the grammar does not
+            have are left out.
+
+    Raises:
+        GrammarError: names the list and what is wrong.
+    """
+    own = file.lists | file.own
+    fitting = {name: values for name, values in given.items() if name in own}
+    return replace(
+        file,
+        lists=own | {name: read_list(name, values) for name, values in fitting.items()},
+        given=fitting,
+        own={name: own[name] for name in fitting},
+    )
 
 
 # ---- YAML with lines ----

@@ -26,7 +26,7 @@ from edgevoice.native import Grammar, Model, Session, SessionOptions, language_i
 from edgevoice.repair import repair
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from edgevoice.config import Config
     from edgevoice.events import Interpretation
@@ -202,6 +202,17 @@ class Recogniser:
             unused, self._next = self._next, decoding
         if unused:
             unused.close()
+
+    def use_lists(self, given: Mapping[str, object]) -> None:
+        """Put values in place of lists' own, for the next recognition; not while another thread recognises.
+
+        Raises:
+            GrammarError: they are no values.
+        """
+        self._renew()
+        file = self.compiled.file
+        if file.given != given:
+            self.use(self.prepare(grammar_file.with_lists(file, given)))
 
     def _renew(self) -> None:
         """Between two recognitions, take what use() was given."""

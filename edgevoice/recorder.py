@@ -130,7 +130,8 @@ class Recorder(Watcher):
             "decision": _decision(answer),
             **setting(self._config, self._recogniser),
         }
-        self._keep(Record(name, fields, samples))
+        given = self._recogniser.compiled.file.given
+        self._keep(Record(name, fields, samples, dict(given) if samples is not None else {}))
 
     def _spent_ms(self) -> float:
         return (time.perf_counter() - self._began_s) * 1000
@@ -144,6 +145,7 @@ def setting(config: Config, recogniser: Recogniser) -> dict[str, Any]:
             "file": str(compiled.file.path),
             "digest": recogniser.grammar.digest,
             "intents": sorted(compiled.intents()),
+            "lists": sorted(compiled.file.given),
         },
         "model": {"name": config.model.name, "sha256": _model_sha256(config.model.name)},
         "options": {

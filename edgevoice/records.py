@@ -1,18 +1,20 @@
 """The folder of records: what became of each utterance, kept for a while, on this machine only.
 
-    Recorder -> Record -> Keeper (a thread) -> FOLDER/ID.flac, FOLDER/ID.json -> records, replay
+    Recorder -> Record -> Keeper (a thread) -> FOLDER/ID.flac, ID.lists, ID.json -> records, replay
 
-An ID is the time of the utterance, so that names sort by it. The JSON is written last, each file under
-another name first: what has a JSON is whole. What is older than it may be, or too much, is removed after each
-write and once an hour, and so is what an interrupted one left behind; when the disk is full, the oldest make
-room for the newest. What somebody has labelled lies in FOLDER/labelled, with
-a manifest for `edgevoice eval`, and stays until it is purged.
+An ID is the time of the utterance, so that names sort by it. ID.lists is gzipped JSON, and only there if
+lists of the grammar had values from elsewhere. ID.json is written last, each file under another name first:
+what has a JSON is whole. What is older than it may be, or too much, is removed after each write and once an
+hour, and so is what an interrupted one left behind; when the disk is full, the oldest make room for the
+newest. What somebody has labelled lies in FOLDER/labelled, with a manifest for `edgevoice eval`, and stays
+until it is purged.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import gzip
 import io
 import json
 import logging
@@ -23,7 +25,8 @@ import re
 import tempfile
 import threading
 import time
-from dataclasses import dataclass, replace
+import zlib
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -55,6 +58,7 @@ ID: Final = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9]{3}-[0-9a-f]{4}")
 """What a record is called; nothing else is looked for in the file system."""
 
 _PART: Final = ".part"
+_SUFFIXES: Final = (".json", ".flac", ".lists")
 _WAITING: Final = 8  # records; one is written in some ms, or the disk does not take them
 _DAY_S: Final = 86_400.0
 _CLOSE_S: Final = 2.0
@@ -64,6 +68,7 @@ _BESIDE_BYTES: Final = 20_000  # of room for folders and rounding to blocks
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 _OWN_FILE, _OWN_FOLDER = 0o600, 0o700
 _MAX_JSON_BYTES: Final = 1_000_000  # a record of 15 s has some 20,000
+_MAX_LISTS_BYTES: Final = 64_000_000  # of 64 lists, each as long as one may be that comes over MQTT
 
 
 _CLOCK_SET_S: Final = 3600.0  # summer time does not change it, and what is set right after the start does
@@ -81,6 +86,8 @@ class Record:
     record_id: str
     fields: dict[str, Any]
     samples: Samples | None
+    lists: dict[str, Any] = field(default_factory=dict)
+    """Values that lists of the grammar had from elsewhere; without sound they are of no use."""
 
 
 class Folder:
@@ -105,8 +112,7 @@ class Folder:
             OSError: it cannot be written; nothing of it is left, and the others are whole.
         """
         self.path.mkdir(mode=_OWN_FOLDER, parents=True, exist_ok=True)
-        files = {".flac": flac(record.samples)} if record.samples is not None else {}
-        files[".json"] = _json(record.fields)
+        files = _files_of(record)
         try:
             self._write(record.record_id, files)
         except OSError as error:
@@ -170,7 +176,7 @@ class Folder:
         found: dict[str, list[tuple[Path, os.stat_result]]] = {}
         with contextlib.suppress(FileNotFoundError):
             for path in self.path.iterdir():
-                if path.suffix in (".json", ".flac") and ID.fullmatch(path.stem):
+                if path.suffix in _SUFFIXES and ID.fullmatch(path.stem):
                     with contextlib.suppress(FileNotFoundError):
                         found.setdefault(path.stem, []).append((path, path.stat()))
         return found
@@ -240,8 +246,8 @@ class Folder:
         fields = record.fields | {"label": {"intent": intent, "slots": slots}}
         labelled = self.path / LABELLED
         labelled.mkdir(mode=_OWN_FOLDER, exist_ok=True)
-        _write(labelled / f"{record_id}.flac", flac(record.samples))
-        _write(labelled / f"{record_id}.json", _json(fields))
+        for suffix, data in _files_of(replace(record, fields=fields)).items():
+            _write(labelled / f"{record_id}{suffix}", data)
         self._write_manifests()
         return labelled
 
@@ -384,12 +390,26 @@ def read(path: Path) -> Record:
     from edgevoice.errors import AudioError  # noqa: PLC0415
 
     fields = read_fields(path)
+    lists = _read_lists(path.with_suffix(".lists"))
     sound = path.with_suffix(".flac")
     try:
         samples = read_audio(sound) if sound.exists() else None
     except AudioError as error:
         raise UsageError(f"the sound of record {path.stem} is damaged: {error}") from None
-    return Record(path.stem, fields, samples)
+    return Record(path.stem, fields, samples, lists)
+
+
+def _read_lists(path: Path) -> dict[str, Any]:
+    try:
+        with gzip.open(path) as file:
+            lists = json.loads(file.read(_MAX_LISTS_BYTES))  # what is cut off there is no JSON
+    except FileNotFoundError:
+        return {}
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
+        raise UsageError(f"the lists of record {path.stem} are damaged ({error}); remove it") from None
+    if not isinstance(lists, dict):
+        raise UsageError(f"the lists of record {path.stem} are damaged; remove it")
+    return lists
 
 
 def read_fields(path: Path) -> dict[str, Any]:
@@ -412,6 +432,16 @@ def read_fields(path: Path) -> dict[str, Any]:
         seen = fields.get("format") if isinstance(fields, dict) else type(fields).__name__
         raise UsageError(f"{path} is no record of format {FORMAT} ({seen!r} seen); it is another version's")
     return fields
+
+
+def _files_of(record: Record) -> dict[str, bytes]:
+    """Return the files of a record by their suffixes, in the order in which they are written."""
+    files: dict[str, bytes] = {}
+    if record.samples is not None:
+        files[".flac"] = flac(record.samples)
+    if record.lists:
+        files[".lists"] = gzip.compress(json.dumps(record.lists).encode("ascii"), mtime=0)
+    return files | {".json": _json(record.fields)}
 
 
 def _json(fields: dict[str, Any]) -> bytes:
@@ -442,7 +472,7 @@ def _ids(place: Path) -> set[str]:
 
 
 def _remove(place: Path, record_id: str) -> None:
-    for suffix in (".json", ".flac"):  # first what says that the record is whole
+    for suffix in _SUFFIXES:  # first what says that the record is whole
         with contextlib.suppress(OSError):
             (place / f"{record_id}{suffix}").unlink()
 

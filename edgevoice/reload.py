@@ -12,7 +12,6 @@ import json
 import logging
 import threading
 import time
-from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from hassil.intents import SlotList
-
-    from edgevoice.grammar_file import GrammarFile
     from edgevoice.recognise import Decoding, Recogniser
 
 _log = logging.getLogger(__name__)
@@ -77,7 +73,7 @@ class Reloader:
             self._choices = {name: self._path, **self._choices}
         self._loaded = _now()
         self._changed = threading.Condition()  # guards what follows
-        self._lists: dict[str, SlotList] = {}  # in place of the file's
+        self._lists: dict[str, object] = {}  # values in place of the file's
         self._only: list[str] | None = None
         self._kept: dict[str, bytes] = {}  # retained messages that the grammar in use has no place for
         self._waiting: list[Callable[[], None]] = []  # told when a reading that is to begin has ended
@@ -120,10 +116,10 @@ class Reloader:
                     f"its lists are {', '.join(known) or 'none'}{later}"
                 )
             self._kept.pop(f"{LIST}{name}", None)
-        slot_list = _list(name, payload) if payload.strip() else None
+        values = _list(name, payload) if payload.strip() else None
         with self._changed:
-            if slot_list is not None:
-                self._lists[name] = slot_list
+            if values is not None:
+                self._lists[name] = values
             elif self._lists.pop(name, None) is None:
                 return
             self._due = True
@@ -236,12 +232,14 @@ class Reloader:
             for done in waiting:
                 done()
 
-    def _renew(self, path: Path, lists: dict[str, SlotList]) -> None:
+    def _renew(self, path: Path, lists: dict[str, object]) -> None:
         started_s = time.monotonic()
         prepared: list[Decoding] = []
         try:
             file = self._recognisers[0].load(path)
-            listed = _with(file, lists)
+            for name in lists.keys() - file.lists.keys():
+                _log.warning("the grammar has no list %r any more; what was set for it is not used", name)
+            listed = grammar_file.with_lists(file, lists)
             for recogniser in self._recognisers:  # a list made in one go would lose those before a failure
                 prepared.append(recogniser.prepare(listed))  # noqa: PERF401
         except (EdgevoiceError, MemoryError) as problem:
@@ -293,19 +291,14 @@ class Reloader:
         self._tell(self.state())
 
 
-def _with(file: GrammarFile, lists: dict[str, SlotList]) -> GrammarFile:
-    """Return a grammar with other values in some of its lists; those that it has no longer are left out."""
-    for name in lists.keys() - file.lists.keys():
-        _log.warning("the grammar has no list %r any more; what was set for it is not used", name)
-    return replace(file, lists=file.lists | {name: lists[name] for name in lists if name in file.lists})
-
-
-def _list(name: str, payload: bytes) -> SlotList:
+def _list(name: str, payload: bytes) -> object:
+    """Return the values of a list; they can be used."""
     values = _json(f"list {name!r}", payload)
     try:
-        return grammar_file.read_list(name, values)
+        grammar_file.read_list(name, values)
     except EdgevoiceError as error:
         raise UsageError(str(error)) from None
+    return values
 
 
 def _json(what: str, payload: bytes) -> object:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from edgevoice.errors import UsageError
+from edgevoice.errors import GrammarError, UsageError
 from edgevoice.publish import result_fields
 from edgevoice.recorder import setting, utterance_of
 
@@ -71,11 +71,11 @@ class Replay:
 
 
 def replay(record: Record, recogniser: Recogniser, config: Config) -> Replay:
-    """Recognise again what a record holds, among the intents that could be said then.
+    """Recognise again what a record holds, among the intents that could be said then, with the lists of then.
 
     Args:
         record: with its sound.
-        recogniser: with the grammar and model to try; nobody else's meanwhile.
+        recogniser: with the grammar and model to try; nobody else's meanwhile. The lists stay with it.
         config: of the recogniser.
 
     Raises:
@@ -95,6 +95,10 @@ def replay(record: Record, recogniser: Recogniser, config: Config) -> Replay:
             f"record {record.record_id} has no sound, so it cannot be run again; "
             "with records.audio: true later ones can"
         )
+    try:
+        recogniser.use_lists(record.lists)
+    except GrammarError as error:
+        raise UsageError(f"record {record.record_id} has lists that cannot be used: {error}") from None
     recogniser.active.ask(intents)
     try:
         answer = recogniser.recognise(utterance)

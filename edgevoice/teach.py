@@ -169,6 +169,7 @@ def _hear(
 
 def _accepted(negatives: Sequence[Recording], pipeline: Pipeline) -> set[str]:
     """Return those in which something is accepted."""
+    pipeline.recogniser.use_lists({})
     return {
         str(other.path)
         for other in negatives

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -15,19 +17,23 @@ import soxr
 from edgevoice import audio, events
 from edgevoice.config import Config, RecordsConfig
 from edgevoice.errors import UsageError
+from edgevoice.pipeline import Pipeline
 from edgevoice.reasons import REASONS
 from edgevoice.recognise import Recogniser
 from edgevoice.recorder import Recorder
 from edgevoice.records import Folder, Record
+from edgevoice.reload import Reloader
 from edgevoice.replay import replay
-from tests.conftest import ROOT
+from edgevoice.testing import Broker, Subscriber
+from tests.conftest import ROOT, running, wait_until
+from tests.test_end_to_end import pcm, write_config
+from tests.test_reload import LAMP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from edgevoice.events import Samples
-    from edgevoice.pipeline import Pipeline
     from tests.conftest import Edgevoice
 
 CONFIG = replace(Config(), records=RecordsConfig(keep=10))
@@ -141,6 +147,84 @@ def test_only_what_could_be_said_then_can_be_said_again(
     assert replay(record, recogniser, CONFIG).same
     blocks = recogniser.compiled.blocks
     assert "HassTurnOn" in recogniser.active.at(blocks, 0.0), "and what comes after it is not bound to that"
+
+
+GIVEN = ["fan", {"in": "desk [lamp]", "out": "light.desk \U0001f4a1"}]
+
+
+def test_lists_that_were_set_while_it_ran_are_there_again(
+    model_path: Path, speech: Samples, tmp_path: Path
+) -> None:
+    """Whatever the file says, and whatever other records had; labelled, too."""
+    assert model_path.is_file()
+    path = tmp_path / "lamp.yaml"
+    path.write_text(LAMP)
+    folder = Folder(tmp_path / "kept", CONFIG.records)
+    with closing(Pipeline(CONFIG, path)) as its, closing(Reloader(its.recogniser)) as reloader:
+        [without] = recorded(its, speech)
+        reloader.set_list("thing", json.dumps(GIVEN).encode())
+        wait_until(lambda: its.recogniser._next is not None)
+        [given] = recorded(its, speech)
+    assert (without.fields["result"]["accepted"], given.fields["result"]["accepted"]) == (False, True)
+    assert given.fields["grammar"]["lists"] == ["thing"]
+    for record in (without, given):
+        folder.write(record)
+    folder.label(given.record_id, "On", {"thing": "light.desk \U0001f4a1"})
+    folder.purge([without.record_id])
+    folder.write(without)
+    (folder.path / f"{given.record_id}.json").unlink()  # it has made room
+    with closing(Recogniser(CONFIG, path)) as plain:
+        for name in (given.record_id, without.record_id, given.record_id):
+            again = replay(folder.read(name), plain, CONFIG)
+            assert again.same, (again.before, again.after)
+            assert again.otherwise == ()
+        assert again.right
+        plain.use_lists({})
+        path.write_text(LAMP.replace("{thing}", "{toy}").replace("thing:", "toy:"))
+        plain.use(plain.prepare(plain.load()))
+        again = replay(folder.read(given.record_id), plain, CONFIG)  # a grammar without this list
+        assert again.otherwise == ("grammar",)
+        assert not again.after["accepted"]
+    folder.purge()
+    assert not [path for path in folder.path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no gzip", gzip.compress(b"{"), gzip.compress(b"[1]"), gzip.compress(b"{}")[:-5]],
+    ids=["empty", "bytes", "no JSON", "no lists", "cut"],
+)
+def test_lists_that_are_damaged_are_told(
+    pipeline: Pipeline, recogniser: Recogniser, speech: Samples, tmp_path: Path, content: bytes
+) -> None:
+    [record] = recorded(pipeline, speech)
+    folder = Folder(tmp_path, CONFIG.records)
+    folder.write(record)
+    (tmp_path / f"{record.record_id}.lists").write_bytes(content)
+    name = next(iter(recogniser.compiled.file.lists))
+    with pytest.raises(UsageError, match=r"lists of record .* damaged"):
+        folder.read(record.record_id)
+    with pytest.raises(UsageError, match=r"lists that cannot be used: .*list \w+"):
+        replay(replace(record, lists={name: [{"in": "(x"}]}), recogniser, CONFIG)
+
+
+def test_lists_over_mqtt(
+    child_environment: dict[str, str], edgevoice: Edgevoice, tmp_path: Path, speech: Samples
+) -> None:
+    """Through the program: what Home Assistant has set is in the record, and `replay` needs no more."""
+    (tmp_path / "lamp.yaml").write_text(LAMP)
+    more = "grammar: {file: lamp.yaml}\nrecords: {keep: 5, folder: kept}\nmodel: {threads: 1}\n"
+    with Broker() as broker, Subscriber(broker.port, "edgevoice/flat/#") as subscriber:
+        config = write_config(tmp_path, broker.port, more=more)
+        subscriber.publish("edgevoice/flat/set/lists/thing", json.dumps(GIVEN), retain=True)
+        with running(child_environment, "run", "--config", config, "--input", "-") as run:
+            subscriber.wait_for(lambda m: m.topic.endswith("/grammar") and m.json()["lists"] == ["thing"], 30)
+            run.communicate(pcm(np.concatenate([speech, np.zeros(16_000, np.float32)])), 30)
+        subscriber.wait_for(lambda m: "/intent/On" in m.topic, 5)
+    done = edgevoice("replay", "--config", config)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert b"1 run again: 1 the same to the last bit" in done.stdout
+    assert b"then with other" not in done.stdout
 
 
 @pytest.mark.parametrize(
