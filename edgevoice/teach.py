@@ -1,7 +1,8 @@
 """Names that are heard in another spelling here: labelled records in, spellings for the grammar out.
 
     labelled records, run again -> what Whisper writes of those that are not right -> aligned with what was
-        meant -> candidates -> each tried on all records and negatives -> those that help and do no harm
+        meant -> candidates -> each tried on the grammar's own examples, on all records and negatives -> those
+        that help and do no harm
 
 Aligned by the grammar itself: words of what was heard that become the sentence that was meant when a spelling
 of the labelled value stands in their place are another spelling of that value.
@@ -20,7 +21,7 @@ from hassil.errors import HassilError
 from hassil.parse_expression import parse_sentence
 from hassil.sample import sample_expression
 
-from edgevoice import audio, grammar_file, match
+from edgevoice import audio, grammar_check, grammar_file, match
 from edgevoice.errors import GrammarError, UsageError
 from edgevoice.grammar_writer import flow, plain_value
 from edgevoice.replay import replay
@@ -115,6 +116,7 @@ def teach(
     progress(f"{len(records)} records, {len(negatives)} negatives")
     before, candidates = _hear(records, pipeline, config, _Aligner(path, pipeline))
     before = Score(before.right, before.wrong | _accepted(negatives, pipeline))
+    failing = _failing(pipeline.recogniser.grammar)
     none = sum(record.fields["label"]["intent"] is None for record in records) + len(negatives)
     lesson = Lesson(text, len(records), none, before, before)
     for alias in sorted(candidates, key=lambda each: (-len(candidates[each]), str(each))):
@@ -123,9 +125,12 @@ def teach(
         progress(f"{alias.spelling!r} for {alias.value!r}")
         try:
             text = with_alias(lesson.text, alias)
-            _use(text, pipeline)
+            examples = _failing(_use(text, pipeline)) - failing
         except GrammarError as problem:
             lesson.dropped.append((alias, str(problem)))
+            continue
+        if examples:
+            lesson.dropped.append((alias, f"of the grammar's own examples, {min(examples)}"))
             continue
         after, _ = _hear(records, pipeline, config, None)
         why = _worse(before=lesson.after, after=after)
@@ -177,13 +182,20 @@ def _accepted(negatives: Sequence[Recording], pipeline: Pipeline) -> set[str]:
     }
 
 
-def _use(text: str, pipeline: Pipeline) -> None:
-    """Recognise with another text of the grammar from now on."""
+def _failing(grammar: Grammar) -> set[str]:
+    """Return which of its own examples a grammar does not understand as it says, and how."""
+    return {finding.text for finding in grammar_check.failed_examples(grammar)}
+
+
+def _use(text: str, pipeline: Pipeline) -> Grammar:
+    """Recognise with another text of the grammar from now on, and return what is compiled of it."""
     recogniser = pipeline.recogniser
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / recogniser.grammar_path.name
         path.write_text(text, "utf-8")
-        recogniser.use(recogniser.prepare(recogniser.load(path)))
+        decoding = recogniser.prepare(recogniser.load(path))
+    recogniser.use(decoding)
+    return decoding.whole
 
 
 class _Aligner:

@@ -180,6 +180,29 @@ def test_what_would_be_accepted_wrongly_is_not_proposed(grammar: Path) -> None:
         assert lesson.after == lesson.before
 
 
+@pytest.mark.parametrize(
+    ("examples", "why"),
+    [
+        (
+            "refused: [turn on the desk lamp]\n",
+            'examples, "turn on the desk lamp" must be refused, and is Switch name=light.desk',
+        ),
+        # One that fails already says nothing of a new spelling.
+        ("refused: [turn on DskLmp]\nexpected: [{say: turn on the moon, intent: Switch}]\n", None),
+    ],
+    ids=["refused", "failing already"],
+)
+def test_the_grammars_own_examples_are_kept(grammar: Path, examples: str, why: str | None) -> None:
+    grammar.write_text(GRAMMAR + examples)
+    records = labelled(CONFIG, grammar, (DESK, "Switch", {"name": "light.desk"}))
+    lesson = taught(grammar, records)
+    if why is None:
+        assert [each.spelling for each in lesson.kept] == ["desk lamp"]
+    else:
+        assert not lesson.kept
+        assert [reason for _, reason in lesson.dropped if why in reason], lesson.dropped
+
+
 def test_what_is_a_name_of_another_is_not_learnt(grammar: Path) -> None:
     """Who says one thing and labels it as another does not make both mean the same."""
     grammar.write_text(GRAMMAR + "      - fan\n")
