@@ -56,15 +56,10 @@ class ReadOnlyError(UsageError):
 
 
 class RefusedError(UsageError):
-    """A grammar that cannot be used is not saved.
+    """A grammar that cannot be used is not saved."""
 
-    Args:
-        answer: of the check.
-    """
-
-    def __init__(self, answer: dict[str, Any]) -> None:
-        super().__init__("with these errors it cannot be used, and is not saved")
-        self.answer = answer
+    answer: dict[str, Any] | None = None
+    """Of the check."""
 
 
 class Editor:
@@ -163,7 +158,9 @@ class Editor:
         self._see_that_it_may(path)
         answer = await self.check({"text": text})
         if not answer["compiled"]:
-            raise RefusedError(answer)
+            refused = RefusedError("with these errors it cannot be used, and is not saved")
+            refused.answer = answer
+            raise refused
         await in_thread(self._write, path, text, digest)
         loaded = asyncio.Event()
         loop = asyncio.get_running_loop()
