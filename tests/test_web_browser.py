@@ -199,7 +199,7 @@ def test_speaking(child_environment: dict[str, str], samples: tuple[Sample, ...]
         ):
             expect = playwright.expect
             expect(opened.locator("#state")).to_contain_text("no microphone")
-            button = opened.get_by_role("button", name="Speak")
+            button = opened.get_by_role("button", name="Speak", exact=True)
             button.click()  # once, and what is said ends by itself
             expect(opened.locator("#speak-became")).to_contain_text(
                 "HassTurnOn (name desk lamp)", timeout=30_000
@@ -229,7 +229,7 @@ def test_no_microphone() -> None:
             keep(opened, "insecure")
         with page(web.port) as opened:
             playwright.expect(opened.locator("#speak-why-not")).to_be_hidden()
-            opened.get_by_role("button", name="Speak").click()
+            opened.get_by_role("button", name="Speak", exact=True).click()
             # There is nobody to ask, or nothing to hear with.
             playwright.expect(opened.locator("#speak-state")).to_contain_text(
                 re.compile("may not use|has no micro")
