@@ -1,6 +1,6 @@
 """One engine that transcribes, in a process of its own; bench/transcribers.py starts it and asks it.
 
-    python transcriber_worker.py edgevoice|pywhispercpp|faster-whisper|openai-whisper MODEL THREADS BEAM
+    python transcriber_worker.py ENGINE MODEL THREADS BEAM      ENGINE: one of ENGINES, below
 
 All of them greedy or with the same number of beams, one language, no second try at a higher temperature, as
 each library offers it. A question is a line with the number of samples and then so many float32 (16 kHz
@@ -45,13 +45,18 @@ def peak_mb() -> float:
     return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:")) / 1000
 
 
-def edgevoice(model: str, threads: int, beam: int) -> Callable[[Any], str]:
+def edgevoice(model: str, threads: int, beam: int, *, fit: bool = False) -> Callable[[Any], str]:
     """Build ours."""
     from edgevoice import models, whisper  # noqa: PLC0415
 
     session = whisper.Model(models.find(model)).session()
-    options = whisper.Options(threads=threads, beam=beam, language="en", temperature_step=0)
+    options = whisper.Options(threads=threads, beam=beam, language="en", temperature_step=0, fit_window=fit)
     return lambda samples: session.transcribe(samples, options).text
+
+
+def edgevoice_fit(model: str, threads: int, beam: int) -> Callable[[Any], str]:
+    """Build ours, whose encoder looks at as much as is said, and at all if the text is doubtful."""
+    return edgevoice(model, threads, beam, fit=True)
 
 
 def pywhispercpp(model: str, threads: int, beam: int) -> Callable[[Any], str]:
@@ -94,6 +99,7 @@ def openai_whisper(model: str, threads: int, beam: int) -> Callable[[Any], str]:
 
 ENGINES = {
     "edgevoice": edgevoice,
+    "edgevoice-fit": edgevoice_fit,
     "pywhispercpp": pywhispercpp,
     "faster-whisper": faster_whisper,
     "openai-whisper": openai_whisper,

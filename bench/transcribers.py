@@ -176,6 +176,7 @@ def main() -> int:
     )
     parser.add_argument("--same", action="store_true", help="compare texts with upstream's command line")
     parser.add_argument("--clips", type=int, metavar="N", help="only the first N")
+    parser.add_argument("--least-s", type=float, default=0.0, help="only clips of so many seconds or more")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--snr", type=float, default=10.0, help="of the noisy half, dB (default 10)")
     parser.add_argument("--quantised", default="q8_0,q5_1,q4_0", help="of ours, beside f16")
@@ -187,7 +188,8 @@ def main() -> int:
     data = Path(root)
     if options.same:
         return same_text(data, options.clips)
-    found = clips(data, options.clips)
+    longer = [each for each in clips(data, None) if len(each[1]) >= options.least_s * 16_000]
+    found = longer[: options.clips]
     noise = audio.read_audio(next((data / NOISE).glob("*.flac")))
     conditions = {"clean": [samples for _, samples, _ in found]}
     conditions[f"{options.snr:g} dB"] = [
@@ -215,6 +217,7 @@ def _run(
     f16 = str(models.find("tiny.en"))
     engines: list[Worker | CommandLine] = [
         Worker("edgevoice f16", here, "edgevoice", "tiny.en", threads),
+        Worker("edgevoice f16 fit", here, "edgevoice-fit", "tiny.en", threads),
         *(
             Worker(f"edgevoice {kind}", here, "edgevoice", f"tiny.en-{kind}", threads)
             for kind in options.quantised.split(",")
@@ -245,16 +248,19 @@ def _run(
 
 def _report(condition: str, turns: list[dict[str, Any]], names: list[str]) -> None:
     by = {name: [turn for turn in turns if turn["engine"] == name] for name in names}
-    ours = [turn["ms"] for turn in by[names[0]]]
-    print(f"\n{condition:24}{'WER %':>7}{'ms a minute':>13}{'peak MB':>9}   edgevoice f16 / it (95 %)")
+    ours, fitted = ([turn["ms"] for turn in by[name]] for name in names[:2])
+    head = f"{'WER %':>7}{'ms a minute':>13}{'peak MB':>9}   edgevoice f16 / it (95 %)   with fit_window / it"
+    print(f"\n{condition:24}{head}")
     for name, own in by.items():
         wer = 100 * sum(turn["wrong"] for turn in own) / sum(turn["words"] for turn in own)
         minute = sum(turn["ms"] for turn in own) / sum(turn["s"] for turn in own) * 60
         peak = max((turn["peak_mb"] or 0 for turn in own), default=0)
         ratio = ""
         if name != names[0]:
-            middle, low, high = of_medians(ours, [turn["ms"] for turn in own])
-            ratio = f"{middle:.2f} ({low:.2f} to {high:.2f})"
+            theirs = [turn["ms"] for turn in own]
+            ratio = "   ".join(
+                "{:.2f} ({:.2f} to {:.2f})".format(*of_medians(each, theirs)) for each in (ours, fitted)
+            )
         print(f"  {name:22}{wer:7.1f}{minute:13.0f}{peak:9.0f}   {ratio}")
 
 

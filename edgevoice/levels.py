@@ -103,7 +103,8 @@ def clarity_db(samples: Samples) -> float:
 
 def rms_dbfs(samples: Samples) -> float:
     """Level of some audio, at least one sample."""
-    return dbfs(float(np.sqrt(np.mean(samples**2))))
+    # A fifth of the time of np.mean(samples**2), for a frame; it is asked of each.
+    return dbfs(math.sqrt(float(np.dot(samples, samples)) / len(samples)))
 
 
 def dbfs(amplitude: float) -> float:
