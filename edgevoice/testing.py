@@ -532,9 +532,16 @@ class FakeLed:
     def _look(self) -> None:
         while not self._ended.wait(0.002):
             with contextlib.suppress(OSError, ValueError):  # it is gone, or being written
-                now = int(self._file.read_text("ascii"))
+                if not self._file.is_file():  # a pipe in its place: whoever opens it waits
+                    continue
+                with open(self._file, "rb", opener=_without_waiting) as file:  # it may be one by now
+                    now = int(file.read())
                 if now != self.brightness:
                     self.changes.append((time.monotonic(), now))
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _find(program: str) -> str:
