@@ -153,10 +153,7 @@ class Feedback:
         """
         hearing = self._state not in _AWAY and (self._waits or self._state in _HEARING)
         if hearing != (self._shown == "hearing"):
-            if hearing:
-                self._show("hearing")
-            elif self._shown == "hearing":
-                self._show("idle")
+            self._show("hearing" if hearing else "idle")
 
     def _show(self, kind: Silent) -> None:
         """Tell what makes no sound; call with the lock held."""

@@ -56,10 +56,16 @@ class ReadOnlyError(UsageError):
 
 
 class RefusedError(UsageError):
-    """A grammar that cannot be used is not saved."""
+    """A grammar that cannot be used is not saved.
 
-    answer: dict[str, Any] | None = None
-    """Of the check."""
+    Args:
+        text: of the error.
+        answer: of the check.
+    """
+
+    def __init__(self, text: str, answer: Mapping[str, Any] | None = None) -> None:
+        super().__init__(text)
+        self.answer = dict(answer or {})
 
 
 class Editor:
@@ -158,9 +164,7 @@ class Editor:
         self._see_that_it_may(path)
         answer = await self.check({"text": text})
         if not answer["compiled"]:
-            refused = RefusedError("with these errors it cannot be used, and is not saved")
-            refused.answer = answer
-            raise refused
+            raise RefusedError("with these errors it cannot be used, and is not saved", answer)
         await in_thread(self._write, path, text, digest)
         loaded = asyncio.Event()
         loop = asyncio.get_running_loop()

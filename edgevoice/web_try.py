@@ -149,7 +149,7 @@ class Tries:
 async def refuse(_: Request, error: Exception) -> Response:
     """Tell why, in a line; what is wrong with a grammar in JSON."""
     if isinstance(error, RefusedError):
-        return JSONResponse((error.answer or {}) | {"why": str(error)}, 422)
+        return JSONResponse(error.answer | {"why": str(error)}, 422)
     if isinstance(error, HTTPException):
         return PlainTextResponse(f"{error.detail}\n", error.status_code, error.headers)
     if isinstance(error, BusyError):
