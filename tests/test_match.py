@@ -18,6 +18,7 @@ skip words            that stand in free text stay there; hassil leaves them out
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 from pathlib import Path
 from random import Random
@@ -34,6 +35,7 @@ from hypothesis import strategies as st
 
 from edgevoice import grammar_check, match
 from edgevoice.numbers import number_words
+from edgevoice.surface import spellings
 from tests.conftest import open_grammar
 from tests.examples import examples
 
@@ -153,9 +155,19 @@ def mutated(text: str, chance: Random, vocabulary: list[str]) -> str:
     return " ".join(words)
 
 
+def respelled(text: str, language: str) -> Iterator[str]:
+    """The text with words as the grammar may write them: "a" is accepted for the Portuguese "à"."""
+    ways = spellings(language)
+    for words in itertools.product(*([word, *ways.get((word,), ())] for word in text.split())):
+        yield " ".join(words)
+
+
 def assert_same(grammar: Grammar, oracle: Oracle, text: str) -> None:
-    """We understand a text exactly as hassil does."""
+    """We understand a text exactly as hassil does, where hassil is told how else it may be written."""
     ours, theirs = understood(grammar, text), oracle.meanings(text)
+    if ours and not theirs:
+        text = next((other for other in respelled(text, oracle.language) if oracle.meanings(other)), text)
+        theirs = oracle.meanings(text)
     assert bool(ours) == bool(theirs), text
     assert all(meaning in theirs for meaning in ours), text
     if len(theirs) == 1:
@@ -203,6 +215,8 @@ class TestReadyMadeGrammars:
         accepted = 0
         for _ in range(VARIANTS):
             text = mutated(oracle.sentence(chance), chance, vocabulary)
+            if text.endswith("U.S."):  # hassil takes its last point for the end of the sentence
+                continue
             assert_same(grammar, oracle, text)
             accepted += bool(understood(grammar, text))
         assert 0 < accepted < VARIANTS  # else this test would show nothing
