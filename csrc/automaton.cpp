@@ -476,6 +476,7 @@ void Dfa::clear() {
     by_hash_.clear();
     stacks_.clear();
     start_ = dead;
+    bytes_ = 0;
 }
 
 void Dfa::close(std::vector<Config> &configs) {
@@ -571,6 +572,8 @@ int32_t Dfa::intern(std::vector<Config> &&configs) {
                 state.possible.set(high_byte(*arc));
         }
     }
+    configs.shrink_to_fit();
+    bytes_ += sizeof(State) + configs.size() * sizeof(Config) + in_table + sizeof(int32_t);
     state.configs = std::move(configs);
     states_.push_back(std::move(state));
     bucket.push_back(int32_t(states_.size() - 1));
@@ -596,11 +599,15 @@ int32_t Dfa::known(const State &state, uint8_t byte) const {
 
 void Dfa::remember(State &state, uint8_t byte, int32_t next) {
     if (state.table.empty() && state.next.size() < many) {
+        bytes_ -= state.next.capacity() * sizeof state.next[0];
         state.next.emplace_back(byte, next);
+        bytes_ += state.next.capacity() * sizeof state.next[0];
         return;
     }
     if (state.table.empty()) {
         state.table.assign(256, unknown);
+        bytes_ += state.table.size() * sizeof state.table[0];
+        bytes_ -= state.next.capacity() * sizeof state.next[0];
         for (const auto &[other, known] : state.next)
             state.table[other] = known;
         state.next = {};

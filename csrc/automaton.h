@@ -36,6 +36,10 @@ enum class Mode : uint8_t {
     end,     // final punctuation has been written
 };
 
+// What a table of the library takes for a number and what it is looked up by: the two, a pointer,
+// the allocator's own share, and a place among the buckets.
+constexpr size_t in_table = 48;
+
 // A set of return nodes, innermost first, as one number: 0 is the empty stack.
 class CallStacks {
   public:
@@ -44,6 +48,8 @@ class CallStacks {
     uint32_t return_node(uint32_t stack) const { return frames_[stack].return_node; }
     uint32_t depth(uint32_t stack) const { return frames_[stack].depth; }
     size_t size() const { return frames_.size(); }
+    // Of memory, reckoned.
+    size_t bytes() const { return frames_.size() * (sizeof(Frame) + in_table); }
     void clear();
 
   private:
@@ -130,8 +136,8 @@ class Dfa {
     // Free text may go on here, at once or after a separator: nearly the whole vocabulary is
     // allowed, so try single tokens in place of listing them.
     bool free(int32_t state) const { return states_[state].free; }
-    // States and call stacks: what is kept and clear() frees.
-    size_t size() const { return states_.size() + stacks_.size(); }
+    // What is kept and clear() frees, in bytes, reckoned.
+    size_t bytes() const { return bytes_ + stacks_.bytes(); }
     // Forgets all states. Numbers handed out before are void.
     void clear();
 
@@ -162,6 +168,7 @@ class Dfa {
     std::vector<State> states_;
     std::unordered_map<uint64_t, std::vector<int32_t>> by_hash_;
     int32_t start_ = dead;
+    size_t bytes_ = 0; // of states
 };
 
 } // namespace ev

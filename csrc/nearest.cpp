@@ -14,8 +14,8 @@ namespace {
 
 // Stands for a word of free text in the tables of a grammar; texts have no control characters.
 constexpr uint8_t free_word = 0x01;
-// States and call stacks of one DFA, some 100 bytes each.
-constexpr size_t max_states = 200'000;
+// What one DFA keeps from text to text.
+constexpr size_t max_cached_bytes = 4 << 20;
 
 std::vector<std::string> split(const std::string &text) {
     std::vector<std::string> words;
@@ -691,7 +691,7 @@ Nearest::Found Nearest::find(const std::string &text, int32_t max_cost, size_t n
     if (std::any_of(text.begin(), text.end(), [](char byte) { return uint8_t(byte) < ' '; }))
         return {};
     for (Dfa *dfa : {&sentences_, &words_}) {
-        if (dfa->size() > max_states)
+        if (dfa->bytes() > max_cached_bytes)
             dfa->clear();
     }
     return Search(*this, text, max_cost, n_best, max_work).run();

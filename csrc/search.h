@@ -142,7 +142,11 @@ class Search {
         Dfa dfa;
         std::vector<std::vector<Allowed>> allowed; // by DFA state
         std::vector<bool> known;                   // whether `allowed` was computed
+        size_t listed = 0;                         // tokens in `allowed`
 
+        size_t bytes() const {
+            return dfa.bytes() + allowed.size() * sizeof allowed[0] + listed * sizeof(Allowed);
+        }
         void forget();
     };
 
@@ -150,7 +154,7 @@ class Search {
     void walk(const VocabTrie::Node &node, int32_t state, std::vector<Allowed> &out);
     int32_t step(int32_t state, Token token);
     std::string text(const std::vector<Token> &tokens) const;
-    static uint64_t fold(uint64_t hash, const std::string &bytes);
+    static uint64_t fold(uint64_t hash, std::string_view bytes);
 
     // Runs a batch with the rows that `live` hypotheses need next.
     bool decode(Decoder &decoder, const std::vector<Decoder::Input> &inputs,
@@ -161,6 +165,8 @@ class Search {
     void candidates_of(const Decoder &decoder, size_t index, const float *row, double log_sum,
                        double reward);
     void keep_best(const Decoder &decoder, size_t beam);
+    // Lets the decoder forget what no hypothesis goes on from and no sentence found went through.
+    void forget_dead(Decoder &decoder, double reward);
     void finish(const Decoder &decoder, const Hypothesis &hypothesis, double end);
     ev_status subtract_language(Decoder &decoder, const std::vector<Token> &prompt,
                                 const SearchOptions &options);

@@ -5,7 +5,7 @@
 
 namespace ev {
 
-VocabTrie::VocabTrie(const std::vector<std::string> &tokens) {
+VocabTrie::VocabTrie(const std::vector<std::string_view> &tokens) {
     std::vector<int32_t> order(tokens.size());
     std::iota(order.begin(), order.end(), 0);
     order.erase(
@@ -40,21 +40,34 @@ VocabTrie::VocabTrie(const std::vector<std::string> &tokens) {
             at = last;
         }
     }
+    nodes_.shrink_to_fit();
 }
 
-int32_t VocabTrie::fewest(const std::string &text) const {
+const VocabTrie::Node *VocabTrie::child(const Node &node, char byte) const {
+    const Node *first = children(node), *last = first + node.n_children;
+    const Node *found =
+        std::find_if(first, last, [&](const Node &each) { return each.byte == uint8_t(byte); });
+    return found == last ? nullptr : found;
+}
+
+std::pair<int32_t, size_t> VocabTrie::longest(std::string_view text) const {
+    std::pair<int32_t, size_t> best = {-1, 0};
+    const Node *node = &root();
+    for (size_t at = 0; at < text.size() && (node = child(*node, text[at])); ++at) {
+        if (node->token >= 0)
+            best = {node->token, at + 1};
+    }
+    return best;
+}
+
+int32_t VocabTrie::fewest(std::string_view text) const {
     std::vector<int32_t> least(text.size() + 1, -1); // for each beginning
     least[0] = 0;
     for (size_t from = 0; from < text.size(); ++from) {
         if (least[from] < 0)
             continue;
         const Node *node = &root();
-        for (size_t at = from; at < text.size(); ++at) {
-            const Node *first = children(*node), *last = first + node->n_children;
-            node = std::find_if(first, last,
-                                [&](const Node &child) { return child.byte == uint8_t(text[at]); });
-            if (node == last)
-                break;
+        for (size_t at = from; at < text.size() && (node = child(*node, text[at])); ++at) {
             if (node->token >= 0 && (least[at + 1] < 0 || least[at + 1] > least[from] + 1))
                 least[at + 1] = least[from] + 1;
         }

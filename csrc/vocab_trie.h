@@ -1,8 +1,10 @@
 // The model's text tokens as a trie over bytes, built once for each model.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 namespace ev {
@@ -18,15 +20,20 @@ class VocabTrie {
 
     // `tokens[i]` holds the bytes of token i; empty ones are left out. Of equal tokens the first
     // stays.
-    explicit VocabTrie(const std::vector<std::string> &tokens);
+    explicit VocabTrie(const std::vector<std::string_view> &tokens);
 
     // How many tokens spell a text at least; -1 when none do.
-    int32_t fewest(const std::string &text) const;
+    int32_t fewest(std::string_view text) const;
+    // The longest token that a text begins with, and its size; -1 and 0 when there is none.
+    std::pair<int32_t, size_t> longest(std::string_view text) const;
 
     const Node &root() const { return nodes_[0]; }
     const Node *children(const Node &node) const { return nodes_.data() + node.first_child; }
 
   private:
+    // The child by this byte; null when there is none.
+    const Node *child(const Node &node, char byte) const;
+
     std::vector<Node> nodes_;
 };
 

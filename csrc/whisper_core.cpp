@@ -77,6 +77,10 @@ void forward_log(ggml_log_level level, const char *text, void *) {
     }
 }
 
+// What commands of a second or two take with a beam of 8. More is taken when it is needed, as all
+// pages of a cache are used from the first token on: values lie number by number.
+constexpr int32_t first_cells = 256;
+
 // Half of the text window less one, as upstream keeps.
 constexpr int32_t max_context = 223;
 
@@ -192,13 +196,21 @@ std::shared_ptr<const Model> Model::load(const char *path, const ModelUse &use,
     model->end_of_text_ = vocab.token_eot;
     model->no_speech_ = vocab.token_nosp;
     model->start_of_transcript_ = vocab.token_sot;
-    model->bytes_.resize(vocab.token_eot);
-    for (Token id = 0; id < vocab.token_eot; ++id)
-        model->bytes_[id] = vocab.id_to_token.at(id);
-    model->trie_ = std::make_unique<VocabTrie>(model->bytes_);
-    // Nobody else asks upstream for a token's text any more: a map of 50,000 strings.
-    if (!use.transcription)
+    std::vector<std::string_view> tokens;
+    for (Token id = 0; id < vocab.token_eot; ++id) {
+        tokens.push_back(vocab.id_to_token.at(id));
+        model->begins_.push_back(uint32_t(model->bytes_.size()));
+        model->bytes_ += tokens.back();
+    }
+    model->begins_.push_back(uint32_t(model->bytes_.size()));
+    model->bytes_.shrink_to_fit();
+    model->begins_.shrink_to_fit();
+    model->trie_ = std::make_unique<VocabTrie>(tokens);
+    // Nobody else asks upstream for tokens any more: two maps of 50,000 strings.
+    if (!use.transcription) {
         model->context_->vocab.id_to_token.clear();
+        model->context_->vocab.token_to_id.clear();
+    }
     return model;
 }
 
@@ -268,20 +280,13 @@ size_t word_end(const std::string &text, size_t at) {
 } // namespace
 
 std::vector<Token> Model::tokenize(const std::string &text) const {
-    const auto &known = context_->vocab.token_to_id;
-    size_t longest = 0;
-    for (const std::string &bytes : bytes_)
-        longest = std::max(longest, bytes.size());
     std::vector<Token> tokens;
     for (size_t at = 0; at < text.size();) {
         const size_t end = word_end(text, at);
         while (at < end) {
-            size_t size = std::min(end - at, longest);
-            auto found = known.end();
-            while (size > 0 && (found = known.find(text.substr(at, size))) == known.end())
-                --size;
+            const auto [token, size] = trie_->longest(std::string_view(text).substr(at, end - at));
             if (size > 0)
-                tokens.push_back(found->second);
+                tokens.push_back(token);
             at += std::max<size_t>(size, 1);
         }
     }
@@ -340,11 +345,9 @@ Decoder::Decoder(std::shared_ptr<const Model> model, int32_t threads, int32_t ce
         throw std::bad_alloc();
     ggml_backend_cpu_set_n_threads(state_->backend, threads);
     state_->memory = ggml_gallocr_new(ggml_backend_get_default_buffer_type(state_->backend));
-    cells = GGML_PAD(cells, 256);
     if (!whisper_kv_cache_init(state_->self, state_->backend, context->itype, h.n_text_state,
-                               h.n_text_layer, cells))
+                               h.n_text_layer, std::min(first_cells, cells)))
         throw std::bad_alloc();
-    give_back(state_->self);
     if (!whisper_kv_cache_init(state_->cross, state_->backend, context->itype, h.n_text_state,
                                h.n_text_layer, GGML_PAD(h.n_audio_ctx, 256)))
         throw std::bad_alloc();
@@ -355,12 +358,88 @@ Decoder::Decoder(std::shared_ptr<const Model> model, int32_t threads, int32_t ce
 
 Decoder::~Decoder() = default;
 
+bool Decoder::make_room(int32_t cells) {
+    whisper_kv_cache &old = state_->self;
+    if (cells > int32_t(cells_.size()))
+        return false;
+    if (cells <= int32_t(old.size))
+        return true;
+    const whisper_hparams &h = model_->context()->model.hparams;
+    const size_t n_state = size_t(h.n_text_state), n_layer = size_t(h.n_text_layer);
+    whisper_kv_cache more = {};
+    // By so many, so that a long search does not move what it has at each step.
+    const int32_t size =
+        std::min(std::max(cells, int32_t(old.size) + first_cells), int32_t(cells_.size()));
+    if (!whisper_kv_cache_init(more, state_->backend, model_->context()->itype, h.n_text_state,
+                               h.n_text_layer, size))
+        return false;
+    // Keys of a layer lie cell by cell, values number by number.
+    const auto move = [&](ggml_tensor *from, ggml_tensor *to, size_t rows, size_t width) {
+        const size_t bytes = ggml_element_size(from) * width;
+        for (size_t row = 0; row < rows; ++row) {
+            std::memcpy(static_cast<char *>(to->data) + row * bytes * more.size,
+                        static_cast<const char *>(from->data) + row * bytes * old.size,
+                        bytes * size_t(next_cell_));
+        }
+    };
+    move(old.k, more.k, n_layer, n_state);
+    move(old.v, more.v, n_layer * n_state, 1);
+    std::swap(old, more);
+    whisper_kv_cache_free(more);
+    return true;
+}
+
+int32_t Decoder::room() const { return int32_t(state_->self.size); }
+
+std::vector<int32_t> Decoder::keep_only(const std::vector<int32_t> &wanted) {
+    constexpr int32_t gone = -1, stays = 0;
+    std::vector<int32_t> numbers(size_t(next_cell_), gone);
+    for (int32_t cell : wanted) {
+        for (; cell >= 0 && numbers[cell] == gone; cell = cells_[cell].parent)
+            numbers[cell] = stays;
+    }
+    struct Run {
+        size_t from, to, n;
+    };
+    std::vector<Run> runs;
+    int32_t kept = 0;
+    for (int32_t cell = 0; cell < next_cell_; ++cell) {
+        if (numbers[cell] == gone)
+            continue;
+        if (runs.empty() || runs.back().from + runs.back().n != size_t(cell))
+            runs.push_back({size_t(cell), size_t(kept), 0});
+        ++runs.back().n;
+        const Input &input = cells_[cell]; // a parent has a lower number, so it has its new one
+        cells_[kept] = {input.token, input.parent < 0 ? -1 : numbers[input.parent]};
+        positions_[kept] = positions_[cell];
+        numbers[cell] = kept++;
+    }
+    const whisper_hparams &h = model_->context()->model.hparams;
+    const whisper_kv_cache &cache = state_->self;
+    const size_t n_state = size_t(h.n_text_state), n_layer = size_t(h.n_text_layer);
+    const auto move = [&](void *data, size_t rows, size_t bytes) {
+        for (size_t row = 0; row < rows; ++row) {
+            char *first = static_cast<char *>(data) + row * bytes * cache.size;
+            for (const Run &run : runs)
+                std::memmove(first + run.to * bytes, first + run.from * bytes, run.n * bytes);
+        }
+    };
+    move(cache.k->data, n_layer, n_state * ggml_element_size(cache.k));
+    move(cache.v->data, n_layer * n_state, ggml_element_size(cache.v));
+    move(hidden(Audio::heard).data(), 1, n_state * sizeof(float));
+    next_cell_ = kept;
+    // What is nearly full again would have to be looked through at each step.
+    if (kept > room() / 4 * 3)
+        make_room(room() + 1);
+    return numbers;
+}
+
 namespace {
 
 // Attention weights of so many bytes are computed at a time: those of all heads together grow with
-// the square of the audio, 13 s take 12 MB and as much again for a copy. Up to 8 s it is all heads
+// the square of the audio, 13 s take 12 MB and as much again for a copy. Up to 4 s it is all heads
 // of tiny, so that short commands lose nothing.
-constexpr int64_t attention_bytes = 4 << 20;
+constexpr int64_t attention_bytes = 1 << 20;
 
 // The encoder of upstream's whisper_build_graph_conv, _encoder and _cross in one graph, whose
 // attention takes some heads at a time.
@@ -534,17 +613,22 @@ bool Decoder::compute(ggml_cgraph *graph, const Output &output, const std::vecto
         ggml_backend_tensor_set(output.wanted, extra.data(), 0, extra.size() * sizeof(Token));
     if (ggml_backend_graph_compute(state_->backend, graph) != GGML_STATUS_SUCCESS)
         return false;
-    copy_logits(output);
+    find_logits(output);
     keep();
     return true;
 }
 
-void Decoder::copy_logits(const Output &output) {
+void Decoder::find_logits(const Output &output) {
     const size_t n_block = size_t(output.block->ne[0]), n = size_t(output.block->ne[1]);
     n_columns_ = n_block + (output.wanted ? size_t(output.wanted->ne[0]) : 0);
-    logits_.resize(n * n_columns_);
+    if (!output.wanted) { // rows of the whole vocabulary take 200 KB each
+        logits_ = static_cast<const float *>(output.block->data);
+        return;
+    }
+    copied_.resize(n * n_columns_);
+    logits_ = copied_.data();
     for (size_t i = 0; i < n; ++i) {
-        float *row = logits_.data() + i * n_columns_;
+        float *row = copied_.data() + i * n_columns_;
         ggml_backend_tensor_get(output.block, row, i * output.block->nb[1],
                                 n_block * sizeof(float));
         float *column = row + n_block;
@@ -563,7 +647,7 @@ bool Decoder::run(const std::vector<Input> &inputs, Audio audio, Rows rows,
     const int32_t n = int32_t(inputs.size());
     const int32_t first = next_cell_;
     const int32_t n_kv = first + n;
-    if (n == 0 || n_kv > int32_t(cache.size))
+    if (n == 0 || !make_room(n_kv))
         return false;
 
     const int64_t n_state = h.n_text_state;
@@ -899,9 +983,10 @@ bool Vad::process(const float *samples, float &probability) {
 void spare_memory() {
 #ifdef __GLIBC__
     // Each thread would keep what it freed for itself. Large pieces go back when they are freed:
-    // without a limit of ours, glibc raises its own to the largest piece it has seen.
+    // without a limit of ours, glibc raises its own to the largest piece it has seen. Sound of
+    // seconds between what stays would hold 2 MB, were it not among them.
     mallopt(M_ARENA_MAX, 1);
-    mallopt(M_MMAP_THRESHOLD, 512 * 1024);
+    mallopt(M_MMAP_THRESHOLD, 128 * 1024);
     mallopt(M_TRIM_THRESHOLD, 1024 * 1024);
 #endif
 }

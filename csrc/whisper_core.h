@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 struct ggml_cgraph;
@@ -55,7 +56,9 @@ class Model {
     // Start of transcript, language and task where the model has them, no timestamps; before that
     // `context` (UTF-8) as what was said before, its last tokens if it is long.
     std::vector<Token> prompt(int32_t language, const std::string &context) const;
-    const std::string &bytes(Token token) const { return bytes_[token]; }
+    std::string_view bytes(Token token) const {
+        return {bytes_.data() + begins_[token], begins_[token + 1] - begins_[token]};
+    }
     // Of a token that is no text, such as "[_BEG_]"; empty unless loaded for transcription.
     const char *name(Token token) const;
     bool for_transcription() const { return for_transcription_; }
@@ -79,7 +82,8 @@ class Model {
     Token no_speech_ = 0;
     Token start_of_transcript_ = 0;
     bool for_transcription_ = false;
-    std::vector<std::string> bytes_; // text tokens only
+    std::string bytes_;            // of the text tokens, one after the other,
+    std::vector<uint32_t> begins_; // where each begins, and the last one ends
     std::unique_ptr<VocabTrie> trie_;
 };
 
@@ -128,10 +132,10 @@ class Decoder {
     // likewise without.
     bool look_again(const std::vector<int32_t> &cells, Audio audio, Rows rows,
                     const std::vector<Token> &extra);
-    // Logits of input or cell i of the call before: n_columns() values. Column c < frequent_tokens
+    // Logits of input or cell i of the last call: n_columns() values. Column c < frequent_tokens
     // is token c; behind them come the extra tokens in their order, or with Rows::all the rest of
     // the vocabulary.
-    const float *logits(size_t i) const { return logits_.data() + i * n_columns_; }
+    const float *logits(size_t i) const { return logits_ + i * n_columns_; }
     size_t n_columns() const { return n_columns_; }
 
     int32_t next_cell() const { return next_cell_; }
@@ -139,6 +143,11 @@ class Decoder {
     const Input &at(int32_t cell) const { return cells_[cell]; }
     // Forgets all cells.
     void rewind() { next_cell_ = 0; }
+    // How many cells there is memory for now; run() takes more when they are not enough.
+    int32_t room() const;
+    // Forgets all cells but these and what stands before them. They get other numbers: returned by
+    // the old ones, -1 for what is forgotten. Only between runs with audio.
+    std::vector<int32_t> keep_only(const std::vector<int32_t> &wanted);
 
   private:
     struct Output; // the output matrix at the end of a graph
@@ -146,12 +155,14 @@ class Decoder {
 
     Output output(ggml_context *ctx, ggml_cgraph *graph, ggml_tensor *hidden, Rows rows,
                   const std::vector<Token> &extra) const;
-    // Computes the graph and copies its logits. `fill` sets its other inputs, `keep` takes what
+    // Computes the graph and finds its logits. `fill` sets its other inputs, `keep` takes what
     // else is wanted of it.
     template <typename Fill, typename Keep>
     bool compute(ggml_cgraph *graph, const Output &output, const std::vector<Token> &extra,
                  const Fill &fill, const Keep &keep);
-    void copy_logits(const Output &output);
+    void find_logits(const Output &output);
+    // Room for so many cells. False: there is no memory, or more were never to be.
+    bool make_room(int32_t cells);
     std::vector<float> &hidden(Audio audio) { return hidden_[audio == Audio::heard ? 0 : 1]; }
 
     std::shared_ptr<const Model> model_;
@@ -161,7 +172,8 @@ class Decoder {
     std::vector<Input> cells_;
     std::vector<int32_t> positions_; // of each cell in its sequence
     std::vector<int32_t> values_;    // of the batch, for the graph
-    std::vector<float> logits_;
+    const float *logits_ = nullptr;  // in the graph's memory, until the next graph, or in copied_
+    std::vector<float> copied_;
     std::vector<float> mask_;
     std::vector<float> hidden_[2]; // the decoder's last state of each cell, with and without audio
 };

@@ -256,6 +256,17 @@ void choices_are_tokens_that_do_not_leave_the_grammar() {
     CHECK(choices("turn x") == 0);
 }
 
+void longest_token() {
+    const ev::VocabTrie trie({"a", "b", "ab", "abcd", "", "\xff"});
+    using Longest = std::pair<int32_t, size_t>;
+    CHECK((trie.longest("") == Longest{-1, 0}));
+    CHECK((trie.longest("ax") == Longest{0, 1}));
+    CHECK((trie.longest("abc") == Longest{2, 2})); // "abcd" is not all there
+    CHECK((trie.longest("abcde") == Longest{3, 4}));
+    CHECK((trie.longest("ca") == Longest{-1, 0}));
+    CHECK((trie.longest("\xff\xff") == Longest{5, 1}));
+}
+
 void fewest_tokens() {
     const ev::VocabTrie trie({"a", "b", "ab", "abc", "cd", "d", "bcd"});
     for (const auto &[text, wanted] : std::map<std::string, int32_t>{{"", 0},
@@ -284,6 +295,7 @@ void test_sentences() {
     long_words_are_left_out();
     choices_are_tokens_that_do_not_leave_the_grammar();
     fewest_tokens();
+    longest_token();
 }
 
 } // namespace test

@@ -378,6 +378,60 @@ void transcription_has_a_deadline() {
     CHECK(written.text == "on on");
 }
 
+// What follows a text is the same after the decoder has moved it: to other numbers, as others were
+// forgotten, or to more memory.
+void cells_move_with_what_they_hold(const char *path) {
+    std::string error;
+    const auto model = ev::Model::load(path, {}, error);
+    CHECK(model != nullptr);
+    if (model == nullptr)
+        return;
+    const std::vector<ev::Token> prompt = model->prompt(0, "");
+    const std::vector<ev::Token> text = model->tokenize(" turn on the lights in the kitchen");
+    constexpr int32_t rivals = 7;
+    const std::vector<float> mel = noise(second);
+    const auto after = [&](int32_t others, bool forget, std::vector<float> &again) {
+        ev::Decoder decoder(model, 1, 2000);
+        CHECK(decoder.encode(mel.data(), 64));
+        std::vector<ev::Decoder::Input> inputs;
+        for (const ev::Token token : prompt)
+            inputs.push_back({token, int32_t(inputs.size()) - 1});
+        CHECK(decoder.run(inputs, ev::Decoder::Audio::heard, ev::Decoder::Rows::all, {}));
+        int32_t cell = int32_t(prompt.size()) - 1;
+        for (const ev::Token token : text) {
+            inputs.assign(size_t(others), {ev::Token(11), cell}); // "," in other sentences
+            inputs.push_back({token, cell});
+            CHECK(decoder.run(inputs, ev::Decoder::Audio::heard, ev::Decoder::Rows::some, {}));
+            cell = decoder.next_cell() - 1;
+            if (forget) {
+                const std::vector<int32_t> numbers = decoder.keep_only({cell});
+                CHECK(numbers[size_t(cell)] == decoder.next_cell() - 1);
+                CHECK(others == 0 || numbers[size_t(cell) - 1] == -1);
+                cell = numbers[size_t(cell)];
+                CHECK(decoder.at(cell).token == token);
+            }
+        }
+        CHECK(decoder.run({{end_of_text, cell}}, ev::Decoder::Audio::heard, ev::Decoder::Rows::all,
+                          {}));
+        const std::vector<float> row(decoder.logits(0), decoder.logits(0) + decoder.n_columns());
+        CHECK(decoder.look_again({cell}, ev::Decoder::Audio::heard, ev::Decoder::Rows::all, {}));
+        again.assign(decoder.logits(0), decoder.logits(0) + decoder.n_columns());
+        return row;
+    };
+    const auto same = [](const std::vector<float> &a, const std::vector<float> &b) {
+        float most = 0.0f;
+        for (size_t i = 0; i < a.size(); ++i)
+            most = std::max(most, std::abs(a[i] - b[i]));
+        return a.size() == b.size() && most < 0.05f; // of logits of 10 and more, in half precision
+    };
+    std::vector<float> alone_again, again;
+    const std::vector<float> alone = after(0, false, alone_again);
+    CHECK(!same(alone, alone_again));
+    CHECK(same(alone, after(rivals, true, again)) && same(alone_again, again));
+    CHECK(same(alone, after(60, false, again)) && same(alone_again, again)); // more memory, often
+    CHECK(same(alone, after(60, true, again)) && same(alone_again, again));
+}
+
 // Sentences of as many tokens as there may be, which share nothing: the most the decoder has to
 // remember.
 void long_sentences_fit(Handles &handles) {
@@ -521,6 +575,7 @@ void test_session() {
     a_model_of_nan_is_an_error();
     if (const char *path = getenv("EDGEVOICE_TEST_MODEL"); path != nullptr && *path != 0) {
         a_real_model_survives(path);
+        cells_move_with_what_they_hold(path);
     }
 }
 

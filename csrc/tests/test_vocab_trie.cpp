@@ -29,7 +29,7 @@ bool holds(const std::vector<std::string> &tokens) {
         if (!tokens[i].empty())
             expected.emplace(tokens[i], int32_t(i));
     }
-    const ev::VocabTrie trie(tokens);
+    const ev::VocabTrie trie({tokens.begin(), tokens.end()});
     collect(trie, trie.root(), "", found);
     return found == expected;
 }
