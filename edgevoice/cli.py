@@ -300,7 +300,7 @@ def models_list(options: argparse.Namespace) -> None:
         print(json.dumps([dataclasses.asdict(state) for state in models.list_models()], default=str))
         return
     for state in models.list_models():
-        print(f"{state.name:10} {state.size_bytes / 1e6:6.0f} MB  {state.state:10}  {state.languages}")
+        print(f"{state.name:19} {state.size_bytes / 1e6:6.0f} MB  {state.state:10}  {state.languages}")
     print(f"folder: {models.models_dir()}")
 
 
@@ -321,11 +321,12 @@ def models_pull(options: argparse.Namespace) -> None:
 
 
 def _pull(name: str, progress: bool) -> Path:
-    """Fetch a known model; `NAME-q8_0` is made of NAME, which is fetched first."""
+    """Fetch a known model; `NAME-q8_0` that is not is made of NAME, which is fetched first."""
     from edgevoice import cli_models, models, native  # noqa: PLC0415
 
     of, _, kind = name.rpartition("-")
-    if kind not in native.QUANTISATIONS or of not in {model.name for model in models.known()}:
+    known = {model.name for model in models.known()}
+    if name in known or kind not in native.QUANTISATIONS or of not in known:
         return models.pull(name, progress=progress)
     try:
         return models.find(name)
@@ -700,7 +701,7 @@ def _parser() -> argparse.ArgumentParser:  # noqa: PLR0915 - a few a command
         "names",
         nargs="*",
         metavar="NAME",
-        help="such as tiny.en, base or tiny.en-q8_0; default: the configured one",
+        help="one of `list`, or one of these in fewer bits: tiny.en-q8_0; default: the configured one",
     )
     sub.add_argument("--quiet", action="store_true", help="no progress bars")
     sub = add(

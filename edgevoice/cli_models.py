@@ -23,6 +23,11 @@ def run(options: argparse.Namespace, language: str) -> None:
         return
     if options.kind not in native.QUANTISATIONS:
         raise UsageError(f"{options.kind!r} is no quantisation; use one of {', '.join(native.QUANTISATIONS)}")
+    if any(model.name == f"{name}-{options.kind}" for model in models.known()):
+        raise UsageError(
+            f"{name}-{options.kind} is a file that upstream publishes, of which one made here might differ; "
+            f"run `edgevoice models pull {name}-{options.kind}`"
+        )
     samples = audio.read_audio(options.sample or model_check.SAMPLE)
     with _folder() as folder:
         made = Path(folder) / f"{name}-{options.kind}.bin"

