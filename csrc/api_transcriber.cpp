@@ -63,6 +63,7 @@ ev_status check_options(const ev::Model &model, const ev_transcription &o, size_
     if (outside("threads", o.threads, 1, 64) ||
         (info.multilingual && outside("language", o.language, -1, model.n_languages() - 1)) ||
         outside("beam", o.beam, 1, 8) || outside("best_of", o.best_of, 1, 8) ||
+        outside("n_finished", o.n_finished, 0, o.beam > 1 && o.temperature == 0 ? 80 : 0) ||
         outside("temperature", o.temperature, 0, 1) ||
         (o.temperature_step != 0 && outside("temperature_step", o.temperature_step, 0.05f, 1)) ||
         outside("entropy_threshold", o.entropy_threshold, 0, 100) ||

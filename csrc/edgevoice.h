@@ -348,6 +348,7 @@ typedef struct ev_transcription {
     int32_t language; // from ev_language_id; -1: detect it
     int32_t translate;
     int32_t beam;                        // 1-8; 1: greedy
+    int32_t n_finished;                  // texts of OpenAI's beam search; 0: upstream's beams
     int32_t best_of;                     // 1-8, at temperatures above 0
     float temperature, temperature_step; // 0-1; a step is 0 or 0.05 and more
     float entropy_threshold, log_probability_threshold, no_speech_threshold;

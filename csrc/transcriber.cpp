@@ -160,10 +160,14 @@ struct Transcriber::Run {
     size_t n_given = 0;
     int32_t percent = 0;
     int32_t language = 0;
-    int64_t end_cs = 0;   // of what is transcribed
-    bool refused = false; // upstream was told not to go on
-    bool trying = false;  // what is found may not be what is given
-    bool enough = false;  // because there has been one window
+    int64_t end_cs = 0;                          // of what is transcribed
+    bool refused = false;                        // upstream was told not to go on
+    bool trying = false;                         // what is found may not be what is given
+    const whisper_full_params *params = nullptr; // upstream's, for a search of ours
+    bool searching = false, following = false;
+    int n_tries = 0;                      // of this window
+    std::vector<whisper_token_data> text; // of this window, that upstream is to write
+    bool enough = false;                  // because there has been one window
     int n_windows = 0;
 
     ev_status check() const {
@@ -196,6 +200,7 @@ struct Transcriber::Run {
         run->refused = stopped(of);
         run->enough = !run->refused && run->options->one_window && run->n_windows > 0;
         ++run->n_windows;
+        run->n_tries = 0;
         return !run->refused && !run->enough;
     }
     static void on_progress(whisper_context *, whisper_state *, int percent, void *of) {
@@ -214,12 +219,33 @@ struct Transcriber::Run {
         Run *run = static_cast<Run *>(of);
         run->encoding = false;
         try {
-            run->filter(tokens, size_t(n_tokens), logits, size_t(whisper_n_vocab(context)));
+            if (run->options->n_finished > 0 && !run->searching && n_tokens == 0)
+                run->search();
+            if (run->following && !run->searching)
+                run->self.state_->follow(run->text, size_t(n_tokens), logits);
+            else
+                run->filter(tokens, size_t(n_tokens), logits, size_t(whisper_n_vocab(context)));
         } catch (const std::length_error &error) {
             run->end(EV_ERR_GRAMMAR, error.what());
         } catch (const std::exception &error) {
             run->end(EV_ERR_MEMORY, error.what());
         }
+    }
+
+    // Before the first token of a try: only the first is at the temperature at which beams are
+    // followed.
+    void search() {
+        following = n_tries++ == 0;
+        if (!following)
+            return;
+        searching = true;
+        text = self.state_->search(*params, options->n_finished);
+        searching = false;
+        if (!text.empty())
+            return;
+        following = false;
+        if (check() == EV_OK)
+            end(EV_ERR_INFERENCE, "the decoder failed; see the log");
     }
 
     void filter(const whisper_token_data *tokens, size_t n_tokens, float *logits, size_t n) {
@@ -395,7 +421,8 @@ ev_status Transcriber::run(const float *samples, size_t n_samples, const ev_tran
 
     run.language = out.language;
     whisper_full_params params = whisper_full_default_params(
-        options.beam > 1 ? WHISPER_SAMPLING_BEAM_SEARCH : WHISPER_SAMPLING_GREEDY);
+        options.beam > 1 && options.n_finished == 0 ? WHISPER_SAMPLING_BEAM_SEARCH
+                                                    : WHISPER_SAMPLING_GREEDY);
     params.print_progress = params.print_timestamps = false;
     params.n_threads = options.threads;
     params.language = language_code(out.language);
@@ -444,6 +471,8 @@ ev_status Transcriber::run(const float *samples, size_t n_samples, const ev_tran
     params.abort_callback_user_data = params.encoder_begin_callback_user_data =
         params.progress_callback_user_data = params.logits_filter_callback_user_data = &run;
 
+    if (options.n_finished > 0)
+        state_->make_room(options.beam);
     const int code = transcribe(run, params, fitting);
     if (code == -7) { // upstream has freed the state, and there was no memory
         state_->forget();
@@ -470,6 +499,7 @@ ev_status Transcriber::run(const float *samples, size_t n_samples, const ev_tran
 int Transcriber::transcribe(Run &run, const whisper_full_params &params, int32_t fitting) {
     // The spectrogram and the energy are there: without samples upstream takes them.
     const auto full = [&](const whisper_full_params &with) {
+        run.params = &with;
         return whisper_full_with_state(model_->context(), state_->get(), with, nullptr, 0);
     };
     if (fitting == 0)

@@ -18,6 +18,7 @@
 #include <functional>
 #include <map>
 #include <new>
+#include <numeric>
 #include <random>
 #include <regex>
 #include <set>
@@ -919,6 +920,172 @@ void UpstreamState::set_prompts(const std::vector<Token> &carried, const std::ve
     if (!keep)
         rolling.clear();
     rolling.insert(rolling.begin(), before.begin(), before.end());
+}
+
+void UpstreamState::make_room(int32_t beams) {
+    if (state_->kv_self_n_dec >= beams)
+        return;
+    // As whisper_full, which then finds room enough.
+    const whisper_hparams &h = context()->model.hparams;
+    whisper_kv_cache_free(state_->kv_self);
+    if (!whisper_kv_cache_init(state_->kv_self, state_->backends[0], context()->itype,
+                               h.n_text_state, h.n_text_layer,
+                               GGML_PAD(h.n_text_ctx, 256) * (beams + 2))) {
+        whisper_free_state(state_);
+        forget();
+        throw std::bad_alloc();
+    }
+    state_->kv_self_n_dec = beams;
+}
+
+namespace {
+
+struct BeamText {
+    std::vector<whisper_token_data> tokens;
+    double sum = 0.0; // of log-probabilities
+    bool has_time = false;
+    int seek_delta = 100 * WHISPER_CHUNK_SIZE;
+
+    void add(const whisper_token_data &token, Token first_time) {
+        tokens.push_back(token);
+        sum += double(token.plog);
+        if (token.id > first_time) {
+            has_time = true;
+            seek_delta = 2 * (token.id - first_time);
+        }
+    }
+    // OpenAI's MaximumLikelihoodRanker; `alpha` below 0: none. The end of text does not count.
+    double score(float alpha) const {
+        const double length = double(std::max<size_t>(tokens.size(), 2) - 1);
+        return sum / (alpha < 0.0f ? length : std::pow((5.0 + length) / 6.0, double(alpha)));
+    }
+};
+
+struct BeamCandidate {
+    size_t from;
+    whisper_token_data token;
+    double sum;
+};
+
+// What may follow a text, the likeliest first.
+void likeliest(whisper_context &context, whisper_decoder &decoder, size_t n, size_t from,
+               double sum, std::vector<BeamCandidate> &out) {
+    std::vector<Token> order(decoder.logprobs.size());
+    std::iota(order.begin(), order.end(), 0);
+    n = std::min(n, order.size());
+    std::partial_sort(order.begin(), order.begin() + ptrdiff_t(n), order.end(),
+                      [&](Token a, Token b) { return decoder.logprobs[a] > decoder.logprobs[b]; });
+    const whisper_token_data time = whisper_sample_token(context, decoder, true);
+    for (size_t i = 0; i < n && std::isfinite(decoder.logprobs[order[i]]); ++i) {
+        whisper_token_data token = time;
+        token.id = order[i];
+        token.p = decoder.probs[token.id];
+        token.plog = decoder.logprobs[token.id];
+        if (token.id >= context.vocab.token_beg) {
+            token.tid = token.id;
+            token.pt = token.p;
+        }
+        out.push_back({from, token, sum + double(token.plog)});
+    }
+}
+
+} // namespace
+
+std::vector<whisper_token_data> UpstreamState::search(const whisper_full_params &params,
+                                                      int32_t n_finished) {
+    whisper_context &model = *context();
+    const size_t n_beams = size_t(params.beam_search.beam_size);
+    const int n_before = state_->decoders[0].i_batch + 1;
+    const Token end = model.vocab.token_eot, first_time = model.vocab.token_beg;
+    const auto cells = [&](size_t side, size_t beam) { // upstream's own sequence is 0
+        return whisper_seq_id(1 + side * n_beams + beam);
+    };
+    const std::unique_ptr<whisper_batch, void (*)(whisper_batch *)> batch(
+        new whisper_batch(whisper_batch_init(int32_t(n_beams), 1)), [](whisper_batch *of) {
+            whisper_batch_free(*of);
+            delete of;
+        });
+    whisper_decoder decoder{}; // for one text after the other
+    std::vector<BeamText> texts(1), finished;
+    for (int n = 0, n_most = whisper_n_text_ctx(&model) / 2 - 4; n < n_most; ++n) {
+        std::vector<BeamCandidate> candidates;
+        for (size_t i = 0; i < texts.size(); ++i) {
+            decoder.sequence.tokens = texts[i].tokens;
+            decoder.has_ts = texts[i].has_time;
+            decoder.seek_delta = texts[i].seek_delta;
+            decoder.i_batch = n == 0 ? n_before - 1 : int(i);
+            whisper_process_logits(model, *state_, decoder, params, 0.0f);
+            likeliest(model, decoder, n_beams + 1, i, texts[i].sum, candidates);
+        }
+        std::stable_sort(
+            candidates.begin(), candidates.end(),
+            [](const BeamCandidate &a, const BeamCandidate &b) { return a.sum > b.sum; });
+        const size_t side = size_t(n % 2);
+        std::vector<BeamText> next;
+        for (const BeamCandidate &candidate : candidates) {
+            if (next.size() == n_beams)
+                break;
+            BeamText text = texts[candidate.from];
+            text.add(candidate.token, first_time);
+            if (candidate.token.id == end ||
+                (params.max_tokens > 0 && n >= params.max_tokens)) { // as upstream ends one
+                if (finished.size() < size_t(n_finished))
+                    finished.push_back(std::move(text));
+                continue;
+            }
+            whisper_kv_cache_seq_cp(state_->kv_self, n == 0 ? 0 : cells(1 - side, candidate.from),
+                                    cells(side, next.size()), -1, -1);
+            next.push_back(std::move(text));
+        }
+        for (size_t i = 0; n > 0 && i < texts.size(); ++i)
+            whisper_kv_cache_seq_rm(state_->kv_self, cells(1 - side, i), -1, -1);
+        texts = std::move(next);
+        if (texts.empty() || finished.size() >= size_t(n_finished))
+            break;
+        batch->n_tokens = int32_t(texts.size());
+        for (size_t i = 0; i < texts.size(); ++i) {
+            batch->token[i] = texts[i].tokens.back().id;
+            batch->pos[i] = n_before + n;
+            batch->n_seq_id[i] = 1;
+            batch->seq_id[i][0] = cells(side, i);
+            batch->logits[i] = 1;
+        }
+        if (!whisper_decode_internal(model, *state_, *batch, params.n_threads, false,
+                                     params.abort_callback, params.abort_callback_user_data))
+            return {};
+    }
+    for (size_t side = 0; side < 2; ++side) {
+        for (size_t i = 0; i < n_beams; ++i)
+            whisper_kv_cache_seq_rm(state_->kv_self, cells(side, i), -1, -1);
+    }
+    for (BeamText &text : texts) { // the likeliest first
+        if (finished.size() >= n_beams)
+            break;
+        text.tokens.push_back({end, first_time, 1.0f, 0.0f, 0.0f, 0.0f, -1, -1, -1, 0.0f});
+        finished.push_back(std::move(text));
+    }
+    const auto best = std::max_element(
+        finished.begin(), finished.end(), [&](const BeamText &a, const BeamText &b) {
+            return a.score(params.length_penalty) < b.score(params.length_penalty);
+        });
+    return best == finished.end() ? std::vector<whisper_token_data>() : std::move(best->tokens);
+}
+
+void UpstreamState::follow(const std::vector<whisper_token_data> &text, size_t at, float *logits) {
+    const whisper_vocab &vocab = context()->vocab;
+    std::vector<whisper_token_data> &taken = state_->decoders[0].sequence.tokens;
+    if (at > 0 && at <= text.size() && !taken.empty())
+        taken.back() = text[at - 1]; // with its time, and its probability if that is small
+    const whisper_token_data &token = text[std::min(at, text.size() - 1)];
+    // The token is to be the likeliest and to have its probability: the rest goes to the tokens for
+    // languages and tasks, to which upstream does nothing more. A token less likely than an equal
+    // share of the rest gets a little more than that share, until it is set right above.
+    const size_t first = size_t(vocab.token_eot) + 1, n = size_t(vocab.token_beg) - first;
+    const float p = std::clamp(token.p, 1.01f / float(n + 1), 1.0f);
+    std::fill(logits, logits + vocab.n_vocab, -INFINITY);
+    if (p < 1.0f)
+        std::fill(logits + first, logits + first + n, std::log((1.0f - p) / float(n)));
+    logits[token.id] = std::log(p);
 }
 
 int64_t UpstreamState::taken_cs(int64_t window_cs, int32_t max_tokens) const {

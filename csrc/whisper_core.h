@@ -19,7 +19,9 @@ struct ggml_context;
 struct ggml_tensor;
 struct whisper_ahead;
 struct whisper_context;
+struct whisper_full_params;
 struct whisper_state;
+struct whisper_token_data;
 struct whisper_vad_context;
 
 namespace ev {
@@ -214,6 +216,19 @@ class UpstreamState {
                      bool keep);
     // What stands before the next window: carried, and before.
     std::pair<std::vector<Token>, std::vector<Token>> prompts() const;
+
+    // Beam search as OpenAI's decoder does it (whisper/decoding.py, BeamSearchDecoder), for a
+    // window that upstream begins to decode greedily. Upstream's own beams are drawn, end each for
+    // itself and know no patience.
+    //
+    // Room for so many texts. Throws std::bad_alloc when there is no memory; the state is gone.
+    void make_room(int32_t beams);
+    // The best text of the window, with its end of text, once `n_finished` have ended. To be called
+    // when upstream has decoded what stands before it and asks for its first token. Empty if the
+    // decoder fails or is stopped.
+    std::vector<whisper_token_data> search(const whisper_full_params &params, int32_t n_finished);
+    // Has upstream take token `at` of a text, by the logits it chooses from.
+    void follow(const std::vector<whisper_token_data> &text, size_t at, float *logits);
 
     // How much of a window of so much audio its text takes, as far as its last time. `max_tokens`:
     // as of whisper_full.

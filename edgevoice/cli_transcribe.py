@@ -60,6 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--prompt", default="", metavar="TEXT", help="taken for what was said before: names, spelling, style")
     add("--beam", type=_number(1, 8), default=1, metavar="N", help="texts followed together, 1-8 (default 1)")
     add(
+        "--patience",
+        type=float,
+        metavar="P",
+        help="with --beam: as OpenAI follows them, until P texts for each are finished; 1 is its default",
+    )
+    add(
         "--temperature", type=float, default=0.0, metavar="T", help="0-1; above 0 words are drawn (default 0)"
     )
     add("--threads", type=_number(1, 64), metavar="N", help="for each file (default: the cores but one)")
@@ -136,6 +142,7 @@ def _options(options: argparse.Namespace, threads: int) -> Options:
         language=None if options.language == "auto" else options.language,
         translate=options.translate,
         beam=options.beam,
+        patience=options.patience,
         temperature=options.temperature,
         prompt=options.prompt,
         word_times=options.word_times or bool(options.max_line_length or options.highlight_words),

@@ -132,8 +132,8 @@ class TestOutput:
         path.write_text('root ::= " " ("my country" | "our house") "."\n')
         done = edgevoice("transcribe", "--grammar", path, jfk)
         assert done.stdout.decode().strip() in ("my country.", "our house.")
-        more = ("--vad", "--beam", "2", "--prompt", "Kennedy:", "--temperature", "0", "--threads", "2")
-        done = edgevoice("transcribe", *more, jfk)
+        beams = ("--beam", "2", "--patience", "1", "--temperature", "0")
+        done = edgevoice("transcribe", *beams, "--vad", "--prompt", "Kennedy:", "--threads", "2", jfk)
         assert (done.returncode, done.stderr) == (0, b"")
         assert re.sub(r"[^a-z ]", "", " ".join(done.stdout.decode().lower().split())).endswith(
             "ask what you can do for your country"
@@ -202,6 +202,7 @@ class TestFailures:
             (["a.wav", "--max-lines", "2", "--format", "srt"], "--max-line-length", 2),
             (["a.wav", "--beam", "9"], "from 1 to 8", 2),
             (["a.wav", "--temperature", "3"], "between 0 and 1", 2),
+            (["a.wav", "--patience", "2"], "set beam", 2),
             (["a.wav", "--language", "de"], "does not know the language 'de'", 2),
             (["a.wav", "--translate"], "multilingual", 2),
             (["a.wav", "--grammar", "nosuch.gbnf"], "nosuch.gbnf", 2),

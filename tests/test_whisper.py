@@ -44,6 +44,8 @@ from edgevoice.whisper.parts import Span, without_invented
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy.typing as npt
+
     from edgevoice.events import Samples
 
 FAST = Options(audio_ctx=768, temperature_step=0)
@@ -102,6 +104,89 @@ def test_beam_search_and_best_of_are_other_ways_to_the_text(session: Session, sp
         Options(temperature=0.2, best_of=3, temperature_step=0, audio_ctx=768),
     ):
         assert "desk lamp" in session.transcribe(speech, options).text.lower()
+
+
+def beam_search(
+    session: Session, audio: Samples, beam: int, patience: float, length_penalty: float | None
+) -> tuple[list[int], list[float]]:
+    """OpenAI's beam search, as its decoding.py defines it: the best text's tokens and how likely each is."""
+    model, special = session.model, session.model.special
+    (space,) = (token for token in range(300) if model.token_data(token) == b" ")
+    session.set_mel(session.mel(audio))
+    session.encode()
+
+    def following(text: list[int]) -> npt.NDArray[np.float64]:
+        logits = session.decode([special.start, special.no_timestamps, *text]).astype(np.float64)
+        logits[special.end_of_text + 1 :] = -np.inf
+        if not text:
+            logits[[space, special.end_of_text]] = -np.inf
+        return np.asarray(logits - np.logaddexp.reduce(logits))
+
+    def score(text: tuple[list[int], list[float]]) -> float:
+        length = len(text[0]) - 1
+        return sum(text[1]) / (length if length_penalty is None else ((5 + length) / 6) ** length_penalty)
+
+    texts: list[tuple[list[int], list[float]]] = [([], [])]
+    finished: list[tuple[list[int], list[float]]] = []
+    while len(finished) < round(beam * patience):
+        candidates = []
+        for tokens, logs in texts:
+            likely = following(tokens)
+            best = np.argsort(-likely)[: beam + 1]
+            candidates += [([*tokens, int(token)], [*logs, float(likely[token])]) for token in best]
+        candidates.sort(key=lambda text: -sum(text[1]))
+        texts = []
+        for text in candidates:
+            if len(texts) == beam:
+                break
+            if text[0][-1] != special.end_of_text:
+                texts.append(text)
+            elif len(finished) < round(beam * patience):
+                finished.append(text)
+    finished += [([*tokens, special.end_of_text], [*logs, 0.0]) for tokens, logs in texts][
+        : max(0, beam - len(finished))
+    ]
+    return max(finished, key=score)
+
+
+@pytest.mark.parametrize(
+    ("beam", "patience", "length_penalty"), [(2, 0.5, None), (4, 1.0, None), (4, 2.0, None), (3, 1.0, 0.0)]
+)
+def test_beams_with_patience_are_those_of_openai(
+    session: Session, speech: Samples, beam: int, patience: float, length_penalty: float | None
+) -> None:
+    options = Options(
+        beam=beam, patience=patience, length_penalty=length_penalty, timestamps=False, temperature_step=0
+    )
+    # in so much noise each of these finds another text
+    noise = np.random.default_rng(1).normal(0, 0.3, len(speech)).astype(np.float32)
+    (segment,) = session.transcribe(speech + noise, options).segments
+    tokens, likely = beam_search(session, speech + noise, beam, patience, length_penalty)
+    assert [token.id for token in segment.tokens] == tokens
+    found = [token.log_probability for token in segment.tokens]
+    assert found == pytest.approx(likely, abs=2e-3)  # upstream adds 51,864 float32
+
+
+def test_beams_with_patience_leave_what_is_certain(session: Session, jfk: Samples) -> None:
+    """Where beams find the text that greedy decoding finds, all about it is the same."""
+    pause = np.zeros(8 * 16_000, np.float32)
+    audio = np.concatenate([jfk, jfk, pause, jfk])  # two windows
+    usual = session.transcribe(audio, Options(word_times=True))
+    found = session.transcribe(audio, Options(word_times=True, beam=3, patience=1.0))
+    assert found.text == usual.text
+    for segment, expected in zip(found.segments, usual.segments, strict=True):
+        assert (segment.start_s, segment.end_s) == (expected.start_s, expected.end_s)
+        assert [(word.text, word.start_s, word.end_s) for word in segment.words] == [
+            (word.text, word.start_s, word.end_s) for word in expected.words
+        ]
+        likely = [token.log_probability for token in expected.tokens]
+        assert [token.log_probability for token in segment.tokens] == pytest.approx(likely, abs=2e-3)
+
+
+def test_second_tries_after_beams_with_patience_are_drawn(session: Session, speech: Samples) -> None:
+    poor = Options(log_probability_threshold=0.0, audio_ctx=768)
+    found = session.transcribe(speech, replace(poor, beam=3, patience=1.0))
+    assert found.segments == session.transcribe(speech, poor).segments
 
 
 def test_drawn_texts_are_the_same_each_time(session: Session, speech: Samples) -> None:
@@ -721,6 +806,9 @@ WRONG_OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"max_segment_length": 10}, "set word_times"),
     ({"split_on_word": True}, "max_segment_length"),
     ({"length_penalty": 1.0}, "set beam"),
+    ({"patience": 1.0}, "set beam"),
+    ({"patience": 1.0, "beam": 2, "temperature": 0.2}, "set temperature=0"),
+    ({"patience": 0.1, "beam": 2}, "patience must be between 0.5 and 10"),
     ({"grammar": Gbnf('root ::= "a"')}, "timestamps=False"),
     ({"prompt": "a", "max_context": 0}, "max_context"),
     ({"prompt": "a", "carry_prompt": True, "max_context": 1}, "max_context to 2"),
@@ -903,8 +991,10 @@ def test_text_cannot_leave_the_grammar(session: Session, speech: Samples) -> Non
     found = session.transcribe(speech, Options(grammar=grammar, timestamps=False, audio_ctx=768))
     assert found.text.lower().rstrip(".") == "turn on the desk lamp"
     other = Gbnf('root ::= " play" (" " [a-c]+){2} "!"')
-    for beam in (1, 3):
-        options = Options(grammar=other, timestamps=False, beam=beam, audio_ctx=768, max_tokens=40)
+    for beam, patience in ((1, None), (3, None), (3, 1.0)):
+        options = Options(
+            grammar=other, timestamps=False, beam=beam, patience=patience, audio_ctx=768, max_tokens=40
+        )
         text = session.transcribe(speech, options).text
         assert text.startswith("play ")
         assert set(text[5:]) <= set("abc !")

@@ -220,6 +220,10 @@ void test_arguments(ev_model *model, const std::string &path) {
     CHECK(wrong([](O &o) { o.hotwords = words, o.n_hotwords = 1, o.max_context = 1; }));
     CHECK(wrong([](O &o) { o.repetition_penalty = 0.0f; }) &&
           wrong([](O &o) { o.repetition_penalty = NAN; }));
+    CHECK(wrong([](O &o) { o.n_finished = 1; }) && wrong([](O &o) {
+              o.beam = 2;
+              o.n_finished = 81;
+          }));
     CHECK(wrong([](O &o) { o.no_repeat_ngram = -1; }) &&
           wrong([](O &o) { o.no_repeat_ngram = 225; }));
     CHECK(ev_transcriber_detect(transcriber, audio.data(), audio.size(), 1, nullptr, nullptr) ==
@@ -305,6 +309,7 @@ void fuzz(ev_model *model, Random &random, double seconds) {
         o.threads = random.one_in(4) ? 2 : 1;
         o.beam = 1 + int32_t(random.below(random.one_in(20) ? 10 : 3));
         o.best_of = 1 + int32_t(random.below(3));
+        o.n_finished = random.one_in(3) ? int32_t(random.below(6)) : 0;
         o.temperature = random.one_in(2) ? 0.0f : random.uniform(0.0f, 1.02f);
         o.temperature_step = random.one_in(2) ? 0.0f : random.uniform(0.2f, 1.0f);
         o.carry_prompt = random.one_in(3);

@@ -44,6 +44,11 @@ class Options:
     beam: int = 1
     """Texts followed at the same time, 1-8; 1 is greedy. strategy, beam_search.beam_size."""
 
+    patience: float | None = None
+    """Follow the beams as OpenAI's decoder does, until so many texts for each beam are finished: 1 is its
+    default, more looks longer for a better text. None: upstream's way, whose beams are drawn, and end when
+    each has ended; it does not use beam_search.patience."""
+
     best_of: int = 5
     """Texts drawn at a temperature above 0, 1-8. greedy.best_of."""
 
@@ -206,6 +211,8 @@ class Options:
             ("max_segment_length", self.max_segment_length, self.word_times, "set word_times"),
             ("split_on_word", self.split_on_word, self.max_segment_length, "set max_segment_length"),
             ("length_penalty", self.length_penalty is not None, self.beam > 1, "set beam"),
+            ("patience", self.patience is not None, self.beam > 1, "set beam"),
+            ("patience", self.patience is not None, self.temperature == 0, "set temperature=0"),
             ("grammar", self.grammar, not self.timestamps, "set timestamps=False"),
             ("prompt", self.prompt or self.prompt_tokens, room, "set max_context to 2 or more"),
             ("hotwords", self.hotwords, room, "set max_context to 2 or more"),
@@ -228,6 +235,7 @@ _RANGES: Final[dict[str, tuple[float, float]]] = {
     "log_probability_threshold": (-1000, 0),
     "no_speech_threshold": (0, 1),
     "length_penalty": (0, 10),
+    "patience": (0.5, 10),  # of two beams, one text at least
     "max_context": (0, 224),  # half of the decoder's window, as upstream has it
     "start_s": (0, 1e6),
     "duration_s": (0.1, 1e6),  # upstream ignores what is shorter
@@ -240,7 +248,7 @@ _RANGES: Final[dict[str, tuple[float, float]]] = {
     "repetition_penalty": (1, 10),
     "no_repeat_ngram": (0, 224),
 }
-_OPTIONAL: Final = {"length_penalty", "max_context", "duration_s"}
+_OPTIONAL: Final = {"length_penalty", "patience", "max_context", "duration_s"}
 _FLAGS: Final = (
     "translate", "carry_prompt", "context", "timestamps", "single_segment", "word_times", "split_on_word",
     "fit_window", "suppress_blank", "suppress_non_speech", "special_tokens", "speaker_turns",

@@ -359,6 +359,7 @@ class Session(Handle):
                 "language": -1 if detect else language_id(options.language or "en"),
                 "translate": options.translate,
                 "beam": options.beam,
+                "n_finished": round((options.patience or 0) * options.beam),
                 "best_of": options.best_of,
                 "temperature": options.temperature,
                 "temperature_step": options.temperature_step,
