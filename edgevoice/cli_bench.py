@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from edgevoice.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from edgevoice.config import Config
     from edgevoice.endpoint import EndpointOptions
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
     """Measure and print."""
     import numpy as np  # noqa: PLC0415 - quick to say what is wrong
 
-    from edgevoice import recordings, timeline  # noqa: PLC0415
+    from edgevoice import models, recordings, timeline, whisper  # noqa: PLC0415
     from edgevoice.audio import read_audio  # noqa: PLC0415
     from edgevoice.mixing import generator  # noqa: PLC0415
     from edgevoice.pipeline import Pipeline  # noqa: PLC0415
@@ -85,6 +85,9 @@ def run(options: argparse.Namespace, config: Config) -> int:
         return _run_segments(options, config, clips, snrs_db, noise)
     rows = []
     pipeline = Pipeline(config, options.grammar)
+    # With all of the encoder's window: in a short one, like the recogniser's, it may write the same twice.
+    session = whisper.Model(models.find(config.model.name)).session()
+    free = whisper.Options(language=pipeline.recogniser.language)
     try:
         for snr_db in snrs_db:
             name = "clean" if snr_db is None else f"{snr_db:g} dB"
@@ -98,13 +101,19 @@ def run(options: argparse.Namespace, config: Config) -> int:
                 )
                 for first in range(0, len(orders), _PER_STREAM)
             ]
-            measured, first = _measure(pipeline, streams, real_time=options.real_time)
+            measured, first = _measure(
+                pipeline,
+                streams,
+                lambda samples: session.transcribe(samples, free).text,
+                real_time=options.real_time,
+            )
             rows.append({"condition": name, **measured})
             if not options.json:
                 print(_text(rows[-1], header=len(rows) == 1), flush=True)
         if options.plot:
             timeline.draw(streams[0], first, pipeline.threshold, options.plot)
     finally:
+        session.close()
         pipeline.close()
     if options.json:
         print(json.dumps(rows))
@@ -112,7 +121,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
 
 def _measure(
-    pipeline: Pipeline, streams: list[Stream], *, real_time: bool
+    pipeline: Pipeline, streams: list[Stream], write: Callable[[Samples], str], *, real_time: bool
 ) -> tuple[dict[str, Any], Timeline]:
     """Counts of all streams, and how the first went."""
     from edgevoice.streams import judge  # noqa: PLC0415
@@ -123,7 +132,10 @@ def _measure(
     heard = [_hear(pipeline, stream.samples, real_time=real_time) for stream in streams]
     cpu_s = time.process_time() - cpu_s
     for stream, timeline in zip(streams, heard, strict=True):
-        counts = {**judge(stream, timeline.heard), "ready_ms": [each.ready_ms for each in timeline.heard]}
+        counts = {
+            **judge(stream, timeline.heard, write),
+            "ready_ms": [each.ready_ms for each in timeline.heard],
+        }
         for key, value in counts.items():
             total[key] = total[key] + value if key in total else value
     total["used_ms"] = pipeline.used_ms - used_ms
@@ -164,6 +176,7 @@ def _text(row: dict[str, Any], *, header: bool) -> str:
         "": row["condition"],
         "said": str(said),
         "whole": share(row["whole"]),
+        "all words": share(row["all_words"]),
         "missed": str(row["missed"]),
         "start cut": str(row["cut_start"]),
         "end cut": str(row["cut_end"]),

@@ -8,7 +8,8 @@ A "pause" is what was said so far, early enough to be recognised before the sile
 what that says decides how long to wait: expect(). If speech goes on instead, the utterance does, too.
 
 What is kept: pre_roll_ms from before the first frame that may be speech, so that no first sound is lost, and
-a short tail after the last. Speech of less than min_speech_ms is a click and is forgotten.
+a short tail after the last. Speech of less than min_speech_ms is a click and is forgotten. What comes after a
+pause and is not surely speech is kept, too, but the wait goes on: RESUMED_MS.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from edgevoice.events import FRAME_SAMPLES, SAMPLE_RATE_HZ, EndReason, Frame, ScoredFrame, Utterance
+from edgevoice.levels import QUIETEST, sound_power
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -37,6 +39,12 @@ POSSIBLE_GAP frames between are less likely. In noise the detector may need half
 orders in a kitchen the first word of 8 was cut at 5 dB without, and of 5 with it; at 0 dB of 15 and 10. Twice
 the pre-roll does as much for four times as much audio to recognise."""
 
+LOUDER: Final = 10.0
+"""Of a frame's power by that of the quietest one before speech: as much louder (10 dB), it may be the
+beginning just as well. Some voices the detector notices three quarters of a second late. Of 310 orders each
+at 20, 10 and 5 dB above a kitchen the first sound of 2, 2 and 3 was cut without this, and of none with it
+(nor with 6 or 15 dB); 0.02 s more are kept on average."""
+
 POSSIBLE_GAP: Final = 3
 
 LOOK_BACK_MS: Final = 1000
@@ -46,6 +54,11 @@ SURE: Final = 0.8
 """From this probability on, a frame surely is speech, unless the threshold is low: 96 % of those in clear
 orders have it, 90 % of those in orders with kitchen noise at 6 dB, 6 % of those that seem to be speech in the
 noise alone."""
+
+RESUMED_MS: Final = 100
+"""After a pause, the wait begins anew only with so much of what surely is speech, lest noise joins two
+commands. Of 402 times that orders went on after a pause, clear and at 20, 10 and 5 dB, 395 had as much; of 77
+times that noise alone did, 2."""
 
 _SURE_ABOVE: Final = 0.3
 """As far above the threshold, it surely is: SURE at the default. Who lowers it has quieter voices."""
@@ -85,6 +98,8 @@ class Endpointer:
         self._speech_end_samples = 0
         self._guessed = False  # in this pause
         self._wait_ms = options.silence_ms  # in this pause
+        self._wait_start_samples = 0  # from where on that is counted
+        self._resumed_frames: int | None = None  # that surely are speech since a pause; None: no pause
 
     @property
     def in_speech(self) -> bool:
@@ -130,20 +145,31 @@ class Endpointer:
             self._speech_start_samples = frame.start_samples
         self._kept.append(scored)
         if is_speech:
-            self._speech_frames += 1
-            self._sure_frames += scored.speech_probability >= self._sure
-            self._speech_end_samples = end_samples
-            self._guessed = False
-            self._wait_ms = self._options.silence_ms
-        if self._has_paused(self._wait_ms):
+            self._spoken(end_samples, sure=scored.speech_probability >= self._sure)
+        if self._has_waited:
             return self._end("silence")
         if end_samples - self._kept[0].frame.start_samples >= self._options.max_utterance_s * SAMPLE_RATE_HZ:
             return self._end("too_long")
         guess_ms = self._options.guess_ms
         if guess_ms is not None and self.in_speech and not self._guessed and self._has_paused(guess_ms):
             self._guessed = True
+            self._resumed_frames = 0
             return self._utterance("pause")
         return None
+
+    def _spoken(self, end_samples: int, *, sure: bool) -> None:
+        """Note a frame of speech."""
+        self._speech_frames += 1
+        self._sure_frames += sure
+        self._speech_end_samples = end_samples
+        self._guessed = False
+        if self._resumed_frames is not None:
+            self._resumed_frames += sure
+            if self._resumed_frames < _frames(RESUMED_MS):
+                return
+        self._resumed_frames = None
+        self._wait_start_samples = end_samples
+        self._wait_ms = self._options.silence_ms
 
     def expect(self, pause: Utterance, silence_ms: int) -> Utterance | None:
         """Say how long a silence ends what was said up to a pause; nothing if speech has gone on since.
@@ -154,7 +180,7 @@ class Endpointer:
         if not self._kept or pause.speech_end_samples != self._speech_end_samples:
             return None
         self._wait_ms = silence_ms
-        return self._end("silence") if self._has_paused(silence_ms) else None
+        return self._end("silence") if self._has_waited else None
 
     def finish(self) -> Utterance | None:
         """Say that the stream is over."""
@@ -171,18 +197,32 @@ class Endpointer:
     def _led_in(self) -> list[ScoredFrame]:
         """What is kept from before the first frame of speech."""
         possible = 0
-        for count, scored in enumerate(reversed(self._before), start=1):
-            if scored.speech_probability >= POSSIBLE:
+        powers = [sound_power(each.frame.samples) for each in self._before]
+        loud = LOUDER * max(QUIETEST, min(powers, default=0.0))
+        for count, (scored, own) in enumerate(
+            zip(reversed(self._before), reversed(powers), strict=True), start=1
+        ):
+            if scored.speech_probability >= POSSIBLE or own > loud:
                 possible = count
             elif count - possible > POSSIBLE_GAP:
                 break
         count = min(possible, _frames(LOOK_BACK_MS)) + _frames(self._options.pre_roll_ms)
         return list(self._before)[max(0, len(self._before) - count) :]
 
+    @property
+    def _has_waited(self) -> bool:
+        """Whether all is silent, and has been for long enough."""
+        least_ms = min(self._wait_ms, self._options.guess_ms or self._wait_ms)
+        return self._has_paused(least_ms) and self._has_lasted(self._wait_ms, self._wait_start_samples)
+
     def _has_paused(self, ms: int) -> bool:
-        """Whether the silence has lasted so long, to the nearest frame."""
-        pause_samples = self._kept[-1].frame.start_samples + FRAME_SAMPLES - self._speech_end_samples
-        return pause_samples + FRAME_SAMPLES // 2 > _samples(ms)
+        """Whether the silence has lasted so long."""
+        return self._has_lasted(ms, self._speech_end_samples)
+
+    def _has_lasted(self, ms: int, since_samples: int) -> bool:
+        """Whether so much time has passed, to the nearest frame."""
+        passed_samples = self._kept[-1].frame.start_samples + FRAME_SAMPLES - since_samples
+        return passed_samples + FRAME_SAMPLES // 2 > _samples(ms)
 
     @property
     def _tail_end_samples(self) -> int:
@@ -192,6 +232,7 @@ class Endpointer:
         utterance = self._utterance(reason) if self.in_speech else None
         kept, self._kept = self._kept, []
         self._speech_frames = self._sure_frames = 0
+        self._resumed_frames = None
         # The silence behind this utterance may be the pre-roll of the next.
         self._before.extend(
             each for each in kept if utterance is None or each.frame.start_samples >= self._tail_end_samples

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 SILENCE_DBFS: Final = -100.0
 """The lowest level; the smallest sound of 16 bits has -90."""
 
+QUIETEST: Final = 10**-8.0
+"""-80 dB, in power: a room is never taken to be quieter, or the noise of 16 bits would be loud in it."""
+
 LOUD_DBFS: Final = -1.0  # above, peaks are cut off
 _QUIET_DBFS: Final = -45.0  # speech in the sample recordings has -25; 16 bits leave little below this
 _CLEAR_DB: Final = (
@@ -99,6 +102,12 @@ def clarity_db(samples: Samples) -> float:
     power = np.mean(np.square(samples[:whole].reshape(-1, FRAME_SAMPLES), dtype=np.float64), axis=1)
     quiet, loud = (dbfs(math.sqrt(float(each))) for each in np.percentile(power, [_QUIETER, _LOUDER]))
     return loud - quiet
+
+
+def sound_power(samples: Samples) -> float:
+    """Mean square of at least one sample, without what is constant: that is no sound."""
+    wide = samples.astype(np.float64)  # whose squares are numbers, whatever the samples are
+    return float(np.dot(wide, wide)) / len(wide) - float(wide.mean()) ** 2
 
 
 def rms_dbfs(samples: Samples) -> float:

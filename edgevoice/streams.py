@@ -9,6 +9,7 @@ recording with segments -> Vad -> Endpointer -> judge_segments() -> scores
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,7 +22,7 @@ from edgevoice.mixing import max_frame, noise_piece
 from edgevoice.scores import agrees
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from edgevoice.endpoint import EndpointOptions
     from edgevoice.events import Result, Samples, ScoredFrame, Utterance
@@ -132,14 +133,32 @@ class Heard:
     """From the last speech to when its answer was known, whether it had ended or not; None: not live."""
 
 
-def judge(stream: Stream, heard: Sequence[Heard]) -> dict[str, Any]:
+def judge(stream: Stream, heard: Sequence[Heard], write: Callable[[Samples], str]) -> dict[str, Any]:
     """Count what became of the commands of a stream.
 
     A command is whole when one utterance has all of it and no other touches it, cut when utterances have only
-    a part of it, missed when none has any.
+    a part of it, missed when none has any. Cut in one utterance, it has all words all the same when that part
+    of its recording has those of the whole: labels made by loudness may begin and end in noise.
+
+    Args:
+        stream: with the commands.
+        heard: all its utterances, in order.
+        write: what is said in some audio, not bound to a grammar.
     """
     counts = dict.fromkeys(
-        ("said", "whole", "missed", "cut_start", "cut_end", "apart", "split_or_merged", "led_in", "right"), 0
+        (
+            "said",
+            "whole",
+            "all_words",
+            "missed",
+            "cut_start",
+            "cut_end",
+            "apart",
+            "split_or_merged",
+            "led_in",
+            "right",
+        ),
+        0,
     )
     delays_s = []
     touched: set[int] = set()
@@ -165,7 +184,9 @@ def judge(stream: Stream, heard: Sequence[Heard]) -> dict[str, Any]:
         if command.pause_s >= APART_S:
             counts["apart"] += 1
             counts["split_or_merged"] += merged or len(own) > 1
-        counts["whole"] += not cut_start and not cut_end and len(own) == 1
+        whole = not cut_start and not cut_end and len(own) == 1
+        counts["whole"] += whole
+        counts["all_words"] += whole or (len(own) == 1 and _has_all_words(command, first, write))
         right = len(own) == 1 and not merged and _is_right(command.recording, first.result)
         counts["right"] += right
         if right:
@@ -184,6 +205,18 @@ def _shared_s(heard: Heard, command: Said) -> float:
     """How much of a command an utterance has, by where speech was heard in it."""
     result = heard.result
     return min(result.end_s, command.end_s) - max(result.start_s, command.start_s)
+
+
+def _has_all_words(command: Said, heard: Heard, write: Callable[[Samples], str]) -> bool:
+    """Whether nothing is said in what an utterance leaves out of a command's recording, without noise."""
+    piece, _ = _cut(command.recording)
+    begin_s = command.start_s - _MARGIN_S
+    part = piece[max(0, round((heard.start_s - begin_s) * SAMPLE_RATE_HZ)) :][
+        : round((heard.end_s - max(begin_s, heard.start_s)) * SAMPLE_RATE_HZ)
+    ]
+    # Without spaces: the same words are "light rose" once, and "Lightrose" again.
+    whole, rest = ("".join(re.findall(r"\w", write(each).casefold())) for each in (piece, part))
+    return bool(whole) and whole == rest
 
 
 def _is_right(recording: Recording, result: Result) -> bool:

@@ -80,6 +80,8 @@ class Timeline(Watcher):
         ended_s = answer.utterance.speech_end_clock_s
         if self._ends(answer):  # else it is told again
             ready_ms = None if ended_s is None else (time.monotonic() - ended_s) * 1000
+            if answer.utterance.end_reason in ("too_long", "overload"):  # no silence ended it
+                ready_ms = None
             self._answer = (answer, ready_ms)
 
     def cancelled(self) -> None:

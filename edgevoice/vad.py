@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 
 from edgevoice.events import FRAME_SAMPLES, SAMPLE_RATE_HZ, Frame, ScoredFrame
+from edgevoice.levels import QUIETEST, sound_power
 from edgevoice.native import VoiceDetector
 
 _LOUDER: Final = 10**0.6
@@ -25,9 +26,6 @@ noise are within 3 dB of them; speech that never is louder than this is not unde
 _RISE: Final = 10 ** (0.1 * FRAME_SAMPLES / SAMPLE_RATE_HZ)
 """1 dB a second, in power: how fast the room may become louder. After a fan of 20 dB is switched on, the gate
 stays open for 14 s; a long sentence lifts the room by less than speech moves."""
-
-_SILENCE: Final = 10**-8.0
-"""-80 dB, in power: a room is never taken to be quieter, or the noise of 16 bits would open the gate."""
 
 _OPEN_FRAMES: Final = 32
 """How long the gate stays open after the last loud frame: a second, longer than the pauses in a sentence."""
@@ -53,9 +51,8 @@ class Vad:
 
     def score(self, frame: Frame) -> ScoredFrame:
         """Return the frame with its probability of speech, 0 while the gate is closed."""
-        wide = frame.samples.astype(np.float64)  # whose squares are numbers, whatever the samples are
-        power = float(np.dot(wide, wide)) / FRAME_SAMPLES - float(wide.mean()) ** 2  # without DC
-        self._room = max(_SILENCE, min(self._room * _RISE, power))
+        power = sound_power(frame.samples)
+        self._room = max(QUIETEST, min(self._room * _RISE, power))
         if power > self._room * _LOUDER:
             self._open_frames = _OPEN_FRAMES
         if self._open_frames == 0:

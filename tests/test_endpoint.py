@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from edgevoice.endpoint import (
     HYSTERESIS,
     LOOK_BACK_MS,
+    LOUDER,
     POSSIBLE_GAP,
+    RESUMED_MS,
     SURE,
     TAIL_MS,
     Endpointer,
@@ -98,6 +100,30 @@ def test_what_may_be_speech_is_kept(before: list[float], possible: int) -> None:
     (utterance,) = cut(quiet(3000) + before + loud(500) + quiet(1000))
     kept_frames = (utterance.speech_start_samples - utterance.start_samples) // FRAME_SAMPLES
     assert abs(kept_frames - frames(OPTIONS.pre_roll_ms) - possible) <= 1
+
+
+@pytest.mark.parametrize(("louder_db", "kept_more"), [(3, False), (6, False), (13, True), (30, True)])
+def test_what_is_louder_than_the_room_is_kept(louder_db: float, kept_more: bool) -> None:
+    """The detector may notice late that somebody speaks; what rises above the noise before may be speech."""
+    scored = stream(quiet(3000) + quiet(512) + loud(500) + quiet(1000))
+    room = np.random.default_rng(1).normal(0, 0.01, FRAME_SAMPLES).astype(np.float32)
+    for i, each in enumerate(scored):
+        louder = 10 ** (louder_db / 20) if i >= frames(3000) else 1
+        scored[i] = replace(each, frame=Frame(room * np.float32(louder) + 0.5, each.frame.start_samples))
+    (utterance,) = Endpointer(OPTIONS).utterances(scored)
+    before_ms = ms(utterance.speech_start_samples - utterance.start_samples)
+    assert abs(before_ms - OPTIONS.pre_roll_ms - 512 * kept_more) <= FRAME_MS
+    assert 10 * np.log10(LOUDER) == 10
+
+
+def test_digital_silence_makes_nothing_loud() -> None:
+    """The noise of 16 bits after it is no beginning."""
+    scored = stream(quiet(3000) + quiet(512) + loud(500) + quiet(1000))
+    noise = np.random.default_rng(1).normal(0, 2**-16, FRAME_SAMPLES).astype(np.float32)
+    for i, each in enumerate(scored):
+        scored[i] = replace(each, frame=Frame(noise * (i >= frames(3000)), each.frame.start_samples))
+    (utterance,) = Endpointer(OPTIONS).utterances(scored)
+    assert ms(utterance.speech_start_samples - utterance.start_samples) <= OPTIONS.pre_roll_ms + FRAME_MS
 
 
 def test_pre_roll_of_zero_keeps_none() -> None:
@@ -301,6 +327,43 @@ def test_answer_to_a_pause_that_is_over_means_nothing() -> None:
     assert utterances[-1][0] == sum(map(frames, (500, 160, 500, OPTIONS.silence_ms)))
 
 
+def ended_after(resumed: list[float], answered_ms: int) -> tuple[int, Utterance]:
+    """The frames of silence since the first words after which they end, and what has; pauses are answered."""
+    endpointer = Endpointer(GUESSING)
+    for i, frame in enumerate(stream(loud(512) + quiet(256) + resumed + quiet(3000))):
+        utterance = endpointer.push(frame)
+        if utterance is not None and utterance.end_reason == "pause":
+            utterance = endpointer.expect(utterance, answered_ms)
+        if utterance is not None:
+            return i + 1 - frames(512), utterance
+    raise AssertionError("nothing ended")
+
+
+UNSURE = [SURE - 0.01]
+
+
+@pytest.mark.parametrize("noise", [1, 4, 10])
+def test_noise_in_a_pause_does_not_lengthen_it(noise: int) -> None:
+    """What nobody is sure to be speech belongs to what was said, but the wait goes on that began before."""
+    silent, utterance = ended_after(UNSURE * noise, 700)
+    assert silent == max(frames(700), frames(256) + noise + frames(GUESSING.guess_ms or 0))
+    assert utterance.speech_end_samples == (frames(512) + frames(256) + noise) * FRAME_SAMPLES
+
+
+def test_speech_after_a_pause_is_waited_for() -> None:
+    """Also when the detector becomes sure only after a while, and only for a tenth of a second."""
+    resumed = UNSURE * 10 + [SURE] * frames(RESUMED_MS) + UNSURE * 2
+    silent, _ = ended_after(resumed, 704)
+    assert silent == frames(256) + len(resumed) + frames(704)
+
+
+def test_several_noises_in_a_pause() -> None:
+    """They do not add up to speech: the silence after the second one ends what was said."""
+    noise = [SURE] * (frames(RESUMED_MS) - 1)
+    silent, _ = ended_after((noise + quiet(160)) * 3, 704)
+    assert silent == frames(256) + len(noise) + frames(160) + len(noise) + frames(GUESSING.guess_ms or 0)
+
+
 options_of_any_kind = st.builds(
     EndpointOptions,
     threshold=st.floats(0.2, 0.8),
@@ -312,6 +375,7 @@ options_of_any_kind = st.builds(
 runs = st.lists(
     st.tuples(st.sampled_from([0.0, 0.3, 0.45, 0.6, 1.0]), st.integers(1, 60)), min_size=1, max_size=30
 )
+clear_runs = st.lists(st.tuples(st.sampled_from([0.0, 1.0]), st.integers(4, 60)), min_size=1, max_size=30)
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
@@ -342,11 +406,11 @@ def test_no_sample_is_lost_or_heard_twice(runs: list[tuple[float, int]], options
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
-@given(runs=runs, options=options_of_any_kind, guess_ms=st.integers(32, 500))
+@given(runs=clear_runs, options=options_of_any_kind, guess_ms=st.integers(32, 500))
 def test_pauses_change_nothing(
     runs: list[tuple[float, int]], options: EndpointOptions, guess_ms: int
 ) -> None:
-    """Without answers, the same utterances end with pauses as without; each pause is a beginning of one.
+    """Without answers, the same clear speech ends with pauses as without; each pause is a beginning of it.
 
     The tail is shorter then, and what follows may have more before it: so none is too long here.
     """

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,18 +16,19 @@ from matplotlib.colors import to_rgb
 
 from edgevoice import recordings
 from edgevoice.audio import frames, read_audio
+from edgevoice.decide import Decision
 from edgevoice.endpoint import EndpointOptions
 from edgevoice.errors import UsageError
-from edgevoice.events import FRAME_SAMPLES, SAMPLE_RATE_HZ, Frame, Result, ScoredFrame, Utterance
+from edgevoice.events import FRAME_SAMPLES, SAMPLE_RATE_HZ, Frame, Result, ScoredFrame, Timings, Utterance
 from edgevoice.mixing import max_frame
+from edgevoice.recognise import Answer
 from edgevoice.streams import PAUSES_S, Heard, Said, Stream, compose, judge, judge_segments
 from edgevoice.timeline import Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
-    from edgevoice.events import Samples
+    from edgevoice.events import EndReason, Samples
     from edgevoice.pipeline import Pipeline
     from edgevoice.recordings import Recording
     from tests.conftest import Edgevoice, Sample
@@ -116,7 +119,14 @@ def said(start_s: float, end_s: float, pause_s: float = 2.0) -> Said:
     return Said(recording, start_s, end_s, pause_s)
 
 
-RECORDING = recordings.Recording(path=None, name="a", folder="b", intent="Say")  # type: ignore[arg-type]
+RECORDING = recordings.Recording(
+    path=Path(__file__).parent.parent / "samples" / "turn-on-desk-lamp.flac",
+    name="a",
+    folder="b",
+    intent="Say",
+    speech_start_s=0.5,
+    speech_end_s=1.5,
+)
 
 
 def heard(start_s: float, end_s: float, n: float | None = None, *, accepted: bool = True) -> Heard:
@@ -138,7 +148,11 @@ def heard(start_s: float, end_s: float, n: float | None = None, *, accepted: boo
 
 def counted(commands: Sequence[Said], utterances: Sequence[Heard]) -> dict[str, Any]:
     stream = Stream(np.zeros(60 * RATE, np.float32), tuple(commands))
-    return judge(stream, utterances)
+    return judge(stream, utterances, no_words)
+
+
+def no_words(_samples: Samples) -> str:
+    return ""
 
 
 def test_whole_commands() -> None:
@@ -166,6 +180,28 @@ def test_what_goes_wrong(utterances: list[Heard], key: str) -> None:
     found = counted([said(2, 4), said(6, 8)], [*utterances, *([heard(6, 8)] if len(utterances) != 1 else [])])
     assert found[key] >= 1
     assert found["right"] == 0
+
+
+@pytest.mark.parametrize(
+    ("start_s", "end_s", "all_words"), [(1.9, 4.1, 1), (2.4, 3.6, 1), (2.4, 3.4, 0), (2.6, 3.6, 0)]
+)
+def test_labels_that_begin_and_end_in_silence(
+    tmp_path: Path, start_s: float, end_s: float, all_words: int
+) -> None:
+    """What an utterance leaves out of a label counts as lost only if something is said there."""
+    t = np.arange(RATE) / RATE
+    samples = np.zeros(4 * RATE, np.float32)
+    samples[round(1.5 * RATE) : round(2.5 * RATE)] = 0.1 * np.sin(2 * np.pi * 440 * t)  # in a label of 2 s
+    (order,) = recordings.orders(manifest(tmp_path, [(samples, {"speech_start": 1.0, "speech_end": 3.0})]))
+
+    def write(samples: Samples) -> str:
+        """As many words as there are whole tenths of a second of the tone."""
+        return "la " * int(np.count_nonzero(np.abs(samples) > 1e-4) / RATE * 10 + 0.2)
+
+    heard_of_it = replace(heard(start_s, end_s), start_s=start_s, end_s=end_s)
+    found = judge(Stream(np.zeros(6 * RATE, np.float32), (Said(order, 2.0, 4.0, 2.0),)), [heard_of_it], write)
+    assert found["all_words"] == all_words
+    assert found["whole"] == (start_s < 2 and end_s > 4)
 
 
 def test_wrong_and_refused_are_not_right() -> None:
@@ -203,6 +239,18 @@ def test_timeline(pipeline: Pipeline, samples: tuple[Sample, ...]) -> None:
         assert own.decision.meaning is not None
         assert own.decision.meaning.text == heard.result.text
         assert heard.start_s < heard.result.start_s < heard.result.end_s < heard.answered_s
+
+
+@pytest.mark.parametrize(("reason", "counts"), [("silence", True), ("too_long", False)])
+def test_ready_is_for_what_a_silence_ended(reason: EndReason, counts: bool) -> None:
+    """An answer to what was cut off in the middle of speech cannot be there when a silence is over."""
+    utterance = replace(cut(2, 4), end_reason=reason, speech_end_clock_s=time.monotonic())
+    timeline = Timeline(live=True)
+    timeline.recognising(utterance)
+    timeline.answered(Answer(utterance, Decision(None, 0.0, None, ()), Timings(), "open"))
+    timeline.resulted(heard(2, 4).result)
+    (found,) = timeline.heard
+    assert (found.ready_ms is not None) == counts
 
 
 def cut(start_s: float, end_s: float) -> Utterance:
