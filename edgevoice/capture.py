@@ -2,8 +2,9 @@
 
 The way of one sound through MicrophoneSource:
 
-1. PortAudio's own thread calls _on_audio() with 32 ms of bytes; it only puts them into a bounded queue, or
-   counts them as lost when the queue is full. Nothing there may wait: the sound card does not.
+1. PortAudio's own thread calls _on_audio() with 32 ms of bytes, or a few times as much; it only puts them
+   into a bounded queue, or counts them as lost when the queue is full. Nothing there may wait: the sound card
+   does not.
 2. Whoever iterates takes the bytes out, picks or mixes channels, resamples and cuts frames. Where audio is
    missing, the position of the next frame is that much later: whoever joins frames begins anew there.
 3. No bytes for some seconds, or a stream that stopped, raises AudioError in the iterating thread.
@@ -40,7 +41,7 @@ _FRAMES_PER_S: Final = SAMPLE_RATE_HZ / FRAME_SAMPLES
 _POLL_S: Final = 0.25  # how soon a stopped stream is noticed
 _QUEUE_S: Final = 10.0  # longer than a busy or swapping machine keeps the listener waiting
 _BURST_S: Final = 1.0  # losses closer together than this are one burst, with one line in the log
-_LATE_S: Final = 0.1  # three blocks; on two busy cores the longest wait was 40 ms
+_LATE_S: Final = 0.07  # after it was due; on two busy cores the longest was 10 ms
 _GAP_S: Final = 1.0  # longer than a sound system can save up: the machine slept, or audio is missing
 _CONTAINERS: Final = {b"RIFF": "WAV", b"fLaC": "FLAC", b"OggS": "OGG", b"FORM": "AIFF"}
 
@@ -160,14 +161,14 @@ class CaptureCounters:
     """What went wrong with a microphone so far."""
 
     overflows: int = 0
-    """Blocks of 32 ms for which our queue had no room: nobody took them for seconds."""
+    """Blocks for which our queue had no room: nobody took them for seconds."""
 
     card_overflows: int = 0
     """Blocks before which PortAudio lost some: the machine was too busy. How much is not known and usually
     little, so an utterance goes on over it."""
 
     late: int = 0
-    """Blocks that came more than 0.1 s after the one before."""
+    """Blocks that came more than 0.07 s after they were due."""
 
     gaps: int = 0
     """Where more is missing, and positions jump: a full queue, or more than 1 s without a block."""
@@ -188,6 +189,7 @@ class MicrophoneSource:
     Args:
         device: see portaudio.find_device().
         channel: the channel to take, counted from 0; None takes the mean of those opened.
+        block_frames: that PortAudio hands over at once.
         stall_s: silence of the device, not of the room, after which it counts as lost.
         port_audio: an open one, which stays the caller's; None opens PyAudio.
         clock: tells when blocks come.
@@ -202,6 +204,7 @@ class MicrophoneSource:
         device: int | str | None = None,
         *,
         channel: int | None = None,
+        block_frames: int = 1,
         stall_s: float = STALL_S,
         port_audio: PortAudio | None = None,
         clock: Callable[[], float] = clock_s,
@@ -211,13 +214,14 @@ class MicrophoneSource:
         self._clock = clock
         self._closed = False
         self._queue: queue.SimpleQueue[bytes | float] = queue.SimpleQueue()  # audio, or seconds that miss
-        self._queue_blocks = round(_QUEUE_S * _FRAMES_PER_S)
+        self._block_s = block_frames / _FRAMES_PER_S
+        self._queue_blocks = round(_QUEUE_S / self._block_s)
         self._last_s: float | None = None  # when a block came last
         self._unsaid_s = 0.0  # what misses and is not in the queue yet
         self._missing_s = 0.0  # what misses before the next frame
         self._overflows = self._card_overflows = self._late = self._gaps = 0
         self._reported, self._burst_ends_s = 0, 0.0  # blocks told to be lost, and until when no more are told
-        self._stream = InputStream(device, channel, self._on_audio, port_audio)
+        self._stream = InputStream(device, channel, self._on_audio, self._block_s, port_audio)
         self.device = self._stream.device
         try:
             self._converter = Converter(
@@ -251,7 +255,7 @@ class MicrophoneSource:
         try:
             while True:
                 block = self._queue.get_nowait()
-                missing_s += block if isinstance(block, float) else 1 / _FRAMES_PER_S
+                missing_s += block if isinstance(block, float) else self._block_s
         except queue.Empty:
             self._queue.put(missing_s)
 
@@ -268,7 +272,7 @@ class MicrophoneSource:
         now_s = self._clock()
         waited_s = 0.0 if self._last_s is None else now_s - self._last_s
         self._last_s = now_s
-        if waited_s > _LATE_S:
+        if waited_s > self._block_s + _LATE_S:
             self._late += 1
         if waited_s > _GAP_S:
             self._unsaid_s += waited_s
@@ -277,7 +281,7 @@ class MicrophoneSource:
         if data:
             if self._queue.qsize() >= self._queue_blocks:
                 self._overflows += 1
-                self._unsaid_s += 1 / _FRAMES_PER_S
+                self._unsaid_s += self._block_s
             else:
                 if self._unsaid_s:
                     self._gaps += 1

@@ -493,7 +493,11 @@ def _microphone(config: Config, on_state: Callable[[State], None]) -> FrameSourc
     from edgevoice.portaudio import load_pyaudio  # noqa: PLC0415
 
     load_pyaudio()  # without it, waiting for a microphone is of no use
-    return Microphone(lambda: MicrophoneSource(config.audio.device, channel=config.audio.channel), on_state)
+    audio = config.audio
+    return Microphone(
+        lambda: MicrophoneSource(audio.device, channel=audio.channel, block_frames=audio.block_frames),
+        on_state,
+    )
 
 
 def _stdin() -> BinaryIO:

@@ -99,6 +99,9 @@ class AudioConfig:
     channel: Annotated[int, Range(0, 31)] = 0
     """Which channel of the device, 0 is the first."""
 
+    block_frames: Annotated[int, Range(1, 4)] = 1
+    """Frames of 32 ms that the sound system hands over at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:

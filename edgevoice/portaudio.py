@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar, cast
 
 from edgevoice.errors import AudioError
-from edgevoice.events import FRAME_SAMPLES, SAMPLE_RATE_HZ
+from edgevoice.events import SAMPLE_RATE_HZ
 
 _log = logging.getLogger(__name__)
 
@@ -156,7 +156,8 @@ class InputStream:
     Args:
         wanted: see find_device().
         channel: the channel that is needed, counted from 0; None needs one.
-        callback: gets blocks of 32 ms of 16-bit samples.
+        callback: gets blocks of 16-bit samples.
+        block_s: how long each is.
         port_audio: an open one, which stays the caller's; None starts PyAudio, and ends it in close().
 
     Raises:
@@ -168,13 +169,14 @@ class InputStream:
         wanted: int | str | None,
         channel: int | None,
         callback: AudioCallback,
+        block_s: float,
         port_audio: PortAudio | None = None,
     ) -> None:
         def start() -> tuple[PortAudio, Device, tuple[PortAudioStream, int, int]]:
             library = port_audio or _start_port_audio()
             try:
                 device = find_device(_devices(library), wanted)
-                return library, device, _open(library, device, channel, callback)
+                return library, device, _open(library, device, channel, callback, block_s)
             except BaseException:
                 if port_audio is None:
                     library.terminate()
@@ -327,7 +329,7 @@ def _devices(library: PortAudio) -> tuple[Device, ...]:
 
 
 def _open(
-    library: PortAudio, device: Device, channel: int | None, callback: AudioCallback
+    library: PortAudio, device: Device, channel: int | None, callback: AudioCallback, block_s: float
 ) -> tuple[PortAudioStream, int, int]:
     """Open at the first rate and number of channels that the device takes; what costs least first."""
     needed = 1 if channel is None else channel + 1
@@ -346,7 +348,7 @@ def _open(
                 format=PA_INT16,
                 input=True,
                 input_device_index=device.index,
-                frames_per_buffer=round(rate_hz * FRAME_SAMPLES / SAMPLE_RATE_HZ),
+                frames_per_buffer=round(rate_hz * block_s),
                 stream_callback=callback,
             )
         except OSError as error:

@@ -421,6 +421,9 @@ class FakeStream:
     callback: AudioCallback
     rate_hz: int
     channels: int
+    block_samples: int
+    """Of each channel, that the callback wants at once."""
+
     active: bool = True
     closed: bool = False
 
@@ -484,7 +487,12 @@ class FakePortAudio:
         formats = device.formats or ((device.rate_hz, device.channels),)
         if settings["format"] != PA_INT16 or (settings["rate"], settings["channels"]) not in formats:
             raise OSError(-9997, "Invalid sample rate")
-        self.stream = FakeStream(settings["stream_callback"], settings["rate"], settings["channels"])
+        self.stream = FakeStream(
+            settings["stream_callback"],
+            settings["rate"],
+            settings["channels"],
+            settings["frames_per_buffer"],
+        )
         return self.stream
 
     def terminate(self) -> None:

@@ -85,11 +85,15 @@ class SoundServer:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
-    def plug_in(self) -> None:
-        """Make the microphone."""
-        # Without rewinds it records from the first moment on; with them after 1.8 s.
+    def plug_in(self, *, rewinds: bool = False) -> None:
+        """Make the microphone.
+
+        Without rewinds it records from the first moment on; with them after 1.8 s, but then in pieces of the
+        length that is asked for, like a sound card, not in 50 ms at the longest.
+        """
         done = self._control(
-            *("load-module", "module-null-sink", "sink_name=mic", "rate=16000", "channels=1", "norewinds=1")
+            *("load-module", "module-null-sink", "sink_name=mic", "rate=16000", "channels=1"),
+            f"norewinds={int(not rewinds)}",
         )
         assert done.returncode == 0, done.stderr
 

@@ -244,6 +244,19 @@ class TestMicrophone:
         assert source.counters == CaptureCounters(late=2, gaps=1)
         source.close()
 
+    def test_longer_blocks(self) -> None:
+        """Several frames come at once; a block is late, or lost, by its own length."""
+        card = FakePortAudio(devices=(FakeDevice("Mic", rate_hz=16_000),))
+        now_s = 1000.0
+        source = MicrophoneSource(port_audio=card, block_frames=3, clock=lambda: now_s)
+        assert opened(card).block_samples == 3 * FRAME_SAMPLES
+        for waited_s in (0.096, 0.15, 0.096, 0.2):
+            now_s += waited_s
+            opened(card).feed(bytes(2 * 3 * FRAME_SAMPLES))
+        assert [frame.start_samples for frame in itertools.islice(source, 12)] == list(range(0, 6144, 512))
+        assert source.counters == CaptureCounters(late=1)
+        source.close()
+
     @pytest.mark.parametrize(
         ("device", "rate_hz"),
         [(FakeDevice("Phone", 1, 8_000), 8_000), (FakeDevice("Studio", 2, 96_000), 96_000)],

@@ -117,11 +117,11 @@ class Hanging(FakePortAudio):
                 self.hang("close")
                 plain_close()
 
-        return Stream(stream.callback, stream.rate_hz, stream.channels)
+        return Stream(stream.callback, stream.rate_hz, stream.channels, stream.block_samples)
 
 
 def open_stream(card: FakePortAudio) -> InputStream:
-    return InputStream(None, None, lambda *_: (None, PA_CONTINUE), card)
+    return InputStream(None, None, lambda *_: (None, PA_CONTINUE), 0.032, card)
 
 
 class TestHanging:
