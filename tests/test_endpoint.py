@@ -116,6 +116,17 @@ def test_what_is_louder_than_the_room_is_kept(louder_db: float, kept_more: bool)
     assert 10 * np.log10(LOUDER) == 10
 
 
+def test_a_quiet_moment_is_not_the_room() -> None:
+    """Such as the start of a recording: the noise after it is no beginning."""
+    scored = stream(quiet(160) + quiet(1024) + loud(500) + quiet(1000))
+    noise = np.random.default_rng(1).normal(0, 0.01, FRAME_SAMPLES).astype(np.float32)
+    for i, each in enumerate(scored):
+        louder = np.float32(1 if i >= frames(160) else 0.01)
+        scored[i] = replace(each, frame=Frame(noise * louder, each.frame.start_samples))
+    (utterance,) = Endpointer(OPTIONS).utterances(scored)
+    assert ms(utterance.speech_start_samples - utterance.start_samples) <= OPTIONS.pre_roll_ms + FRAME_MS
+
+
 def test_digital_silence_makes_nothing_loud() -> None:
     """The noise of 16 bits after it is no beginning."""
     scored = stream(quiet(3000) + quiet(512) + loud(500) + quiet(1000))
