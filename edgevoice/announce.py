@@ -13,6 +13,7 @@ import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
+from edgevoice import extras
 from edgevoice.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,8 +37,7 @@ def check_installed() -> None:
         import zeroconf.asyncio  # noqa: F401, PLC0415 - an extra
     except ImportError:
         raise ConfigError(
-            "wyoming.announce is true, but zeroconf is not installed; install edgevoice with its extra: "
-            "pip install 'edgevoice[zeroconf]'"
+            f"wyoming.announce is true, but zeroconf is not installed; run: {extras.remedy('zeroconf')}"
         ) from None
 
 

@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from edgevoice import __version__
+from edgevoice import __version__, extras
 from edgevoice.errors import CheckFailedError, UsageError
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def _check_usage(options: argparse.Namespace) -> None:
     for module in ("scipy", "matplotlib") if options.out else ("scipy",):
         if importlib.util.find_spec(module) is None:
             raise CheckFailedError(
-                f"measuring needs {module}, which is not installed; pip install 'edgevoice[eval]'"
+                f"measuring needs {module}, which is not installed; run: {extras.remedy('eval')}"
             )
 
 

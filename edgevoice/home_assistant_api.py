@@ -15,6 +15,7 @@ import time
 import urllib.parse
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from edgevoice import extras
 from edgevoice.config import read_regular_file
 from edgevoice.entities import Entity, Home, Place, can_be_said
 from edgevoice.errors import NetworkError, UsageError
@@ -74,7 +75,9 @@ def read_home(url: str, token: str, timeout_s: float = TIMEOUT_S) -> Home:
         NetworkError: it cannot be reached, refuses the token, or answers with something else.
     """
     if importlib.util.find_spec("websockets") is None:
-        raise UsageError("websockets is not installed, which --from-ha needs; pip install websockets")
+        raise UsageError(
+            f"websockets is not installed, which --from-ha needs; run: {extras.remedy('home-assistant')}"
+        )
     address, deadline = _address(url), time.monotonic() + timeout_s
     with _connected(address, timeout_s) as connection:
         return _Client(connection, address, deadline).home(url, token)

@@ -28,7 +28,7 @@ from hassil.expression import (
 from hassil.intents import TextSlotList
 from hassil.util import check_required_context, is_template
 
-from edgevoice import free_text
+from edgevoice import extras, free_text
 from edgevoice.entities import LISTS
 from edgevoice.errors import GrammarError, UsageError
 from edgevoice.grammar_file import KEYS, Reader, read_yaml, shown
@@ -166,7 +166,8 @@ def package_sentences(language: str) -> Sentences:
     """
     if importlib.util.find_spec("home_assistant_intents") is None:
         raise UsageError(
-            f"{PACKAGE} is not installed; pip install {PACKAGE}, or name a folder of sentences with --source"
+            f"{PACKAGE} is not installed; name a folder of sentences with --source, or run: "
+            f"{extras.remedy('home-assistant')}"
         )
     from home_assistant_intents import get_intents, get_languages  # noqa: PLC0415 - optional
 

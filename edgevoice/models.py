@@ -179,6 +179,8 @@ def pull(name: str, *, progress: bool = True) -> Path:
             try:
                 if isinstance(source, UrlSource):
                     part = target.with_name(f"{target.name}.part")  # stays, to go on from
+                    if part.exists() and not os.access(part, os.W_OK):
+                        part.unlink()  # another user's; the folder is ours
                     digests = _download(source.url, part, model, progress)
                 else:
                     part = Path(tempfile.mkdtemp(dir=folder)) / "model.ggml"
@@ -393,6 +395,7 @@ def _write_stamp(name: str, digests: _Digests, status: os.stat_result) -> None:
     part = path.with_suffix(f".{os.getpid()}.part")
     stamp = _Stamp(digests.sha256, status.st_size, status.st_mtime_ns, digests.sha1)
     part.write_text(json.dumps(asdict(stamp)) + "\n", "utf-8")
+    part.chmod(0o644)  # as the model
     part.replace(path.with_suffix(".json"))
 
 
@@ -410,14 +413,17 @@ def _locked(progress: bool) -> Iterator[Path]:
     folder = models_dir()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".lock").open("ab") as lock:
+        with contextlib.ExitStack() as stack:
+            # The folder itself: a file for it would be that of the user who made it, and locked for others.
+            lock = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, lock)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 with _step("waiting for another pull or import to finish", None, progress):
                     fcntl.flock(lock, fcntl.LOCK_EX)
             for left_behind in folder.glob(".new-*"):
-                shutil.rmtree(left_behind)
+                shutil.rmtree(left_behind, ignore_errors=True)  # another user's stays
             with tempfile.TemporaryDirectory(prefix=".new-", dir=folder) as scratch:
                 yield Path(scratch)
     except OSError as error:

@@ -180,9 +180,10 @@ class Handle:
         self.close()
 
 
-SESSION_BYTES: Final = 700_000_000
-"""Of address space for a session of a model of tiny's layers: more than it takes, which is 17 MB with tiny.en
-on x86-64, and 71 more for 28 s of sound."""
+SESSION_BYTES: Final = 120_000_000
+"""Of address space for a session of a model of tiny's layers, and the stacks of its threads. With tiny.en it
+took 88 MB at the most on x86-64: 17 when opened, the rest for 28 s of noise, recognised and transcribed. With
+base it took 111, for which 180 are reckoned."""
 
 DETECTOR_BYTES: Final = 350_000_000
 """Of address space for the detector (85 MB) and what comes then: recognition (80 MB), stacks of threads."""

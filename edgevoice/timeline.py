@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from edgevoice import levels
+from edgevoice import extras, levels
 from edgevoice.errors import UsageError
 from edgevoice.events import FRAME_SAMPLES, SAMPLE_RATE_HZ
 from edgevoice.pipeline import Watcher
@@ -131,7 +131,7 @@ def check(path: Path | None) -> None:
         import matplotlib as mpl  # noqa: F401, PLC0415 - an extra
     except ImportError:
         raise UsageError(
-            "--plot needs matplotlib; install the extra: pip install 'edgevoice[eval]'"
+            f"--plot needs matplotlib, which is not installed; run: {extras.remedy('eval')}"
         ) from None
 
 

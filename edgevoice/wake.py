@@ -13,6 +13,7 @@ from hassil.expression import Expression, Group, Permutation, TextChunk
 from hassil.parse_expression import parse_sentence
 from hassil.parser import ParseError
 
+from edgevoice import extras
 from edgevoice.errors import ConfigError
 from edgevoice.events import FRAME_SAMPLES
 from edgevoice.grammar_file import can_be_empty
@@ -81,8 +82,7 @@ class WakeWord:
             self._model: Any = pyopen_wakeword.OpenWakeWord.from_builtin(pyopen_wakeword.Model(model))
         except ImportError:
             raise ConfigError(
-                "wake.mode is model, but pyopen-wakeword is not installed; install edgevoice with its extra: "
-                "pip install 'edgevoice[wake]'"
+                f"wake.mode is model, but pyopen-wakeword is not installed; run: {extras.remedy('wake')}"
             ) from None
         except (OSError, RuntimeError, ValueError) as error:
             raise ConfigError(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import h11
 
-from edgevoice import network
+from edgevoice import extras, network
 from edgevoice.errors import ConfigError, NetworkError
 from edgevoice.web_bench import Bench
 from edgevoice.web_live import Live
@@ -33,7 +33,7 @@ try:
     from edgevoice.web_microphone import MAX_MESSAGE_BYTES
 except ImportError as _error:
     raise ConfigError(
-        f"web.listen needs what is not installed ({_error.name}); run: pip install 'edgevoice[web]'"
+        f"web.listen needs what is not installed ({_error.name}); run: {extras.remedy('web')}"
     ) from None
 
 if TYPE_CHECKING:

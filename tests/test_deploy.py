@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import importlib.metadata
 import os
 import re
 import shutil
@@ -218,9 +219,11 @@ class TestDebianPackage:
     """What deploy/debian says; scripts/deb.py tries what is built of it."""
 
     def test_python_packages(self) -> None:
-        """Each that pyproject.toml wants is inside or Debian's, in a version that it allows."""
+        """What pyproject.toml and those inside want is inside or Debian's, in a version that they allow."""
         project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-        wanted = {each.name: each.specifier for each in map(Requirement, project["dependencies"])}
+        extras = project["optional-dependencies"]
+        ours = map(Requirement, project["dependencies"] + extras["web"] + extras["home-assistant"])
+        wanted = {each.name: each.specifier for each in ours}
         control = (DEBIAN / "control").read_text("utf-8")
         found = dict(re.findall(r"python3-(\S+) \(>= (?:1:)?([\d.]+)\)", control))
         found = {DEBIAN_NAMES.get(name, name): version for name, version in found.items()}
@@ -228,6 +231,12 @@ class TestDebianPackage:
             re.findall(r"^(\S+)==(\S+)", (DEBIAN / "requirements.txt").read_text("utf-8"), re.MULTILINE)
         )
         assert inside.keys().isdisjoint(found)
+        for name in inside:
+            for each in map(Requirement, importlib.metadata.requires(name) or ()):
+                if each.marker is None or each.marker.evaluate({"extra": "", "python_version": "3.11"}):
+                    wanted.setdefault(
+                        DEBIAN_NAMES.get(each.name, each.name).replace("_", "-"), each.specifier
+                    )
         assert (inside | found).keys() == wanted.keys()
         assert [name for name, version in (inside | found).items() if version not in wanted[name]] == []
 

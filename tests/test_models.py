@@ -13,6 +13,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zipfile
@@ -25,6 +26,7 @@ import build_native
 from edgevoice import cli, ggml_file, known_models, models, native
 from edgevoice.errors import DownloadError, ModelCorruptError, ModelError, ModelNotFoundError, UsageError
 from tests import model_formats as formats
+from tests.conftest import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,7 +140,7 @@ def ct2() -> bytes:
 
 
 def leftovers(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()} - {".lock", "ggml-small.bin", "ggml-small.json"}
+    return {path.name for path in folder.iterdir()} - {"ggml-small.bin", "ggml-small.json"}
 
 
 class TestTable:
@@ -368,17 +370,17 @@ class TestInterruption:
     """Pulls that are killed or meet one another."""
 
     PULL = (
-        "import sys; from edgevoice import known_models, models; url, size, sha = sys.argv[1:];"
-        "source = known_models.UrlSource(url);"
+        "import os, sys; from edgevoice import known_models, models; url, size, sha, before = sys.argv[1:];"
+        "exec(before); source = known_models.UrlSource(url);"
         "models.KNOWN = (known_models.KnownModel('small', '', int(size), sha, (source,)),);"
         "models.pull('small')"
     )
 
-    def start(self, hub: FakeHub) -> subprocess.Popen[bytes]:
-        """Pull in another process."""
+    def start(self, hub: FakeHub, before: str = "") -> subprocess.Popen[bytes]:
+        """Pull in another process, which runs something before."""
         package = str(Path(models.__file__).parents[1])
         return subprocess.Popen(
-            [sys.executable, "-c", self.PULL, hub.url, str(len(CONTENT)), sha256(CONTENT)],
+            [sys.executable, "-c", self.PULL, hub.url, str(len(CONTENT)), sha256(CONTENT), before],
             env={**os.environ, "PYTHONPATH": package},
             stderr=subprocess.DEVNULL,
         )
@@ -407,6 +409,26 @@ class TestInterruption:
         assert [process.wait(30) for process in processes] == [0, 0]
         assert len(small.asked) == 1
         assert models.find("small").read_bytes() == CONTENT
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+    def test_after_root(self, small: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What root has begun to pull is in nobody's way: the owner of the folder pulls all the same."""
+        nobody = 65534
+        small.pause_s = 0.1
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            monkeypatch.setenv("EDGEVOICE_MODELS", name)
+            with self.start(small) as process:
+                wait_until((folder / "ggml-small.bin.part").is_file)
+                process.send_signal(signal.SIGKILL)
+            small.pause_s = 0
+            assert any(path.name.startswith(".new-") for path in folder.iterdir())
+            os.chown(folder, nobody, nobody)
+            # Once it is nobody, the folders of Python itself may be closed to it.
+            with self.start(small, f"import encodings.idna; os.setuid({nobody})") as process:
+                assert process.wait(30) == 0
+            assert models.find("small").read_bytes() == CONTENT
+            assert (folder / "ggml-small.bin").stat().st_uid == nobody
 
 
 class TestPackages:
@@ -609,7 +631,7 @@ class TestImport:
                 models.import_file(source, "mine", progress=False)
         with pytest.raises(ModelNotFoundError):
             models.import_file(tmp_path / "absent", "mine", progress=False)
-        assert {path.name for path in folder.iterdir()} == {".lock"}
+        assert not list(folder.iterdir())
 
     @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "a b", "x" * 65, "m.bin", "tiny.en"])
     def test_bad_names(self, ggml: Path, name: str) -> None:
@@ -642,7 +664,7 @@ class TestFormats:
         path.write_bytes(formats.pt(formats.values()))
         with pytest.raises(ModelNotFoundError, match=r"models pull tiny\.en.* gpt2\.tiktoken .*--vocabulary"):
             models.import_file(path, "mine", progress=False)
-        assert {each.name for each in folder.iterdir()} == {".lock"}
+        assert not list(folder.iterdir())
         given = formats.write_ctranslate2(tmp_path / "ct2", b"").with_name("vocabulary.txt")
         made = models.import_file(path, "mine", given, progress=False)
         assert made.read_bytes() == formats.ggml(formats.values())

@@ -7,6 +7,7 @@ part that hangs in test_notify.py.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import resource
@@ -25,7 +26,7 @@ import pytest
 
 from edgevoice.events import SAMPLE_RATE_HZ
 from edgevoice.testing import Broker, Subscriber
-from tests.conftest import running, wait_until
+from tests.conftest import ROOT, running, wait_until
 from tests.test_end_to_end import one_sentence, pcm
 from tests.test_notify import LONG_S, Systemd
 
@@ -297,7 +298,122 @@ def test_clock_jumps(
         assert "dropped" not in service.end()
 
 
-@pytest.mark.parametrize("limit_mb", [200, 350, 500])
+class MemoryGroup:
+    """A control group with a limit of memory, of version 2 or 1, as systemd makes one for MemoryMax=.
+
+    Raises:
+        OSError: none can be made here.
+    """
+
+    def __init__(self) -> None:
+        v1 = Path("/sys/fs/cgroup/memory")
+        self._limit, self._anonymous, parent = (
+            ("memory.limit_in_bytes", "rss", v1) if v1.is_dir() else ("memory.max", "anon", v1.parent)
+        )
+        self._folder = parent / f"edgevoice-test-{os.getpid()}"
+        self._folder.mkdir()
+        if not (self._folder / self._limit).is_file():
+            self.close()
+            raise OSError(f"{self._folder} had no {self._limit}")
+        # What would go to a swap is not killed.
+        swap = "memory.swappiness" if v1.is_dir() else "memory.swap.max"
+        with contextlib.suppress(FileNotFoundError):
+            (self._folder / swap).write_text("0")
+
+    @property
+    def start(self) -> tuple[str, str]:
+        """What starts the service in it."""
+        return "-c", (
+            f"import os, sys\nopen({str(self._folder / 'cgroup.procs')!r}, 'w').write(str(os.getpid()))\n"
+            "from edgevoice import cli\nsys.exit(cli.main(sys.argv[1:]))"
+        )
+
+    def limit(self, size_bytes: int) -> None:
+        """Set the limit, once there is room for it: files in memory have to go first."""
+
+        def set_it() -> bool:
+            try:
+                (self._folder / self._limit).write_text(str(size_bytes))
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                return False
+            return True
+
+        wait_until(set_it, LONG_S)
+
+    def used(self) -> int:
+        """Bytes that are in no file."""
+        stat = dict(line.split() for line in (self._folder / "memory.stat").read_text().splitlines())
+        return int(stat[self._anonymous])
+
+    def kills(self) -> int:
+        """How often the kernel ended something for want of memory."""
+        name = "memory.oom_control" if self._limit == "memory.limit_in_bytes" else "memory.events"
+        return int(dict(line.split() for line in (self._folder / name).read_text().splitlines())["oom_kill"])
+
+    def close(self) -> None:
+        """Remove it, when nothing is in it any more."""
+
+        def remove() -> bool:
+            try:
+                self._folder.rmdir()
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                return False
+            return True
+
+        wait_until(remove, LONG_S)
+
+
+@pytest.fixture
+def memory_group() -> Iterator[MemoryGroup]:
+    try:
+        group = MemoryGroup()
+    except OSError as error:
+        pytest.skip(f"no control group can be made: {error}")
+    with contextlib.closing(group):
+        yield group
+
+
+def test_memory_cap(
+    child_environment: dict[str, str],
+    tmp_path: Path,
+    speech: Samples,
+    broker: Broker,
+    memory_group: MemoryGroup,
+) -> None:
+    """What MemoryMax= of the unit allows is enough; beyond a limit the kernel ends it, and others learn that.
+
+    Started again it works: nothing is left behind that would be in its way.
+    """
+    unit = (ROOT / "deploy/raspberrypi/edgevoice.service").read_text("utf-8")
+    max_mb = int(unit.partition("\nMemoryMax=")[2].partition("M\n")[0])
+    for folder, more_mb in (("first", 2), ("second", None)):
+        (tmp_path / folder).mkdir()
+        memory_group.limit(max_mb * 2**20)
+        with (
+            Subscriber(broker.port, "edgevoice/default/availability") as subscriber,
+            Service(
+                child_environment, tmp_path / folder, speech, broker=broker, start=memory_group.start
+            ) as service,
+        ):
+            service.wait_until_ready()
+            if more_mb is None:
+                service.hear()
+                service.end()
+                continue
+            subscriber.wait_for(lambda message: message.payload == b"online", LONG_S)
+            memory_group.limit(memory_group.used() + more_mb * 2**20)
+            with contextlib.suppress(OSError):  # it may not live to hear all of it
+                service.say()
+            assert service.child.wait(LONG_S) == -signal.SIGKILL
+            subscriber.wait_for(lambda message: message.payload == b"offline", LONG_S)
+        assert memory_group.kills() == 1
+
+
+@pytest.mark.parametrize("limit_mb", [200, 300, 400])
 def test_too_little_memory(child_environment: dict[str, str], limit_mb: int) -> None:
     """A limit of addresses is met when something is opened: one sentence with a remedy, and exit code 3."""
     done = limited(child_environment, limit_mb)

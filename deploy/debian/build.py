@@ -130,7 +130,6 @@ def lay_model(folder: Path, time_s: int) -> None:
         path = models.import_file(made, made.stem, progress=False)
     os.utime(path, (time_s, time_s))  # as dpkg-deb would set it
     models.verify(made.stem)
-    (folder / ".lock").unlink()
 
 
 def require_packages(names: list[str]) -> None:

@@ -140,7 +140,7 @@ install_user() {
     run useradd --system --user-group --home-dir "$state" --no-create-home --shell /usr/sbin/nologin edgevoice
   fi
   run usermod --append --groups audio edgevoice
-  run install -d -o edgevoice -g edgevoice -m 755 "$state"
+  run install -d -o edgevoice -g edgevoice -m 755 "$state" "$state/models"
 }
 
 install_program() {
@@ -154,7 +154,7 @@ install_program() {
   run mkdir -p "$cache/source"
   run cp -r "$source"/{LICENSE,README.md,pyproject.toml,build_native.py,csrc,edgevoice,grammars} "$cache/source"
   run env EDGEVOICE_CACHE="$cache" EDGEVOICE_JOBS="$jobs" \
-    "$home/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade "$cache/source"
+    "$home/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade "$cache/source[web,home-assistant]"
   run rm -rf "$cache/source"
   write 755 "$command" <<WRAPPER
 #!/bin/sh
@@ -166,7 +166,8 @@ WRAPPER
 
 install_model() {
   say "the model $wanted"
-  run "$command" models pull --quiet "$wanted"
+  # As the service, which fetches another one when that is configured.
+  run runuser -u edgevoice -- "$command" models pull --quiet "$wanted"
 }
 
 choose_device() {
