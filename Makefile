@@ -34,7 +34,7 @@ format: setup ## put the source in shape
 check-native: setup ## the C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@EDGEVOICE_TEST_MODEL="$$($(RUN)/edgevoice models pull tiny.en)" $(RUN)/python build_native.py --sanitize
 
-soak: setup check-native ## run the engine for long: memory, reloads, more random tests, fuzzers, two threads, wheels, emulated ARM (20 minutes)
+soak: setup check-native ## run the engine for long: memory, two hours of the service, reloads, more random tests, fuzzers, wheels, emulated ARM (half an hour and more)
 	@$(RUN)/python scripts/soak.py
 
 wheel: $(VENV)/build-tools ## dist/*.whl for any processor of this architecture, or of the one named by ARCH=arm64, ARCH=amd64

@@ -53,15 +53,23 @@ class Service:
         folder: for its files.
         port: of the broker.
         model: its name.
+        watchdog_s: silence after which systemd would take it for dead; 0: it would wait for ever.
+        more: lines of the configuration.
     """
 
-    def __init__(self, folder: Path, port: int, model: str) -> None:
+    def __init__(
+        self, folder: Path, port: int, model: str, *, watchdog_s: float = 0.0, more: str = ""
+    ) -> None:
         self._told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._told.bind(str(folder / "notify"))
         self._told.settimeout(PATIENCE_S)
         config = folder / "edgevoice.yaml"
-        config.write_text(f"mqtt: {{host: {Broker.host}, port: {port}}}\n", "utf-8")
-        environment = {**os.environ, "NOTIFY_SOCKET": str(folder / "notify")}
+        config.write_text(f"mqtt: {{host: {Broker.host}, port: {port}}}\n{more}", "utf-8")
+        environment = {
+            **os.environ,
+            "NOTIFY_SOCKET": str(folder / "notify"),
+            "WATCHDOG_USEC": str(round(watchdog_s * 1e6)),
+        }
         command = [sys.executable, "-m", "edgevoice", "run", "--config", str(config), "--model", model]
         started = time.monotonic()
         self.process = subprocess.Popen(  # noqa: S603 - ourselves
@@ -75,6 +83,8 @@ class Service:
             pass
         self.ready_s = time.monotonic() - started
         self.answers = 0
+        self.told: list[tuple[float, str]] = []
+        """What systemd was told since it was ready, and when, by time.monotonic()."""
         for work in (self._count, self._listen):
             threading.Thread(target=work, daemon=True).start()
 
@@ -85,8 +95,8 @@ class Service:
     def _listen(self) -> None:
         """Take what systemd would be told, lest it waits in the socket."""
         self._told.settimeout(None)
-        while self._told.recv(4096):
-            pass
+        while message := self._told.recv(4096):
+            self.told.append((time.monotonic(), message.decode()))
 
     def play(self, samples: Samples) -> None:
         """Send sound, as fast as it is taken."""
@@ -136,10 +146,10 @@ class Service:
 
 
 @contextmanager
-def running(model: str) -> Iterator[Service]:
-    """Run the service with a broker while a block runs."""
-    with tempfile.TemporaryDirectory() as folder, Broker() as broker:
-        service = Service(Path(folder), broker.port, model)
+def running(broker: Broker, model: str, *, watchdog_s: float = 0.0, more: str = "") -> Iterator[Service]:
+    """Run the service while a block runs; see Service."""
+    with tempfile.TemporaryDirectory() as folder:
+        service = Service(Path(folder), broker.port, model, watchdog_s=watchdog_s, more=more)
         try:
             yield service
         finally:
@@ -168,7 +178,7 @@ def main() -> None:
     speech = recordings()
     pause = np.zeros(round(PAUSE_S * SAMPLE_RATE_HZ), np.float32)
     stages = {}
-    with running(options.model) as service:
+    with Broker() as broker, running(broker, options.model) as service:
         stages["ready"] = service.state()
         clips = cycle(speech)
         while service.answers < options.utterances:

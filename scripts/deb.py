@@ -16,8 +16,13 @@ import socket
 import subprocess
 import sys
 import tempfile
+import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT: Final = Path(__file__).parents[1]
 SUITES: Final = ("bookworm", "trixie")
@@ -29,6 +34,7 @@ MAX_MB: Final = 20.0
 MAX_BOTH_MB: Final = 65.0
 
 UNSHARE: Final = "/usr/bin/unshare"
+USER: Final = ("setpriv", "--reuid=edgevoice", "--regid=edgevoice", "--init-groups")
 
 START_S: Final = 60.0
 """For the service, on a busy machine."""
@@ -89,6 +95,7 @@ def try_packages(root: Path, package: Path, model: Path) -> None:
     check_files(root)
     try_program(root)
     try_service(root)
+    try_extras(root)
 
     settings = root / "etc/edgevoice/edgevoice.yaml"
     settings.write_text(settings.read_text().replace("site: default", "site: attic"))
@@ -175,22 +182,56 @@ def recognise(root: Path) -> None:
 
 
 def try_service(root: Path) -> None:
-    """What the unit starts, as its user and without a network, says that it is ready, and ends when told."""
+    """What the unit starts, without a network."""
     unit = (root / "usr/lib/systemd/system/edgevoice.service").read_text("utf-8")
     before, start = (
         next(line.partition("=")[2].lstrip("-").split() for line in unit.splitlines() if line.startswith(key))
         for key in ("ExecStartPre=", "ExecStart=")
     )
-    user = ["setpriv", "--reuid=edgevoice", "--regid=edgevoice", "--init-groups"]
-    within(root, *user, *before, network=False)
+    within(root, *USER, *before, network=False)
+    with serving(root, *start, network=False):
+        pass
+
+
+def try_extras(root: Path) -> None:
+    """What the package brings, and what it says of what it does not: doing that helps."""
+    sentences = within(root, "edgevoice", "grammar", "import", "home-assistant", network=False)
+    expect("HassTurnOn" in sentences, f"imported: {sentences[:1000]}")
+    with socket.create_server(("127.0.0.1", 0)) as page, socket.create_server(("127.0.0.1", 0)) as wyoming:
+        ports = [each.getsockname()[1] for each in (page, wyoming)]
+    (root / "srv/extras.yaml").write_text(
+        f"model: {{name: tiny.en-q8_0}}\nweb: {{listen: '127.0.0.1:{ports[0]}'}}\n"
+        f"wyoming: {{listen: 'tcp://127.0.0.1:{ports[1]}', announce: true}}\n"
+    )
+    start = ["edgevoice", "run", "--config", "/srv/extras.yaml", "--input", "unix:/run/sound"]
+    refused = attempt_within(root, *start)
+    remedy = refused.stderr.rpartition("; run: sudo apt install ")[2].split()
+    expect(refused.returncode == 2 and len(remedy) == 1, f"without zeroconf: {refused}")
+    within(root, "apt-get", "install", "--quiet", "--yes", "--no-install-recommends", *remedy)
+    with (
+        serving(root, "edgevoice", "run", "--config", "/srv/extras.yaml", network=True) as said,
+        urllib.request.urlopen(f"http://127.0.0.1:{ports[0]}/", timeout=START_S) as answer,
+    ):
+        expect(b"edgevoice" in answer.read(), "the page is another")
+    printed = "".join(said)
+    expect("announced as edgevoice-default" in printed, f"not announced: {printed}")
+
+
+@contextmanager
+def serving(root: Path, *start: str, network: bool) -> Iterator[list[str]]:
+    """Run the service as its user until the block ends; it must be ready, and end when told.
+
+    Its log is in the list afterwards.
+    """
     address = root / "srv/notify"
+    log: list[str] = []
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
         notified.bind(str(address))
         notified.settimeout(START_S)
         address.chmod(0o777)
-        command = [UNSHARE, "--net", "--mount-proc", f"--root={root}", *user, *start]
+        spaces = ["--mount-proc", *([] if network else ["--net"])]
         with subprocess.Popen(
-            command,
+            [UNSHARE, *spaces, f"--root={root}", *USER, *start],
             env={**ENVIRONMENT, "NOTIFY_SOCKET": "/srv/notify"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -200,12 +241,17 @@ def try_service(root: Path) -> None:
             try:
                 while not any("READY=1" in text for text in said):
                     said.append(notified.recv(4096).decode())
+                yield log
             except TimeoutError:
                 service.kill()
                 sys.exit(f"the service is not ready after {START_S:.0f} s: {said} {service.communicate()[0]}")
+            except BaseException:
+                service.kill()
+                raise
             service.terminate()
-            printed, _ = service.communicate(timeout=START_S)
-    expect(service.returncode == 0, f"the service ended with {service.returncode}: {printed}")
+            log.append(service.communicate(timeout=START_S)[0])
+    address.unlink()
+    expect(service.returncode == 0, f"the service ended with {service.returncode}: {log[0]}")
 
 
 def repack(package: Path, folder: Path) -> Path:

@@ -1,6 +1,6 @@
-"""Run the engine for long: memory, reloads, random tests, fuzzers, threads, records, wheels, ARM, ...
+"""Run the engine for long: memory, the service, reloads, random tests, fuzzers, threads, records, wheels, ...
 
-    make soak                                       everything, some 20 minutes on an idle machine
+    make soak                                       everything, half an hour and more on an idle machine
     .venv/bin/python scripts/soak.py --short        everything, a twentieth of it
     .venv/bin/python scripts/soak.py memory threads     some parts
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).parents[1]
 UTTERANCES: Final = 1000
+HOURS: Final = 2.0  # of sound
 RELOADS: Final = 200
 EXAMPLES: Final = 20  # times those of `make test`
 FUZZ_S: Final = 600.0
@@ -94,6 +95,7 @@ def main() -> int:
     """Run the parts that are asked for."""
     parts: dict[str, Callable[[float], str]] = {
         "memory": memory,
+        "service": service,
         "reload": reload,
         "properties": properties,
         "fuzz": fuzz,
@@ -143,6 +145,11 @@ def memory(share: float) -> str:
             session.transcribe()
         growth = _memory_mb() - before
     return _bounded(growth, f"{n} utterances, memory {before:.0f} MB after {warm_up}, then {growth:+.1f} MB")
+
+
+def service(share: float) -> str:
+    """Have the service hear hours of sound: memory, descriptors, threads, watchdog, and the same answers."""
+    return _run([sys.executable, "scripts/soak_service.py", "--hours", str(HOURS * share)], {}).strip()
 
 
 def reload(share: float) -> str:
