@@ -80,6 +80,7 @@ def main() -> int:
 def make_root(suite: str, root: Path) -> None:
     """A Debian as small as it can be, with the lists of apt."""
     run("debootstrap", "--variant=minbase", suite, root)
+    root.chmod(0o755)  # a temporary folder is closed to the service's user
     within(root, "apt-get", "update", "--quiet")
 
 
