@@ -51,6 +51,8 @@ OF_EACH: Final = 8  # beside the samples, which are 27
 SOUNDS: Final = 12  # noises of 5 s each
 PAUSES_S: Final = (0.5, 1.5, 3.0, 6.0)
 NOISES_DB: Final = (None, None, 18.0, 9.0)  # of speech above noise; None: a quiet room
+LONG_S: Final = 20.0  # endpoint.max_utterance_s and more
+QUIET: Final = 0.02  # between words
 ROOM: Final = 10 ** (-75 / 20)  # RMS of a quiet room; digital silence is found nowhere
 END_S: Final = 5.0  # of quiet after a round; what was said before is answered by then
 ANSWERED_S: Final = 1.0  # until what was answered has come from the broker
@@ -109,7 +111,7 @@ def main() -> int:
     same = answers[2::2]
     changed = sum(each != same[0] for each in same)
     beats_s = [at_s for at_s, text in told if text == "WATCHDOG=1"]
-    gap_s = max(np.diff([*beats_s, started_s + elapsed_s]), default=np.inf)
+    gap_s = float(max(np.diff([*beats_s, started_s + elapsed_s]), default=np.inf))
     flat = {name: {each[name] for each in warm + late} for name in ("threads", "descriptors")}
     print(
         f"{audio_s / 3600:.2f} hours in {elapsed_s / 60:.0f} minutes, {sum(map(len, answers))} answers; "
@@ -135,6 +137,11 @@ class Rounds:
     def __init__(self) -> None:
         lines = (ROOT / "samples" / "manifest.jsonl").read_text("utf-8").splitlines()
         self._speech = [read_audio(ROOT / "samples" / json.loads(line)["audio"]) for line in lines]
+        # One that goes on without pauses until it is cut off: the longest that the engine has to hold.
+        # Otherwise memory would grow with each utterance that is longer than all before.
+        words = np.concatenate(self._speech)
+        words = words[np.abs(words) > QUIET]
+        self._longest = words[: round(LONG_S * SAMPLE_RATE_HZ)]
         choice = np.random.default_rng(0)
         hiss = 0.1 * choice.standard_normal(5 * SAMPLE_RATE_HZ)
         self._noises = [hiss.astype(np.float32)]
@@ -148,7 +155,7 @@ class Rounds:
     def make(self, seed: int) -> Samples:
         """Return a round; its seed chooses all but the recordings and the end."""
         choice = np.random.default_rng(seed)
-        pieces = []
+        pieces = [self._longest]
         for speech in self._speech:
             pieces.append(np.zeros(round(choice.choice(PAUSES_S) * SAMPLE_RATE_HZ), np.float32))
             level_db = NOISES_DB[choice.integers(len(NOISES_DB))]
