@@ -7,8 +7,8 @@ VENV := .venv
 RUN := $(VENV)/bin
 NATIVE := edgevoice/_native.abi3.so
 UPSTREAM := edgevoice/upstream/LICENSE.whisper.cpp
-CSRC := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.txt csrc/CMakeLists.txt)
-FORMATTED := $(wildcard csrc/*.cpp csrc/*.h csrc/tests/*.cpp csrc/tests/*.h)
+CSRC := $(wildcard csrc/*.cpp csrc/*.h csrc/ggml/*.h csrc/*/*.txt csrc/CMakeLists.txt)
+FORMATTED := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h)
 
 .PHONY: help setup packages models demo test lint format check-native wheel deb soak clean
 

@@ -3,6 +3,7 @@
 
     python build_native.py                          fetch, verify, build; does nothing when up to date
     python build_native.py --whisper-source DIR     use an unpacked whisper.cpp tree instead of fetching
+    python build_native.py --backend NAME ...       with openblas, vulkan, kleidiai=DIR, or GGML_SWITCH=VALUE
     python build_native.py --sanitize               also the C++ tests, under ASan and UBSan, and run them
     python build_native.py --sanitize thread        those that use threads, under ThreadSanitizer
     python build_native.py --armv7                  also the C++ tests, for 32-bit ARM with NEON, emulated
@@ -12,6 +13,7 @@
 Environment (an option wins over its variable):
 
     EDGEVOICE_WHISPER_SOURCE   as --whisper-source
+    EDGEVOICE_BACKENDS         as --backend: names with spaces between them
     EDGEVOICE_CACHE            where fetched source and compiled ggml are kept
                                (default: XDG_CACHE_HOME or ~/.cache, then edgevoice/)
     EDGEVOICE_PORTABLE=1       to pip: for any processor of the wheel's architecture, not only this machine's
@@ -100,6 +102,27 @@ GGML_X86_OFF: Final = tuple(f"-DGGML_{name}=OFF" for name in ("SSE42", "AVX", "A
 
 
 @dataclass(frozen=True)
+class Backend:
+    """What ggml can compute with beside its own loops for the processor."""
+
+    flags: tuple[str, ...]  # of CMake, for ggml and for what links it
+    packages: str  # Debian's that it is compiled with
+
+
+BACKENDS: Final = {
+    "openblas": Backend(
+        ("-DGGML_BLAS=ON", "-DGGML_BLAS_VENDOR=OpenBLAS", "-DBLA_VENDOR=OpenBLAS"),
+        "libopenblas-dev pkg-config",
+    ),
+    "vulkan": Backend(("-DGGML_VULKAN=ON",), "libvulkan-dev glslc spirv-headers"),
+}
+
+# Loops of Arm's own for quantised matrices, from a tree of its source; ggml would download it.
+KLEIDIAI: Final = "-DGGML_CPU_KLEIDIAI=ON"
+KLEIDIAI_TREE: Final = "-DFETCHCONTENT_SOURCE_DIR_KLEIDIAI_DOWNLOAD="
+
+
+@dataclass(frozen=True)
 class Architecture:
     """What may be built for on another machine."""
 
@@ -171,6 +194,10 @@ def main() -> int:
         "--sanitize", nargs="?", const="memory", choices=[*SANITIZERS],
         help="build and run the C++ tests under sanitizers (default: memory)",
     )  # fmt: skip
+    parser.add_argument(
+        "--backend", nargs="+", metavar="NAME",
+        help=f"compute with these, too: {', '.join(BACKENDS)}, kleidiai=DIR, GGML_SWITCH=VALUE",
+    )  # fmt: skip
     parser.add_argument("--armv7", action="store_true", help="build and run the C++ tests for 32-bit ARM")
     parser.add_argument("--clean", action="store_true", help="remove what was built in this tree")
     parser.add_argument(
@@ -178,6 +205,8 @@ def main() -> int:
         help=f"make dist/*.whl: {', '.join(ARCHITECTURES)}; default: as this machine",
     )  # fmt: skip
     options = parser.parse_args()
+    if options.backend and (options.clean or options.wheel is not None or options.sanitize or options.armv7):
+        parser.error("--backend is for a build for this machine and goes with no other of these")
     try:
         if options.clean:
             clean()
@@ -188,7 +217,9 @@ def main() -> int:
         elif options.armv7:
             run_armv7_tests(whisper_source(options.whisper_source))
         else:
-            build(ROOT / "edgevoice", whisper_source(options.whisper_source))
+            build(
+                ROOT / "edgevoice", whisper_source(options.whisper_source), options.backend or backend_names()
+            )
     except BuildError as error:
         print(f"build_native: {error}", file=sys.stderr)
         return 3
@@ -204,7 +235,7 @@ class BuildExt(build_ext):
         package = (ROOT if in_tree else Path(self.build_lib).resolve()) / "edgevoice"
         try:
             if in_tree or os.environ.get("EDGEVOICE_PORTABLE", "") in ("", "0"):
-                build(package, whisper_source(None))
+                build(package, whisper_source(None), backend_names())
             else:
                 tag = self.get_finalized_command("bdist_wheel").plat_name  # type: ignore[attr-defined]
                 names = [name for name, each in ARCHITECTURES.items() if tag.endswith(each.machine)]
@@ -221,16 +252,21 @@ class BuildExt(build_ext):
         return {}
 
 
-def build(package: Path, source: Path) -> None:
+def build(package: Path, source: Path, backends: list[str]) -> None:
     """Compile the module for this machine into `package`, a folder; `source` is the whisper.cpp tree."""
-    say(f"whisper.cpp {WHISPER_VERSION} from {source}")
-    replace(build_module(source), package / kernels.FILE)
+    say(f"whisper.cpp {WHISPER_VERSION} from {source}{', with '.join(['', *backends])}")
+    replace(build_module(source, backends=backends), package / kernels.FILE)
     add_upstream(package, source)
     say(f"native module ready: {package / kernels.FILE}")
 
 
 def build_variants(package: Path, source: Path, name: str) -> None:
     """Compile the module for each kind of processor of an architecture, a name of ARCHITECTURES."""
+    if names := backend_names():
+        raise BuildError(
+            f"EDGEVOICE_BACKENDS is {' '.join(names)!r}, but a wheel is for machines that may not have "
+            "their libraries; unset it"
+        )
     machine = ARCHITECTURES[name].machine
     for variant, its in kernels.VARIANTS.items():
         if its.machine == machine:
@@ -240,12 +276,14 @@ def build_variants(package: Path, source: Path, name: str) -> None:
     add_upstream(package, source)
 
 
-def build_module(source: Path, target: Target | None = None) -> Path:
+def build_module(source: Path, target: Target | None = None, backends: list[str] | None = None) -> Path:
     """Compile the module below build/, for this machine or another, and return its file."""
     require_tools(target)
-    ggml = build_ggml(source, GGML_FLAGS, target)
+    extra = backend_flags(backends or [], source)
+    packages = " ".join(BACKENDS[name].packages for name in backends or [] if name in BACKENDS)
+    ggml = build_ggml(source, (*GGML_FLAGS, *extra), target, packages)
     work = ROOT / "build" / (target.name if target else platform.machine())
-    flags = core_flags(source, ggml, write_cffi_source(work), target)
+    flags = [*core_flags(source, ggml, write_cffi_source(work), target), *extra]
     # What is given to others needs no names of functions for a debugger: they are a quarter of it.
     strip = ["-DCMAKE_MODULE_LINKER_FLAGS=-s"] if target else []
     configure_and_build(ROOT / "csrc", work, [*flags, *strip, "-DCMAKE_BUILD_TYPE=Release"], target="_native")
@@ -334,6 +372,49 @@ def run_armv7_tests(source: Path) -> None:
     )
     variables = {"EDGEVOICE_TESTS": parts}
     run([*command, str(source)], "the C++ tests failed on 32-bit ARM", quiet=False, **variables)
+
+
+# ---- backends ----
+
+
+def backend_names() -> list[str]:
+    """Return what EDGEVOICE_BACKENDS asks for."""
+    return os.environ.get("EDGEVOICE_BACKENDS", "").split()
+
+
+def backend_flags(names: list[str], source: Path) -> tuple[str, ...]:
+    """Return what CMake needs to be told of some backends; `source` is the whisper.cpp tree."""
+    flags: list[str] = []
+    for name in names:
+        kind, _, value = name.partition("=")
+        if name in BACKENDS:
+            flags += BACKENDS[name].flags
+        elif kind == "kleidiai" and value:
+            tree = Path(value).expanduser().resolve()
+            check_kleidiai(tree, source)
+            flags += [KLEIDIAI, f"{KLEIDIAI_TREE}{tree}"]
+        elif re.fullmatch(r"GGML_[A-Z0-9_]+", kind) and value:
+            flags.append(f"-D{name}")
+        else:
+            raise BuildError(
+                f"there is no backend {name!r}; there are {', '.join(BACKENDS)}, kleidiai=DIR, and switches "
+                "of ggml's CMakeLists.txt as GGML_SWITCH=VALUE"
+            )
+    return tuple(flags)
+
+
+def check_kleidiai(tree: Path, source: Path) -> None:
+    """Refuse, before anything is compiled, a tree that is not KleidiAI as ggml needs it."""
+    if platform.machine() != "aarch64":
+        raise BuildError(f"KleidiAI is for 64-bit ARM, this machine is {platform.machine()}")
+    text = (source / "ggml/src/ggml-cpu/CMakeLists.txt").read_text(encoding="utf-8")
+    tag = re.search(r'KLEIDIAI_COMMIT_TAG "(.+?)"', text)
+    for name in re.findall(r"\$\{KLEIDIAI_SRC\}/(\S+\.[cS])\b", text):
+        if not (tree / name).is_file():
+            raise BuildError(
+                f"{tree} is no KleidiAI tree as whisper.cpp {WHISPER_VERSION} needs it: {name} is missing; "
+                f"unpack KleidiAI {tag[1] if tag else ''} and give its top folder"
+            )
 
 
 # ---- source ----
@@ -433,8 +514,14 @@ def require_tools(target: Target | None = None) -> None:
         )
 
 
-def build_ggml(source: Path, flags: tuple[str, ...], target: Target | None = None) -> Path:
-    """Compile ggml once for this source, flags, compiler and processor; return its install folder."""
+def build_ggml(
+    source: Path, flags: tuple[str, ...], target: Target | None = None, packages: str = ""
+) -> Path:
+    """Compile ggml once for this source, flags, compiler and processor; return its install folder.
+
+    `packages` are Debian's that the flags ask for, named when CMake does not find something.
+    """
+    trees = [flag.removeprefix(KLEIDIAI_TREE) for flag in flags if flag.startswith(KLEIDIAI_TREE)]
     if (target.architecture.machine if target else platform.machine()) == "aarch64":
         flags = (*flags, *GGML_ARM_FLAGS)
     if target:
@@ -445,7 +532,8 @@ def build_ggml(source: Path, flags: tuple[str, ...], target: Target | None = Non
             no_amx = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
             flags = (*flags, f"-DCMAKE_C_FLAGS={no_amx}", f"-DCMAKE_CXX_FLAGS={no_amx}")
     key = digest(
-        tree_digest(source / "ggml"), *flags, output([target.compiler if target else "cc", "--version"]),
+        tree_digest(source / "ggml"), *(tree_digest(Path(tree)) for tree in trees), *flags,
+        output([target.compiler if target else "cc", "--version"]),
         platform.machine(), "" if target else processor_features(),
     )  # fmt: skip
     prefix = cache_folder() / f"ggml-{key}"
@@ -458,6 +546,7 @@ def build_ggml(source: Path, flags: tuple[str, ...], target: Target | None = Non
                     ROOT / "csrc" / "ggml",
                     work,
                     [f"-DGGML_SOURCE={source / 'ggml'}", f"-DCMAKE_INSTALL_PREFIX={stage}", *flags],
+                    packages=packages,
                 )
                 run(["cmake", "--install", str(work)], "ggml could not be installed into the cache")
                 stage.rename(prefix)
@@ -506,10 +595,13 @@ def write_cffi_source(folder: Path) -> Path:
     return target
 
 
-def configure_and_build(source: Path, work: Path, flags: list[str], target: str | None = None) -> None:
+def configure_and_build(
+    source: Path, work: Path, flags: list[str], target: str | None = None, packages: str = ""
+) -> None:
     """Run CMake's two steps; make itself decides what is out of date."""
     command = ["cmake", "--build", str(work), "--parallel", str(parallel_jobs())]
-    run(["cmake", "-S", str(source), "-B", str(work), *flags], f"CMake could not configure {source}")
+    remedy = f"; on Debian: sudo apt-get install {packages}" if packages else ""
+    run(["cmake", "-S", str(source), "-B", str(work), *flags], f"CMake could not configure {source}{remedy}")
     run([*command, *(["--target", target] if target else [])], f"{source} did not compile")
 
 

@@ -174,6 +174,17 @@ extern "C" {
 
 const char *ev_last_error(void) { return ev::last_error().c_str(); }
 
+const char *ev_kernels(void) {
+    start_log();
+    return ev::kernels().c_str();
+}
+
+const char *ev_gpu(int32_t index) {
+    start_log();
+    const std::vector<std::string> &all = ev::gpus();
+    return index < 0 || size_t(index) >= all.size() ? nullptr : all[size_t(index)].c_str();
+}
+
 size_t ev_log_take(char *buffer, size_t capacity) {
     if (capacity == 0)
         return 0;
@@ -194,13 +205,18 @@ void ev_memory_give_back(void) { ev::give_back_freed(); }
 ev_status ev_model_open(const char *path, ev_model **out) { return open_model(path, {}, out); }
 
 ev_status ev_model_open_for_transcription(const char *path, const char *alignment,
-                                          const int32_t *heads, size_t n_heads, ev_model **out) {
+                                          const int32_t *heads, size_t n_heads, int32_t gpu,
+                                          ev_model **out) {
     if (n_heads > EV_MAX_ALIGNMENT_HEADS) {
         return fail(EV_ERR_ARGUMENT, "alignment heads must be at most " +
                                          std::to_string(EV_MAX_ALIGNMENT_HEADS) + ", got " +
                                          std::to_string(n_heads));
     }
-    return open_model(path, {true, alignment, heads, n_heads}, out);
+    if (gpu < -1 || gpu >= int32_t(ev::gpus().size())) {
+        return fail(EV_ERR_ARGUMENT, "there are " + std::to_string(ev::gpus().size()) +
+                                         " graphics devices, got number " + std::to_string(gpu));
+    }
+    return open_model(path, {true, alignment, heads, n_heads, gpu}, out);
 }
 
 ev_status ev_model_quantize(const char *input, const char *output, int32_t file_type) {
@@ -371,6 +387,9 @@ ev_status ev_session_open(ev_model *model, ev_grammar *grammar, const ev_options
         if (model->shared->info().multilingual && outside("language", options->language, 0, 98)) {
             return EV_ERR_ARGUMENT;
         }
+        if (model->shared->on_gpu())
+            return fail(EV_ERR_ARGUMENT, "the weights are on a graphics device, but commands are "
+                                         "recognised on the processor; open the model for it");
         *out = new ev_session(model->shared, grammar->shared, *options);
         return EV_OK;
     });

@@ -34,9 +34,13 @@ typedef enum ev_status {
 const char *ev_last_error(void);
 
 // Version of whisper.cpp compiled in, e.g. "1.8.5", and the kernels ggml was built with, e.g.
-// "AVX2 = 1 | FMA = 1". Static storage.
+// "AVX2 = 1 | FMA = 1"; at the end of those each backend compiled in beside the processor's, with
+// the number of devices that it has found: "DEVICES : BLAS = 1 | VULKAN = 0 |". Static storage.
 const char *ev_whisper_version(void);
 const char *ev_kernels(void);
+// Name of the graphics device number `index` from 0 on that transcribers can compute on, e.g.
+// "Vulkan0: V3D 4.2"; NULL when there are not so many. Static storage.
+const char *ev_gpu(int32_t index);
 
 // Moves up to `capacity` - 1 bytes of the engine's own log (whisper.cpp, ggml; whole lines, each
 // "LEVEL text\n" with LEVEL one of D I W E) into `buffer`, zero-terminated, and forgets them.
@@ -81,10 +85,12 @@ ev_status ev_model_quantize(const char *input, const char *output, int32_t file_
 // of the model whose alignment heads tell when words were said ("tiny.en", ..., "large-v3-turbo"),
 // or "top": all heads of the highest layer. In its place `heads`, pairs of a layer and a head from
 // 0 on, if n_heads is not 0. Each takes 21 MB while words are aligned; upstream
-// knows up to 23 of a model.
+// knows up to 23 of a model. `gpu`: the number of the graphics device that computes, -1 for the
+// processor; with one, the model serves no session, whose decoder is the processor's.
 #define EV_MAX_ALIGNMENT_HEADS 32
 ev_status ev_model_open_for_transcription(const char *path, const char *alignment,
-                                          const int32_t *heads, size_t n_heads, ev_model **out);
+                                          const int32_t *heads, size_t n_heads, int32_t gpu,
+                                          ev_model **out);
 // Another handle of the same model, with a life of its own.
 ev_status ev_model_share(const ev_model *model, ev_model **out);
 // Releases the caller's hold; the weights stay while a session uses them.

@@ -22,6 +22,7 @@
 #include <random>
 #include <regex>
 #include <set>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -47,6 +48,7 @@
 #undef abort
 
 #include <malloc.h>
+#include <strings.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -101,6 +103,7 @@ void give_back(const whisper_kv_cache &cache) {
 void redirect_log(void (*sink)(char, const char *)) {
     log_sink = sink;
     whisper_log_set(forward_log, nullptr);
+    ggml_log_set(forward_log, nullptr); // upstream does so only with the first state
 }
 
 namespace {
@@ -166,7 +169,8 @@ bool set_alignment(whisper_context &context, const char *name, const whisper_ahe
 std::shared_ptr<const Model> Model::load(const char *path, const ModelUse &use,
                                          std::string &error) {
     whisper_context_params params = whisper_context_default_params();
-    params.use_gpu = false;
+    params.use_gpu = use.gpu >= 0;
+    params.gpu_device = std::max(use.gpu, 0);
     // Flash attention pads keys to a multiple of 256 and does not mask them: wrong results at
     // small encoder windows.
     params.flash_attn = false;
@@ -216,6 +220,8 @@ std::shared_ptr<const Model> Model::load(const char *path, const ModelUse &use,
 }
 
 Model::Model() = default;
+
+bool Model::on_gpu() const { return context_->params.use_gpu; }
 
 Model::~Model() { whisper_free(context_); }
 
@@ -1164,6 +1170,42 @@ void give_back_freed() {
 #endif
 }
 
+const std::vector<std::string> &gpus() {
+    static const std::vector<std::string> found = [] {
+        std::vector<std::string> names;
+        for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
+            const ggml_backend_dev_t device = ggml_backend_dev_get(i);
+            const auto type = ggml_backend_dev_type(device);
+            if (type == GGML_BACKEND_DEVICE_TYPE_GPU || type == GGML_BACKEND_DEVICE_TYPE_IGPU)
+                names.push_back(std::string(ggml_backend_dev_name(device)) + ": " +
+                                ggml_backend_dev_description(device));
+        }
+        return names;
+    }();
+    return found;
+}
+
+const std::string &kernels() {
+    // Upstream's text is without those that found nothing, and changes while it is made.
+    static const std::string text = [] {
+        std::string all = whisper_print_system_info();
+        std::stringstream backends(EV_BACKENDS);
+        if (backends.peek() != EOF)
+            all += "DEVICES : ";
+        for (std::string name; std::getline(backends, name, ';');) {
+            size_t n_devices = 0;
+            for (size_t i = 0; i < ggml_backend_reg_count(); ++i) {
+                const ggml_backend_reg_t backend = ggml_backend_reg_get(i);
+                if (strcasecmp(ggml_backend_reg_name(backend), name.c_str()) == 0)
+                    n_devices = ggml_backend_reg_dev_count(backend);
+            }
+            all += name + " = " + std::to_string(n_devices) + " | ";
+        }
+        return all;
+    }();
+    return text;
+}
+
 int32_t language_id(const char *code) { return whisper_lang_id(code); }
 
 const char *language_code(int32_t id) {
@@ -1196,4 +1238,3 @@ void Vad::reset() { whisper_vad_reset_state(context_); }
 } // namespace ev
 
 extern "C" const char *ev_whisper_version(void) { return whisper_version(); }
-extern "C" const char *ev_kernels(void) { return whisper_print_system_info(); }

@@ -35,7 +35,14 @@ struct ModelUse {
                                      // "top": all heads of the highest layer
     const int32_t *heads = nullptr;  // in its place: pairs of a layer and a head
     size_t n_heads = 0;
+    int32_t gpu = -1; // the device of gpus() that has the weights; -1: the processor
 };
+
+// Graphics devices that a backend compiled in has found, by upstream's names, each with the
+// device's own behind it.
+const std::vector<std::string> &gpus();
+// What ggml was compiled for, as ev_kernels has it.
+const std::string &kernels();
 
 // Weights and vocabulary. Immutable after loading; shared by sessions.
 class Model {
@@ -64,6 +71,8 @@ class Model {
     // Of a token that is no text, such as "[_BEG_]"; empty unless loaded for transcription.
     const char *name(Token token) const;
     bool for_transcription() const { return for_transcription_; }
+    // Whether a graphics device has the weights, where Decoder cannot read them.
+    bool on_gpu() const;
     // The languages of its tokens: 0 of English-only models.
     int32_t n_languages() const;
     // Text as upstream's whisper_tokenize: words by kind of letter, each by its longest tokens.

@@ -151,6 +151,11 @@ def kernels(root: Path) -> Check:
         f"{' '.join(sorted(compiled)) or 'no special kernels'}; "
         f"this processor can run {', '.join(fitting) or 'none of those in wheels'}"
     )
+    if names := native.gpus():
+        text += f"; transcription, not commands, on {names[0]}"
+    if absent := native.absent_backends():
+        text += f"; {', '.join(absent)}: no device is found, the processor computes"
+        return Check("kernels", "warn", text, "install the device's driver, or build without that backend")
     if chosen:
         if chosen == fitting[-1]:
             return Check("kernels", "ok", text)

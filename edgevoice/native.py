@@ -18,6 +18,7 @@ import logging
 import math
 import mmap
 import os
+import re
 import threading
 import time
 from contextlib import ExitStack, contextmanager
@@ -105,8 +106,25 @@ def whisper_version() -> str:
 
 
 def kernels() -> str:
-    """What ggml's kernels were compiled for, as upstream prints it."""
+    """What ggml's kernels were compiled for, as upstream prints it.
+
+    At its end, behind "DEVICES :", are the backends that it was built with beside, each with the number of
+    devices that it has found.
+    """
     return str(ffi.string(lib.ev_kernels()).decode()).strip()
+
+
+def absent_backends() -> list[str]:
+    """Return those that it was built with and that find no device: the processor does their work."""
+    return re.findall(r"(\w+) = 0", kernels().partition("DEVICES :")[2])
+
+
+def gpus() -> tuple[str, ...]:
+    """Names of the graphics devices that can transcribe, e.g. "Vulkan0: V3D 4.2"; none in a plain build."""
+    names: list[str] = []
+    while name := lib.ev_gpu(len(names)):
+        names.append(ffi.string(name).decode("utf-8", "replace"))
+    return tuple(names)
 
 
 def spare_memory() -> None:

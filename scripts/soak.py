@@ -105,6 +105,7 @@ def main() -> int:
         "races": races,
         "records": records,
         "wheels": wheels,
+        "backends": backends,
         "arm": arm,
         "deb": deb,
         "formats": formats,
@@ -349,6 +350,45 @@ def _look_into(module: Path, variant: str, wheel: str) -> None:
     named = re.search(r"manylinux_(\d+)_(\d+)", wheel)
     if named is None or needed > (int(named[1]), int(named[2])):
         raise BrokenBoundError(f"{variant} needs glibc {needed}, but the wheel is {wheel}")
+
+
+def backends(_: float) -> str:
+    """Build with each backend, and compare what is heard with the tree's build; a software device will do."""
+    sys.path.insert(0, str(ROOT))
+    import build_native  # noqa: PLC0415 - it is no package
+
+    told = []
+    with tempfile.TemporaryDirectory() as name:
+        no_config = Path(name) / "empty.yaml"
+        no_config.touch()
+        commands, texts = _answers(ROOT, no_config, {}), _texts(ROOT, {})
+        for backend in build_native.BACKENDS:
+            folder = Path(name) / backend
+            shutil.copytree(ROOT / "edgevoice", folder / "edgevoice")
+            try:
+                module = build_native.build_module(build_native.whisper_source(None), backends=[backend])
+            except build_native.BuildError as error:
+                raise BrokenBoundError(str(error)) from None
+            shutil.copy(module, folder / "edgevoice" / kernels.FILE)
+            for devices in ("0", ""):  # without, a device that is the processor itself is not taken
+                variables = {"GGML_VK_VISIBLE_DEVICES": devices}
+                heard = _texts(folder, variables), _answers(folder, no_config, variables)
+                if heard != (texts, commands):
+                    raise BrokenBoundError(
+                        f"{backend} hears {heard}, the build of the tree {texts, commands}"
+                    )
+                report = "from edgevoice import native; print(native.kernels())"
+                told.append(
+                    _run([sys.executable, "-c", report], variables, folder).partition("DEVICES : ")[2]
+                )
+    return f"the same texts and commands as the tree's build: {' '.join(' '.join(told).split())}"
+
+
+def _texts(folder: Path, variables: dict[str, str]) -> str:
+    """What an edgevoice in a folder writes of some recordings."""
+    samples = [str(path) for path in sorted((ROOT / "samples").glob("*.flac"))[:6]]
+    command = [sys.executable, "-m", "edgevoice", "transcribe", "--model", "tiny.en", *samples]
+    return _run(command, variables, folder)
 
 
 def arm(_: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -96,6 +97,71 @@ class TestFetch:
         ]
         assert explanations == [explained]
         assert not (tmp_path / "home").exists()
+
+
+class TestBackends:
+    """--backend and EDGEVOICE_BACKENDS."""
+
+    def test_names(self, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each becomes ggml's switches; any other switch of ggml is passed on."""
+        monkeypatch.setenv("EDGEVOICE_BACKENDS", "openblas  GGML_RPC=ON")
+        flags = build_native.backend_flags(build_native.backend_names(), tree)
+        assert "-DGGML_BLAS=ON" in flags
+        assert flags[-1] == "-DGGML_RPC=ON"
+        assert "-DGGML_VULKAN=ON" in build_native.backend_flags(["vulkan"], tree)
+        monkeypatch.delenv("EDGEVOICE_BACKENDS")
+        assert build_native.backend_flags(build_native.backend_names(), tree) == ()
+
+    @pytest.mark.parametrize(
+        "name", ["cuda", "vulkan=1", "kleidiai", "kleidiai=", "GGML_RPC", "-DGGML_RPC=ON"]
+    )
+    def test_unknown(self, tree: Path, name: str) -> None:
+        """Another name is refused, with those that there are."""
+        with pytest.raises(build_native.BuildError, match="there are openblas, vulkan, kleidiai=DIR"):
+            build_native.backend_flags([name], tree)
+
+    def test_kleidiai(self, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A tree is taken on 64-bit ARM if it has all that ggml compiles of it; nothing is downloaded."""
+        listing = tree / "ggml/src/ggml-cpu/CMakeLists.txt"
+        listing.parent.mkdir(parents=True)
+        listing.write_text(
+            'set(KLEIDIAI_COMMIT_TAG "v1.24.0")\n${KLEIDIAI_SRC}/kai/a.c\n${KLEIDIAI_SRC}/kai/b_asm.S)\n'
+        )
+        given = tmp_path / "kleidiai"
+        (given / "kai").mkdir(parents=True)
+        (given / "kai/a.c").touch()
+        monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+        with pytest.raises(
+            build_native.BuildError, match=r"kai/b_asm\.S is missing; unpack KleidiAI v1\.24\.0"
+        ):
+            build_native.backend_flags([f"kleidiai={given}"], tree)
+        (given / "kai/b_asm.S").touch()
+        assert build_native.backend_flags([f"kleidiai={given}"], tree) == (
+            "-DGGML_CPU_KLEIDIAI=ON",
+            f"-DFETCHCONTENT_SOURCE_DIR_KLEIDIAI_DOWNLOAD={given}",
+        )
+        monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+        with pytest.raises(build_native.BuildError, match="for 64-bit ARM, this machine is x86_64"):
+            build_native.backend_flags([f"kleidiai={given}"], tree)
+
+    def test_library_is_not_there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What CMake does not find is shown, and which packages have it."""
+
+        def cmake(command: list[str], **_options: object) -> subprocess.CompletedProcess[str]:
+            return subprocess.CompletedProcess(command, 1, stdout="Could NOT find Vulkan")
+
+        monkeypatch.setattr(subprocess, "run", cmake)
+        packages = build_native.BACKENDS["vulkan"].packages
+        with pytest.raises(
+            build_native.BuildError, match=r"(?s)NOT find Vulkan.*apt-get install libvulkan-dev"
+        ):
+            build_native.configure_and_build(tmp_path, tmp_path, [], packages=packages)
+
+    def test_wheel(self, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A wheel has none: the machine that it is for may not have their libraries."""
+        monkeypatch.setenv("EDGEVOICE_BACKENDS", "vulkan")
+        with pytest.raises(build_native.BuildError, match="EDGEVOICE_BACKENDS is 'vulkan', but a wheel"):
+            build_native.build_variants(tmp_path, tree, "amd64")
 
 
 class TestJobs:

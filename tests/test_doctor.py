@@ -140,6 +140,25 @@ class TestMachine:
         assert ("unused: DOTPROD FP16_VA" in check.text) == (state == "warn")
 
     @pytest.mark.parametrize(
+        ("compiled", "gpus", "state", "text"),
+        [
+            ("CPU : DEVICES : BLAS = 1 | VULKAN = 0 |", (), "warn", "; VULKAN: no device is found"),
+            ("CPU : DEVICES : VULKAN = 1 |", ("Vulkan0: V3D",), "ok", "not commands, on Vulkan0: V3D"),
+            ("WHISPER : COREML = 0 | CPU :", (), "ok", "this processor can run"),
+        ],
+    )
+    def test_backends(
+        self, monkeypatch: pytest.MonkeyPatch, compiled: str, gpus: tuple[str, ...], state: str, text: str
+    ) -> None:
+        """What it was built with is named, and what of that finds no device."""
+        monkeypatch.setattr(native, "kernels", lambda: compiled)
+        monkeypatch.setattr(native, "gpus", lambda: gpus)
+        monkeypatch.setattr(kernels, "abilities", lambda _root: frozenset())
+        check = doctor.kernels(Path("/"))
+        assert check.state == state
+        assert text in check.text
+
+    @pytest.mark.parametrize(
         ("there", "chosen", "remedy"),
         [
             (["neon", "dotprod"], "dotprod", None),

@@ -24,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import build_native
-from edgevoice import models, whisper
+from edgevoice import models, native, whisper
 from edgevoice.audio import read_audio
 from edgevoice.errors import (
     AudioFormatError,
@@ -38,6 +38,7 @@ from edgevoice.errors import (
     UsageError,
 )
 from edgevoice.whisper import CancelToken, Gbnf, Model, Options, Segment, Session
+from edgevoice.whisper import model as model_module
 from edgevoice.whisper.gbnf import utf8_ranges
 from edgevoice.whisper.parts import Span, without_invented
 
@@ -430,6 +431,35 @@ def test_kernels_are_those_of_this_processor() -> None:
     names = {"AVX2": "avx2", "FMA": "fma", "F16C": "f16c", "AVX512": "avx512f", "NEON": "asimd"}
     assert set(found) & set(names)
     assert all(flag in flags for name, flag in names.items() if found.get(name, "0") != "0")
+
+
+def test_model_is_on_the_first_graphics_device_or_on_the_processor() -> None:
+    path = models.find("tiny.en")
+    with whisper.Model(path) as model, model.session() as session:
+        assert model.gpu == session.model.gpu == (0 if whisper.gpus() else None)
+    with whisper.Model(path, gpu=None) as model:
+        assert model.gpu is None
+
+
+@pytest.mark.parametrize("gpu", [-1, 1000, True, "cuda", 0.0])
+def test_no_such_graphics_device(gpu: Any) -> None:
+    with pytest.raises(UsageError, match="gpu must be "):
+        whisper.Model(models.find("tiny.en"), gpu=gpu)
+
+
+def test_backend_without_device_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(native, "gpus", lambda: ())
+    monkeypatch.setattr(native, "kernels", lambda: "CPU : AVX2 = 1 | DEVICES : VULKAN = 0 |")
+    model_module._tell_absent.cache_clear()
+    for _ in range(2):
+        with whisper.Model(models.find("tiny.en")) as model:
+            assert model.gpu is None
+    model_module._tell_absent.cache_clear()
+    assert [record.message for record in caplog.records if "no device" in record.message] == [
+        "VULKAN: built in, but no device is found; the processor computes"
+    ]
 
 
 def _open_files() -> int:

@@ -167,18 +167,23 @@ void test_arguments(ev_model *model, const std::string &path) {
     CHECK(ev_transcriber_open(commands, &none) == EV_ERR_ARGUMENT && none == nullptr);
     ev_model_free(commands);
     ev_model *unknown = nullptr;
-    CHECK(ev_model_open_for_transcription(path.c_str(), "huge", nullptr, 0, &unknown) ==
+    CHECK(ev_model_open_for_transcription(path.c_str(), "huge", nullptr, 0, -1, &unknown) ==
           EV_ERR_MODEL);
-    CHECK(ev_model_open_for_transcription(path.c_str(), "large-v3", nullptr, 0, &unknown) ==
+    CHECK(ev_model_open_for_transcription(path.c_str(), "large-v3", nullptr, 0, -1, &unknown) ==
           EV_ERR_MODEL);
     for (const int32_t number : {-1, 4, 6}) {
         const int32_t heads[] = {0, 0, number, number};
-        CHECK(ev_model_open_for_transcription(path.c_str(), nullptr, heads, 2, &unknown) ==
+        CHECK(ev_model_open_for_transcription(path.c_str(), nullptr, heads, 2, -1, &unknown) ==
               EV_ERR_MODEL);
     }
     const std::vector<int32_t> many(2 * (EV_MAX_ALIGNMENT_HEADS + 1));
-    CHECK(ev_model_open_for_transcription(path.c_str(), nullptr, many.data(), many.size() / 2,
+    CHECK(ev_model_open_for_transcription(path.c_str(), nullptr, many.data(), many.size() / 2, -1,
                                           &unknown) == EV_ERR_ARGUMENT);
+    for (const int32_t gpu : {-2, 1000}) {
+        CHECK(ev_model_open_for_transcription(path.c_str(), nullptr, nullptr, 0, gpu, &unknown) ==
+              EV_ERR_ARGUMENT);
+        CHECK(ev_gpu(gpu) == nullptr);
+    }
     CHECK(unknown == nullptr);
 
     Random random(1);
@@ -404,7 +409,7 @@ void test_threads(ev_model *model) {
 void test_transcriber() {
     const std::string path = synthetic_model();
     ev_model *model = nullptr;
-    CHECK(ev_model_open_for_transcription(path.c_str(), nullptr, nullptr, 0, &model) == EV_OK);
+    CHECK(ev_model_open_for_transcription(path.c_str(), nullptr, nullptr, 0, -1, &model) == EV_OK);
     if (model == nullptr)
         return;
     test_threads(model);
@@ -418,7 +423,7 @@ void test_transcriber() {
     ev_model_free(model);
     ev_model *aligned = nullptr; // as fuzz() does, with word times by alignment
     const int32_t heads[] = {1, 0, 3, 5};
-    CHECK(ev_model_open_for_transcription(path.c_str(), nullptr, heads, 2, &aligned) == EV_OK);
+    CHECK(ev_model_open_for_transcription(path.c_str(), nullptr, heads, 2, -1, &aligned) == EV_OK);
     if (aligned != nullptr)
         fuzz(aligned, random, seconds / 2);
     ev_model_free(aligned);

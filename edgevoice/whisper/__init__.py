@@ -20,7 +20,7 @@
 docs/whisper.md tells what each function of whisper.cpp became.
 """
 
-from edgevoice.native import kernels, whisper_version
+from edgevoice.native import gpus, kernels, whisper_version
 from edgevoice.whisper.gbnf import Gbnf
 from edgevoice.whisper.model import ALIGNMENTS, Model, ModelType, SpecialTokens
 from edgevoice.whisper.options import Options
@@ -54,6 +54,7 @@ __all__ = [
     "Update",
     "Word",
     "find_speech",
+    "gpus",
     "kernels",
     "render",
     "transcribe_blocks",

@@ -6,11 +6,12 @@ whisper_free, whisper_tokenize, whisper_token_to_str, whisper_token_*, whisper_l
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from edgevoice import ggml_file, native
 from edgevoice.errors import ModelNotFoundError, UsageError
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgevoice.whisper.session import Session
+
+_log = logging.getLogger(__name__)
 
 ALIGNMENTS: Final = (
     "tiny.en", "tiny", "base.en", "base", "small.en", "small", "medium.en", "medium",
@@ -88,11 +91,13 @@ class Model(native.Model):
         alignment: whose alignment heads tell when words were said (Options.word_times): one of ALIGNMENTS,
             "auto" for those of this size, None for none, which saves some memory; or heads of your own, pairs
             of a layer of the decoder and a head of it, from 0 on.
+        gpu: the graphics device that computes, the index of one of gpus(); "auto" for the first one, or the
+            processor where there is none; None for the processor.
 
     Raises:
         ModelNotFoundError: there is no such file.
         ModelCorruptError: it is unreadable, truncated or malformed; nothing of it was loaded.
-        UsageError: an unknown alignment, or one of another model.
+        UsageError: an unknown alignment, or one of another model; no such graphics device.
         NativeError: not enough memory.
     """
 
@@ -103,7 +108,10 @@ class Model(native.Model):
         file: str | os.PathLike[str] | bytes,
         *,
         alignment: str | Sequence[tuple[int, int]] | None = None,
+        gpu: int | Literal["auto"] | None = "auto",
     ) -> None:
+        self.gpu = _graphics_device(gpu)
+        """Index of the graphics device that computes; None: the processor does."""
         if isinstance(alignment, str) and alignment not in {*ALIGNMENTS, "auto"}:
             raise UsageError(f"unknown alignment {alignment!r}; use auto, or one of {', '.join(ALIGNMENTS)}")
         if isinstance(file, (bytes, bytearray, memoryview)):
@@ -137,7 +145,8 @@ class Model(native.Model):
         elif self.alignment is not None:
             heads = [number for head in self.alignment for number in head]
         c_heads = ffi.new("int32_t[]", heads)
-        return int(lib.ev_model_open_for_transcription(path, name, c_heads, len(heads) // 2, out))
+        gpu = -1 if self.gpu is None else self.gpu
+        return int(lib.ev_model_open_for_transcription(path, name, c_heads, len(heads) // 2, gpu, out))
 
     @staticmethod
     def inspect(path: str | os.PathLike[str]) -> ModelType:
@@ -202,7 +211,7 @@ class Model(native.Model):
         other = object.__new__(Model)
         native.Handle.__init__(other, out[0], lib.ev_model_free)
         other.type, other.alignment, other.info = self.type, self.alignment, self.info
-        other.mel_filters = self.mel_filters
+        other.mel_filters, other.gpu = self.mel_filters, self.gpu
         return other
 
     def session(self) -> Session:
@@ -210,6 +219,26 @@ class Model(native.Model):
         from edgevoice.whisper.session import Session  # noqa: PLC0415 - it imports this file
 
         return Session(self)
+
+
+def _graphics_device(wanted: int | Literal["auto"] | None) -> int | None:
+    if wanted is None:
+        return None
+    names = native.gpus()
+    if wanted == "auto":
+        if not names:
+            _tell_absent()
+        return 0 if names else None
+    if isinstance(wanted, bool) or not isinstance(wanted, int) or not 0 <= wanted < len(names):
+        there = ", ".join(f"{i} ({name})" for i, name in enumerate(names)) or "none"
+        raise UsageError(f'gpu must be "auto", None or a graphics device, got {wanted!r}; there are: {there}')
+    return wanted
+
+
+@cache  # once is enough
+def _tell_absent() -> None:
+    if absent := native.absent_backends():
+        _log.warning("%s: built in, but no device is found; the processor computes", ", ".join(absent))
 
 
 _VOCABULARY_BYTES: Final = 30_000_000
