@@ -38,8 +38,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import platformdirs
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from edgevoice import convert, ggml_file, import_ctranslate2, vocabulary
 from edgevoice.errors import DownloadError, ModelCorruptError, ModelError, ModelNotFoundError, UsageError
@@ -460,10 +458,21 @@ def _hash(path: Path, text: str, progress: bool) -> _Digests:
 @contextlib.contextmanager
 def _step(text: str, total_bytes: int | None, progress: bool) -> Iterator[Callable[[int], None]]:
     """Show one step on stderr (bar on a terminal, line elsewhere) and yield what to tell the bytes done."""
-    console = Console(stderr=True)
     if not progress:
         yield lambda _count: None
-    elif not console.is_terminal:
+        return
+    # Here, as the service, which only finds models, would hold 2 MB of it for years.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
         console.print(text, highlight=False, soft_wrap=True)
         yield lambda _count: None
     else:
