@@ -527,12 +527,13 @@ def build_ggml(
     if target:
         flags = (*flags, "-DGGML_NATIVE=OFF", *GGML_X86_OFF, *target.flags({source: "whisper.cpp"}))
     else:
-        flags = (*flags, "-DGGML_NATIVE=ON")
+        own: tuple[str, ...] = ("-DGGML_NATIVE=ON",)
         if platform.machine() == "x86_64":  # without AMX: kernels.VARIANTS says why
             no_amx = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
-            flags = (*flags, f"-DCMAKE_C_FLAGS={no_amx}", f"-DCMAKE_CXX_FLAGS={no_amx}")
+            own = (*own, f"-DCMAKE_C_FLAGS={no_amx}", f"-DCMAKE_CXX_FLAGS={no_amx}")
+        flags = (*own, *flags)  # of two that contradict one another CMake takes the last: what was asked for
     key = digest(
-        tree_digest(source / "ggml"), *(tree_digest(Path(tree)) for tree in trees), *flags,
+        *map(tree_digest, (source / "ggml", ROOT / "csrc" / "ggml", *map(Path, trees))), *flags,
         output([target.compiler if target else "cc", "--version"]),
         platform.machine(), "" if target else processor_features(),
     )  # fmt: skip

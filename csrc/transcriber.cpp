@@ -547,7 +547,7 @@ void Transcriber::set_mel(const float *values, size_t columns) {
 
 ev_status Transcriber::encode(size_t column, int32_t threads, const float *&values,
                               size_t &n_positions, size_t &n_state) {
-    if (!has_mel_)
+    if (!has_mel_ || state_->get() == nullptr) // it is gone when there was no memory for beams
         return fail(EV_ERR_ARGUMENT, "there is no spectrogram to encode");
     const size_t n_columns = size_t(state_->mel().columns);
     if (column >= n_columns) {

@@ -379,7 +379,7 @@ bool Decoder::make_room(int32_t cells) {
         std::min(std::max(cells, int32_t(old.size) + first_cells), int32_t(cells_.size()));
     if (!whisper_kv_cache_init(more, state_->backend, model_->context()->itype, h.n_text_state,
                                h.n_text_layer, size))
-        return false;
+        throw std::bad_alloc();
     // Keys of a layer lie cell by cell, values number by number.
     const auto move = [&](ggml_tensor *from, ggml_tensor *to, size_t rows, size_t width) {
         const size_t bytes = ggml_element_size(from) * width;
@@ -444,8 +444,8 @@ std::vector<int32_t> Decoder::keep_only(const std::vector<int32_t> &wanted) {
 namespace {
 
 // Attention weights of so many bytes are computed at a time: those of all heads together grow with
-// the square of the audio, 13 s take 12 MB and as much again for a copy. Up to 4 s it is all heads
-// of tiny, so that short commands lose nothing.
+// the square of the audio, 13 s take 12 MB and as much again for a copy. Up to 3.2 s it is all
+// heads of tiny, so that short commands lose nothing.
 constexpr int64_t attention_bytes = 1 << 20;
 
 // The encoder of upstream's whisper_build_graph_conv, _encoder and _cross in one graph, whose
@@ -1192,7 +1192,7 @@ const std::string &kernels() {
         std::stringstream backends(EV_BACKENDS);
         if (backends.peek() != EOF)
             all += "DEVICES : ";
-        for (std::string name; std::getline(backends, name, ';');) {
+        for (std::string name; std::getline(backends, name, ' ');) {
             size_t n_devices = 0;
             for (size_t i = 0; i < ggml_backend_reg_count(); ++i) {
                 const ggml_backend_reg_t backend = ggml_backend_reg_get(i);

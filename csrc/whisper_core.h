@@ -172,7 +172,7 @@ class Decoder {
     bool compute(ggml_cgraph *graph, const Output &output, const std::vector<Token> &extra,
                  const Fill &fill, const Keep &keep);
     void find_logits(const Output &output);
-    // Room for so many cells. False: there is no memory, or more were never to be.
+    // Room for so many cells. False: more were never to be. Throws std::bad_alloc.
     bool make_room(int32_t cells);
     std::vector<float> &hidden(Audio audio) { return hidden_[audio == Audio::heard ? 0 : 1]; }
 

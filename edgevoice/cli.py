@@ -320,13 +320,20 @@ def models_pull(options: argparse.Namespace) -> None:
         print(_pull(name, progress))
 
 
+def _is_quantised(model: str) -> bool:
+    """Whether its name ends in a kind: what is rounded is not rounded again."""
+    from edgevoice import native  # noqa: PLC0415
+
+    return model.rpartition("-")[2] in native.QUANTISATIONS
+
+
 def _pull(name: str, progress: bool) -> Path:
     """Fetch a known model; `NAME-q8_0` that is not is made of NAME, which is fetched first."""
     from edgevoice import cli_models, models, native  # noqa: PLC0415
 
     of, _, kind = name.rpartition("-")
     known = {model.name for model in models.known()}
-    if name in known or kind not in native.QUANTISATIONS or of not in known:
+    if name in known or kind not in native.QUANTISATIONS or of not in known or _is_quantised(of):
         return models.pull(name, progress=progress)
     try:
         return models.find(name)

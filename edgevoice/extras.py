@@ -12,7 +12,7 @@ DEBIAN: Final = Path("/usr/lib/edgevoice")
 _BESIDE: Final = "sudo python3 -m pip install --target /usr/local/lib/edgevoice"
 _OF_DEBIAN: Final = {
     # The matplotlib of Debian 12 cannot draw the report's legends.
-    "eval": "sudo apt install python3-scipy python3-matplotlib (of Debian 13 or newer)",
+    "eval": "sudo apt install python3-scipy python3-matplotlib  # plots: Debian 13 or newer",
     # It needs NumPy, which is Debian's here.
     "wake": f"sudo apt install python3-pip && {_BESIDE} --no-deps pyopen-wakeword",
     "zeroconf": "sudo apt install python3-zeroconf",

@@ -59,6 +59,10 @@ _VAD_SHA256: Final = "2aa269b785eeb53a82983a20501ddf7c1d9c48e33ab63a41391ac6c9f7
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # what is safe within a file name everywhere
 _BLOCK_BYTES: Final = 1 << 20  # enough for full disk speed, little beside a model
+_OWN: Final = (
+    "is a model of your own under a name of whisper.cpp's; move the file to another folder and import it "
+    "from there under another name than {name}"
+)
 _TIMEOUT_S: Final = 30  # without a byte from the server
 _CONNECTIONS: Final = 5  # a download that is cut more often than this stops; the next pull goes on from there
 
@@ -168,9 +172,12 @@ def pull(name: str, *, progress: bool = True) -> Path:
         if target.is_file():
             status = target.stat()
             digests = _hash(target, f"checking {name}", progress)
-            if model.digest in digests:
+            stamp = _read_stamp(name)
+            if _expected(model, stamp) in digests:
                 _write_stamp(name, digests, status)
                 return target
+            if stamp and stamp.sha256 == digests.sha256 and stamp.sha1 != model.digest:
+                raise ModelError(f"{target} {_OWN.format(name=name)}")
             _log.warning("%s is not the model %s and will be replaced", target, name)
         answers = []
         for source in model.sources:
@@ -206,6 +213,13 @@ def sha256(name_or_path: str) -> str:
     return stamp.sha256 if stamp else _hash(path, f"checking {path}", progress=False).sha256
 
 
+def _expected(model: KnownModel | None, stamp: _Stamp | None) -> str:
+    """The hash that a file must have: that of the table, or what was recorded of one that had its SHA-1."""
+    if stamp and (model is None or model.digest == stamp.sha1):
+        return stamp.sha256
+    return model.digest if model else ""
+
+
 def verify(name: str, *, progress: bool = False) -> Verification:
     """Compute the hash of an installed model and compare it with the table, or with what was recorded.
 
@@ -220,12 +234,12 @@ def verify(name: str, *, progress: bool = False) -> Verification:
         raise ModelCorruptError(
             f"nothing is known about {path}; run `edgevoice models import {path}` to check and record it"
         )
-    expected = model.digest if model else ""
-    if stamp and (model is None or model.digest == stamp.sha1):
-        expected = stamp.sha256
+    expected = _expected(model, stamp)
     status = path.stat()  # before the hash: a file that changes meanwhile will not match its stamp
     digests = _hash(path, f"checking {name}", progress)
     if expected not in digests:
+        if model and stamp and stamp.sha256 == digests.sha256:
+            raise ModelCorruptError(f"{path} {_OWN.format(name=name)}")
         cure = f"run `edgevoice models pull {name}`" if model else "import it again"
         raise ModelCorruptError(f"{path} has {digests.instead_of(expected)}; {cure}")
     if not _is_stamped(name):

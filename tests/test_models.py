@@ -354,7 +354,7 @@ class TestSha1:
             models.find("small")
 
     def test_a_record_of_another_file_counts_for_nothing(self, folder: Path) -> None:
-        """A model of one's own that was called so before the name was known is not taken for it."""
+        """A model of one's own, called so before the name was known, is not taken for it, nor replaced."""
         folder.mkdir()
         path = folder / "ggml-small.bin"
         path.write_bytes(b"mine")
@@ -362,8 +362,11 @@ class TestSha1:
         record = {"sha256": sha256(b"mine"), "size_bytes": 4, "mtime_ns": status.st_mtime_ns}
         path.with_suffix(".json").write_text(json.dumps(record))
         assert models.list_models()[0].state == "unverified"
-        with pytest.raises(ModelCorruptError, match="SHA-1"):
+        with pytest.raises(ModelCorruptError, match=r"of your own.*another name than small"):
             models.find("small")
+        with pytest.raises(ModelError, match=r"of your own.*another name than small"):
+            models.pull("small", progress=False)
+        assert path.read_bytes() == b"mine"
 
 
 class TestInterruption:
@@ -425,7 +428,7 @@ class TestInterruption:
             assert any(path.name.startswith(".new-") for path in folder.iterdir())
             os.chown(folder, nobody, nobody)
             # Once it is nobody, the folders of Python itself may be closed to it.
-            with self.start(small, f"import encodings.idna; os.setuid({nobody})") as process:
+            with self.start(small, f"import encodings.idna, rich.progress; os.setuid({nobody})") as process:
                 assert process.wait(30) == 0
             assert models.find("small").read_bytes() == CONTENT
             assert (folder / "ggml-small.bin").stat().st_uid == nobody
