@@ -275,7 +275,7 @@ class TestPackage:
     def test_without_the_package(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Says what to install; a folder of sentences needs none."""
         monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-        with pytest.raises(UsageError, match="pip install home-assistant-intents"):
+        with pytest.raises(UsageError, match=r"pip install 'edgevoice\[home-assistant\]'"):
             package_sentences("en")
         assert folder_sentences(written(tmp_path, OLD) / "en", "en").rules.keys() == {
             "the",

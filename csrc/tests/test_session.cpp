@@ -428,8 +428,8 @@ void cells_move_with_what_they_hold(const char *path) {
     const std::vector<float> alone = after(0, false, alone_again);
     CHECK(!same(alone, alone_again));
     CHECK(same(alone, after(rivals, true, again)) && same(alone_again, again));
-    CHECK(same(alone, after(60, false, again)) && same(alone_again, again)); // more memory, often
-    CHECK(same(alone, after(60, true, again)) && same(alone_again, again));
+    CHECK(same(alone, after(40, false, again)) && same(alone_again, again)); // more memory, often
+    CHECK(same(alone, after(40, true, again)) && same(alone_again, again));
 }
 
 // Sentences of as many tokens as there may be, which share nothing: the most the decoder has to
