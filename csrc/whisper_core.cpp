@@ -365,6 +365,33 @@ Decoder::Decoder(std::shared_ptr<const Model> model, int32_t threads, int32_t ce
 
 Decoder::~Decoder() = default;
 
+namespace {
+
+// So many cells that lie side by side, before and after.
+struct Run {
+    size_t from, to, n;
+};
+
+// From a cache to another or to other places of the same. Keys of a layer lie cell by cell, values
+// number by number.
+void move_cells(const whisper_kv_cache &from, const whisper_kv_cache &to, size_t n_layer,
+                size_t n_state, const std::vector<Run> &runs) {
+    const auto move = [&](const ggml_tensor *source, ggml_tensor *target, size_t rows,
+                          size_t width) {
+        const size_t bytes = ggml_element_size(source) * width;
+        for (size_t row = 0; row < rows; ++row) {
+            const char *old = static_cast<const char *>(source->data) + row * bytes * from.size;
+            char *place = static_cast<char *>(target->data) + row * bytes * to.size;
+            for (const Run &run : runs)
+                std::memmove(place + run.to * bytes, old + run.from * bytes, run.n * bytes);
+        }
+    };
+    move(from.k, to.k, n_layer, n_state);
+    move(from.v, to.v, n_layer * n_state, 1);
+}
+
+} // namespace
+
 bool Decoder::make_room(int32_t cells) {
     whisper_kv_cache &old = state_->self;
     if (cells > int32_t(cells_.size()))
@@ -380,17 +407,7 @@ bool Decoder::make_room(int32_t cells) {
     if (!whisper_kv_cache_init(more, state_->backend, model_->context()->itype, h.n_text_state,
                                h.n_text_layer, size))
         throw std::bad_alloc();
-    // Keys of a layer lie cell by cell, values number by number.
-    const auto move = [&](ggml_tensor *from, ggml_tensor *to, size_t rows, size_t width) {
-        const size_t bytes = ggml_element_size(from) * width;
-        for (size_t row = 0; row < rows; ++row) {
-            std::memcpy(static_cast<char *>(to->data) + row * bytes * more.size,
-                        static_cast<const char *>(from->data) + row * bytes * old.size,
-                        bytes * size_t(next_cell_));
-        }
-    };
-    move(old.k, more.k, n_layer, n_state);
-    move(old.v, more.v, n_layer * n_state, 1);
+    move_cells(old, more, n_layer, n_state, {{0, 0, size_t(next_cell_)}});
     std::swap(old, more);
     whisper_kv_cache_free(more);
     return true;
@@ -405,9 +422,6 @@ std::vector<int32_t> Decoder::keep_only(const std::vector<int32_t> &wanted) {
         for (; cell >= 0 && numbers[cell] == gone; cell = cells_[cell].parent)
             numbers[cell] = stays;
     }
-    struct Run {
-        size_t from, to, n;
-    };
     std::vector<Run> runs;
     int32_t kept = 0;
     for (int32_t cell = 0; cell < next_cell_; ++cell) {
@@ -422,18 +436,12 @@ std::vector<int32_t> Decoder::keep_only(const std::vector<int32_t> &wanted) {
         numbers[cell] = kept++;
     }
     const whisper_hparams &h = model_->context()->model.hparams;
-    const whisper_kv_cache &cache = state_->self;
-    const size_t n_state = size_t(h.n_text_state), n_layer = size_t(h.n_text_layer);
-    const auto move = [&](void *data, size_t rows, size_t bytes) {
-        for (size_t row = 0; row < rows; ++row) {
-            char *first = static_cast<char *>(data) + row * bytes * cache.size;
-            for (const Run &run : runs)
-                std::memmove(first + run.to * bytes, first + run.from * bytes, run.n * bytes);
-        }
-    };
-    move(cache.k->data, n_layer, n_state * ggml_element_size(cache.k));
-    move(cache.v->data, n_layer * n_state, ggml_element_size(cache.v));
-    move(hidden(Audio::heard).data(), 1, n_state * sizeof(float));
+    const size_t n_state = size_t(h.n_text_state);
+    move_cells(state_->self, state_->self, size_t(h.n_text_layer), n_state, runs);
+    float *states = hidden(Audio::heard).data();
+    for (const Run &run : runs)
+        std::memmove(states + run.to * n_state, states + run.from * n_state,
+                     run.n * n_state * sizeof(float));
     next_cell_ = kept;
     // What is nearly full again would have to be looked through at each step.
     if (kept > room() / 4 * 3)
