@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -49,9 +50,30 @@ import edgevoice.__main__
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """What a thread of the service used."""
+
+    name: str
+    share: float
+    """Of one core."""
+
+    woken: float
+    """Times a second."""
+
+
 def main(seconds: float, block_frames: int) -> None:
     """Measure and print."""
     print(f"{'':16} {'% of a core':>12} {'wakeups/s':>10}")
+    for name, threads in measure(seconds, block_frames):
+        _line(name, sum(thread.share for thread in threads), sum(thread.woken for thread in threads))
+        for thread in threads:
+            if thread.woken > SELDOM:
+                _line(f"  {thread.name}", thread.share, thread.woken)
+
+
+def measure(seconds: float, block_frames: int) -> Iterator[tuple[str, list[Thread]]]:
+    """Yield what each thread used in digital silence, and in a quiet room."""
     with SoundServer() as server, tempfile.TemporaryDirectory() as folder:
         server.unplug()
         server.plug_in(rewinds=True)
@@ -67,12 +89,13 @@ def main(seconds: float, block_frames: int) -> None:
             "EDGEVOICE_CONFIG": str(defaults),
         }
         service = [sys.executable, "-c", SERVICE, "run"]
-        _report("digital silence", service, seconds, environment)
+        yield "digital silence", _measure(service, seconds, environment)
         with _running(["paplay", "--device=mic", str(room)], environment):
-            _report("a quiet room", service, seconds, environment)
+            yield "a quiet room", _measure(service, seconds, environment)
 
 
-def _report(name: str, command: list[str], seconds: float, environment: dict[str, str]) -> None:
+def _measure(command: list[str], seconds: float, environment: dict[str, str]) -> list[Thread]:
+    """Return the threads of a program, the one that wakes up most often first."""
     with _running(command, environment) as process:
         time.sleep(SETTLE_S)
         before, at_s = _used(process.pid), time.monotonic()
@@ -80,14 +103,13 @@ def _report(name: str, command: list[str], seconds: float, environment: dict[str
         if process.poll() is not None:
             sys.exit("edgevoice run ended; its message stands above")
         after, elapsed_s = _used(process.pid), time.monotonic() - at_s
-    threads = {}
-    for thread, (comm, cpu_s, wakeups) in after.items():
-        _, cpu_before_s, wakeups_before = before.get(thread, (comm, 0.0, 0))
-        threads[thread] = comm, (cpu_s - cpu_before_s) / elapsed_s, (wakeups - wakeups_before) / elapsed_s
-    _line(name, sum(share for _, share, _ in threads.values()), sum(woken for *_, woken in threads.values()))
-    for comm, share, woken in sorted(threads.values(), key=lambda each: -each[2]):
-        if woken > SELDOM:
-            _line(f"  {comm}", share, woken)
+    threads = []
+    for number, (name, cpu_s, wakeups) in after.items():
+        _, cpu_before_s, wakeups_before = before.get(number, (name, 0.0, 0))
+        threads.append(
+            Thread(name, (cpu_s - cpu_before_s) / elapsed_s, (wakeups - wakeups_before) / elapsed_s)
+        )
+    return sorted(threads, key=lambda thread: -thread.woken)
 
 
 def _line(name: str, share: float, woken: float) -> None:
