@@ -15,7 +15,7 @@ namespace {
 // Stands for a word of free text in the tables of a grammar; texts have no control characters.
 constexpr uint8_t free_word = 0x01;
 // What one DFA keeps from text to text.
-constexpr size_t max_cached_bytes = 4 << 20;
+constexpr size_t max_cached_bytes = 2 << 20;
 
 std::vector<std::string> split(const std::string &text) {
     std::vector<std::string> words;

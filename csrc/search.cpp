@@ -11,10 +11,10 @@ namespace ev {
 namespace {
 
 // The DFA and the token lists are kept from utterance to utterance; past so many bytes they are
-// forgotten, and rebuilt from what the next utterance needs. Of the home grammar these are some 30
+// forgotten, and rebuilt from what the next utterance needs. Of the home grammar these are some 15
 // different sentences; without end they would add memory for hours, for the 2 to 7 of 94 ms that an
 // utterance takes longer to which none is known (7 of 340 with 2,000 names).
-constexpr size_t max_cached_bytes = 4 << 20;
+constexpr size_t max_cached_bytes = 2 << 20;
 
 // The whole vocabulary is looked at for so many tokens at a time: a row of it takes 200 KB,
 // and commands have five to fifteen.

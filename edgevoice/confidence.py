@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -58,6 +58,10 @@ class Evidence:
             worst_gap=max(WORST, min(token.gap for token in fixed)),
             acoustic_gap=max(WORST, min(token.acoustic_gap for token in fixed)),
         )
+
+    def mean(self, other: Evidence) -> Evidence:
+        """Return the mean of what two looks at the same utterance saw."""
+        return Evidence(*((a + b) / 2 for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,7 @@ def decide(
     min_confidence: float,
     model: ConfidenceModel,
     addressed: bool = True,
+    before: Decision | None = None,
 ) -> Decision:
     """Choose the meaning of a transcript, or the reason to refuse it.
 
@@ -77,8 +78,12 @@ def decide(
         min_confidence: from which confidence on a sentence is accepted, unless the grammar asks for more.
         model: weighs the evidence.
         addressed: it is known to be meant for us, so the wake phrase need not be said, and proves nothing.
+        before: what was decided at another look at the same utterance. It stands unless this one says the
+            same; then the mean of their evidence counts.
     """
     meanings = _meanings(transcript, grammar)
+    if before and not (meanings and before.meaning and same_meaning(meanings[0], before.meaning)):
+        return before
     refusal: Reason = (
         "no_speech" if transcript.no_speech_probability >= NO_SPEECH_PROBABILITY else "out_of_grammar"
     )
@@ -96,6 +101,8 @@ def decide(
         if addressed:
             known += match.wake_phrase(grammar, first.text)
     evidence = Evidence.of(transcript.tokens, known)
+    if before and before.evidence:
+        evidence = evidence.mean(before.evidence)
     confidence = model.confidence(evidence) * REPAIRED_CONFIDENCE**first.cost
     reason: Reason | None = None
     if not addressed and not first.woken:

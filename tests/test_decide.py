@@ -76,7 +76,13 @@ def transcript(*hypotheses: Hypothesis, no_speech: float = 0.01) -> Transcript:
     return Transcript(hypotheses, tokens, no_speech_probability=no_speech, timings=Timings())
 
 
-def decide(heard: Transcript, grammar: Grammar, min_confidence: float, sure_s: float = 3.0) -> Decision:
+def decide(
+    heard: Transcript,
+    grammar: Grammar,
+    min_confidence: float,
+    sure_s: float = 3.0,
+    before: Decision | None = None,
+) -> Decision:
     """Decide with the shipped weights."""
     return decide_module.decide(
         heard,
@@ -84,6 +90,7 @@ def decide(heard: Transcript, grammar: Grammar, min_confidence: float, sure_s: f
         sure_s=sure_s,
         min_confidence=min_confidence,
         model=confidence_model("tiny.en"),
+        before=before,
     )
 
 
@@ -136,6 +143,26 @@ def test_threshold_is_the_callers(grammar: Grammar) -> None:
     confidence = decide(heard, grammar, 0.0).confidence
     assert decide(heard, grammar, confidence).reason is None
     assert decide(heard, grammar, min(1.0, confidence + 1e-6)).reason == "low_confidence"
+
+
+def test_second_look_that_says_the_same_counts_as_much_as_the_first(grammar: Grammar) -> None:
+    """However it is spelled: the confidence is that of the mean of what both saw."""
+    first = decide(transcript(unsure("turn on lamp")), grammar, MIN_CONFIDENCE)
+    alone = decide(transcript(sure("Turn on lamp.")), grammar, MIN_CONFIDENCE)
+    both = decide(transcript(sure("Turn on lamp.")), grammar, MIN_CONFIDENCE, before=first)
+    assert first.confidence < both.confidence < alone.confidence
+    assert first.evidence
+    assert alone.evidence
+    assert both.evidence == alone.evidence.mean(first.evidence)
+    assert both.meaning == alone.meaning
+
+
+@pytest.mark.parametrize("other", ["turn off lamp", "turn on fan", None])
+def test_second_look_that_says_something_else_changes_nothing(grammar: Grammar, other: str | None) -> None:
+    """The first one stands, however sure the second is."""
+    first = decide(transcript(unsure("turn on lamp")), grammar, MIN_CONFIDENCE)
+    heard = transcript(sure(other)) if other else transcript()
+    assert decide(heard, grammar, MIN_CONFIDENCE, before=first) is first
 
 
 def test_two_intents_as_likely_are_ambiguous(grammar: Grammar) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from copy import copy
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -12,11 +12,13 @@ import pytest
 
 from edgevoice.audio import frames
 from edgevoice.capture import FileSource
+from edgevoice.confidence import Evidence
 from edgevoice.config import Config, EndpointConfig, ModelConfig, RecognitionConfig, VadConfig
 from edgevoice.errors import ConfigError, EngineClosedError, GrammarError, ModelNotFoundError
 from edgevoice.events import FRAME_SAMPLES, SAMPLE_RATE_HZ, Frame, Result
-from edgevoice.pipeline import Pipeline
-from edgevoice.recognise import Answer, Recogniser
+from edgevoice.native import Session, SessionOptions
+from edgevoice.pipeline import LastAnswer, Pipeline
+from edgevoice.recognise import LATER, Answer, Recogniser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -267,6 +269,31 @@ def test_confidence_that_is_asked_for(pipeline_of: type[Pipeline], speech: Sampl
     pipeline = pipeline_of(replace(DEFAULTS, recognition=RecognitionConfig(min_confidence=1.0)))
     (result,) = hear(pipeline, speech)
     assert (result.accepted, result.reason, result.intent) == (False, "low_confidence", "HassTurnOn")
+
+
+def test_what_is_nearly_sure_is_looked_at_again(pipeline_of: type[Pipeline], speech: Samples) -> None:
+    """With less of the room before the first word; what is sure is not."""
+    for min_confidence, again in ((0.5, False), (1.0, True)):
+        pipeline = pipeline_of(
+            replace(DEFAULTS, recognition=RecognitionConfig(min_confidence=min_confidence))
+        )
+        last = LastAnswer()
+        assert [r.intent for r in pipeline.results(frames([speech]), watch=last)] == ["HassTurnOn"]
+        assert last.answer
+        utterance = last.answer.utterance
+        room = min(
+            DEFAULTS.endpoint.pre_roll_ms * 16, utterance.speech_start_samples - utterance.start_samples
+        )
+        assert room > 0
+        with Session(pipeline.recogniser.model, pipeline.recogniser.grammar, SessionOptions()) as session:
+            looks = [
+                Evidence.of(session.recognise(utterance.samples[begin:]).tokens)
+                for begin in (0, round(LATER * room))
+            ]
+        seen, expected = last.answer.decision.evidence, looks[1].mean(looks[0]) if again else looks[0]
+        assert seen
+        assert astuple(seen) == pytest.approx(astuple(expected), abs=0.01)
+        assert looks[0].per_token != pytest.approx(looks[1].per_token, abs=0.01)
 
 
 def test_vad_threshold_is_used(pipeline_of: type[Pipeline], speech: Samples) -> None:
