@@ -1,14 +1,14 @@
 """All that is promised of listening, measured and put beside it, in one table.
 
-    EDGEVOICE_EVAL_DATA=DIR .venv/bin/python bench/ears.py [--limit N] [--seconds S]
+    EDGEVOICE_EVAL_DATA=DIR .venv/bin/python bench/ears.py [--limit N] [--seconds S] [PART ...]
 
-    cut, split       `edgevoice bench stream` with all coffee orders, in four noises, as fast as it goes
-    ready, in vain   the same with the first N of them, in real time (default 60)
-    answered         short commands for the home, which no word can follow, in real time
-    idle             `idle.py`, S seconds (default 120) of digital silence and of a quiet room
-    found again      a microphone of a real sound server, taken away and plugged in again, five times
+    cut       `edgevoice bench stream` with all coffee orders, in four noises, as fast as it goes
+    in-time   the same with the first N of them, in real time (default 60): answers ready, and in vain
+    home      short commands for the home, which no word can follow, in real time
+    idle      `idle.py`, S seconds (default 120) of digital silence and of a quiet room
+    replug    a microphone of a real sound server, taken away and plugged in again, five times
 
-On a machine that does nothing else; it takes an hour.
+On a machine that does nothing else; all of it takes an hour.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from edgevoice.recognise import shipped_grammar
 from tests.sound_server import SoundServer
 
 ROOT: Final = Path(__file__).parent.parent
+PARTS: Final = ("cut", "in-time", "home", "idle", "replug")
 LONGEST_S: Final = 2.5  # of a short command
 QUIET: Final = 0.01  # of a synthetic voice's loudest sample: silence, 40 dB below
 REPLUGS: Final = 5
@@ -51,21 +52,32 @@ def main() -> int:
     )
     parser.add_argument("--limit", type=int, default=60, metavar="N")
     parser.add_argument("--seconds", type=float, default=idle.SECONDS, metavar="S")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
     arguments = parser.parse_args()
+    if unknown := set(arguments.parts) - set(PARTS):
+        parser.error(f"{', '.join(sorted(unknown))}: there are {', '.join(PARTS)}")
     if not (root := os.environ.get("EDGEVOICE_EVAL_DATA")):
         print("set EDGEVOICE_EVAL_DATA to the folder of recordings", file=sys.stderr)
         return 2
     orders = Path(root) / "coffee_commands"
     coffee = [orders, "--grammar", orders / "grammar.yaml", "--noise", Path(root) / "noise_picovoice"]
-    cut(bench_stream(*coffee))
-    in_time(bench_stream(*coffee, "--real-time", "--limit", arguments.limit))
-    with tempfile.TemporaryDirectory() as folder:
-        answered(bench_stream(home_commands(Path(folder)), "--real-time"))
-    for name, used in idle.measure(arguments.seconds, 1):
-        share = 100 * sum(thread.share for thread in used)
-        line(f"idle, {name}", f"{share:.2f} % of a core", share <= 2, "at most 2")
-    back_s = replugged()
-    line("found again after replug", f"{max(back_s):.1f} s at most of {REPLUGS}", max(back_s) <= 3, "3")
+    for part in arguments.parts or PARTS:
+        if part == "cut":
+            cut(bench_stream(*coffee))
+        elif part == "in-time":
+            in_time(bench_stream(*coffee, "--real-time", "--limit", arguments.limit))
+        elif part == "home":
+            with tempfile.TemporaryDirectory() as folder:
+                answered(bench_stream(home_commands(Path(folder)), "--real-time"))
+        elif part == "idle":
+            for name, used in idle.measure(arguments.seconds, 1):
+                share = 100 * sum(thread.share for thread in used)
+                line(f"idle, {name}", f"{share:.2f} % of a core", share <= 2, "at most 2")
+        else:
+            back_s = replugged()
+            line(
+                "found again after replug", f"{max(back_s):.1f} s at most of {REPLUGS}", max(back_s) <= 3, "3"
+            )
     return 0
 
 
