@@ -3,7 +3,8 @@
     EDGEVOICE_EVAL_DATA=DIR python bench/fit_confidence.py --collect FILE [--model tiny.en] [--limit N]
     python bench/fit_confidence.py --fit FILE [--model tiny.en] [--write]
 
-The first runs recordings through detector, endpointer and decoder and keeps the evidence of every utterance:
+The first runs recordings through detector, endpointer and decoder and keeps the evidence of every utterance
+(of what the weights in use are nearly sure of, the mean of two looks, see recognise.py):
 commands in quiet and in noise, near misses (a word taken out of the grammar), and single words of which half
 are in the grammar. The second fits the logistic function and prints what it would do to recordings it was not
 fitted on (five-fold, by recording). The bias is then set so that a confidence of 0.5 lets NEAR_MISSES of the
