@@ -118,7 +118,7 @@ def read(path: Path) -> Weights:
         zlib.error,
         ValueError,
         EOFError,
-        NotImplementedError,
+        NotImplementedError,  # zipfile's, of a compression or an encryption that it does not know
         OverflowError,
     ) as error:
         raise _fail(path, f"its zip is broken ({error})") from None

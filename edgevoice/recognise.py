@@ -258,10 +258,8 @@ class Recogniser:
             decision, timings = self._look(utterance.samples, utterance)
             nearly = decision.reason == "low_confidence" and decision.confidence >= NEARLY
             if nearly and self._decoding.bound:
-                with contextlib.suppress(DeadlineError):  # the first look stands
-                    later = self._begun_later(utterance)
-                    decision, more = self._look(later, utterance, before=decision)
-                    timings = timings.plus(more)
+                decision, more = self._look(self._begun_later(utterance), utterance, before=decision)
+                timings = timings.plus(more)
         except CancelledError:
             return None
         except DeadlineError:
